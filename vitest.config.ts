@@ -26,12 +26,13 @@ function freeBytes(directory: string): number {
 /** Tests that need no database, no running service and no build. */
 const UNIT = [
   'test/{abort,concurrency_limiter,config,contract,house,log,metrics,readme,time_slice}.test.ts',
-  'test/api/dispatch/request_shape.test.ts',
+  'test/api/dispatch/{open_streams,request_shape,token_bucket}.test.ts',
   'test/api/messages/**/*.test.ts',
   'test/cli/kit/print.test.ts',
+  'test/client/{acknowledgements,backoff}.test.ts',
   'test/client/{ai,runtime}/**/*.test.ts',
   'test/domain/**/*.test.ts',
-  'test/feed/validators.test.ts',
+  'test/feed/{live_index,replay,validators}.test.ts',
   'test/net/request_budget.test.ts',
   'test/grpc/{request_guard,shared_frames}.test.ts',
   'test/http/routes.test.ts',
@@ -51,11 +52,22 @@ const FAULTS = [
   'test/admin/admin.test.ts',
   'test/cli/local/backup.test.ts',
   'test/main/{log_streams,signals}.test.ts',
-  'test/store/embedded/{data_directory,wedged_engine}.test.ts',
+  'test/store/embedded/{data_directory,unresponsive_engine}.test.ts',
   // On several replicas, or with many writers.
   'test/api/handlers/wait_for_adoption.test.ts',
   'test/feed/{moved_watchers,watcher_registry}.test.ts',
   'test/store/write/concurrent_writes.test.ts',
+];
+
+/** Tests that run what users install: the built program, the packed packages, and the transcripts of the documentation. */
+const END_TO_END = [
+  'test/{bench,bootstrap_token,docs}.test.ts',
+  'test/cli/help.test.ts',
+  'test/cli/local/serve.test.ts',
+  'test/cli/remote/completion.test.ts',
+  'test/client/package.test.ts',
+  'test/http/openapi_clients.test.ts',
+  'test/main/{data_directory,packaging}.test.ts',
 ];
 
 /**
@@ -78,7 +90,7 @@ export default defineConfig({
     maxWorkers: 3,
     projects: [
       // The files share the modules of a worker: evaluating them anew for each takes a third of the time.
-      { test: { name: 'unit', include: UNIT, isolate: false } },
+      { test: { name: 'unit', include: UNIT, isolate: false, testTimeout: 60_000, hookTimeout: 60_000 } },
       {
         plugins: [builtEngineWorker],
         test: {
@@ -86,10 +98,11 @@ export default defineConfig({
           name: 'service',
           isolate: false,
           include: ['test/**/*.test.ts'],
-          exclude: [...UNIT, ...FAULTS],
+          exclude: [...UNIT, ...FAULTS, ...END_TO_END],
         },
       },
       { plugins: [builtEngineWorker], test: { ...onStores(), name: 'faults', include: FAULTS } },
+      { plugins: [builtEngineWorker], test: { ...onStores(), name: 'e2e', include: END_TO_END } },
     ],
   },
 });

@@ -82,7 +82,8 @@ const isNotId = ({ name }: Column) => name !== 'id';
 const rejectsInserts = (column: Column) => column.not_null && column.default === null && !column.generated;
 
 /** The schemas of the two tables. */
-const CURRENT_SCHEMA = '(select oid from pg_namespace where nspname = current_schema())';
+/** The schema in which tables are created, as an SQL expression. */
+export const CURRENT_SCHEMA = '(select oid from pg_namespace where nspname = current_schema())';
 const TEMPORARY_SCHEMA = 'pg_my_temp_schema()';
 
 async function describeTarget(

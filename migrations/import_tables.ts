@@ -1,5 +1,13 @@
 import type { Knex } from 'knex';
-import { type ConvertOptions, convertTable, describeRows, ImportError, q, queryRows } from './convert_table.js';
+import {
+  type ConvertOptions,
+  CURRENT_SCHEMA,
+  convertTable,
+  describeRows,
+  ImportError,
+  q,
+  queryRows,
+} from './convert_table.js';
 
 // Import of a database of the original Python system. Its tables exist already, so the migrations 0001 to 0004 convert
 // a table where they would otherwise create it. `adopted_tables` records the imported tables, because a rollback must
@@ -32,7 +40,7 @@ export async function refuseForeignTables(knex: Knex, tables: readonly string[])
     );
   for (const [name, required] of Object.entries(REQUIRED)) {
     if (!(await hasTable(knex, name))) continue;
-    const columns = Object.keys(await knex(name).columnInfo());
+    const columns = await columnsOf(knex, name);
     const missing = required.filter((column) => !columns.includes(column));
     if (missing.length > 0)
       throw new ImportError(
@@ -177,4 +185,26 @@ async function addNotes(knex: Knex, name: string, notes: readonly string[]): Pro
   await knex('adopted_tables').where({ name }).update({ notes: appended });
 }
 
-const hasTable = (knex: Knex, name: string): Promise<boolean> => knex.schema.hasTable(name);
+/**
+ * Whether the schema has a relation of this name. Knex's `hasTable` reads the information_schema, which contains only
+ * relations on which the role has a privilege.
+ */
+export async function hasTable(knex: Knex, name: string): Promise<boolean> {
+  const found = await queryRows(
+    knex,
+    `select from pg_class where relnamespace = ${CURRENT_SCHEMA} and relkind in ('r', 'p', 'f', 'v', 'm') and relname = ?`,
+    name,
+  );
+  return found.length > 0;
+}
+
+/** The columns of a relation, also if the role has no privilege on them; empty if there is no such relation. */
+export async function columnsOf(knex: Knex, name: string): Promise<string[]> {
+  const columns = await queryRows<{ name: string }>(
+    knex,
+    `select a.attname as name from pg_attribute a join pg_class c on c.oid = a.attrelid
+     where c.relnamespace = ${CURRENT_SCHEMA} and c.relname = ? and a.attnum > 0 and not a.attisdropped`,
+    name,
+  );
+  return columns.map((column) => column.name);
+}

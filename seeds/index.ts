@@ -3,7 +3,7 @@ import { seedAgents } from './agents.js';
 import { seedCatalogue } from './catalogue.js';
 import { seedDefaultConfigs } from './default_configs.js';
 
-/** One seed: a plan that returns how many rows it created. */
+/** One seed: a plan that returns how many rows it created or updated. */
 export interface Seed {
   readonly name: string;
   /** Whether it creates only providers and models. Other seeds do not run on an imported store. */

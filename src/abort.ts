@@ -9,7 +9,7 @@ interface Registration {
 const registrations = new WeakMap<AbortSignal, Registration>();
 
 /**
- * Calls `callback` once when the signal aborts, or at once if it has already aborted. The returned function removes the
+ * Calls `callback` once when the signal aborts, or immediately if it has already aborted. The returned function removes the
  * callback.
  */
 export function onAbort(signal: AbortSignal | undefined, callback: () => void): () => void {

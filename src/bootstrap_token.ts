@@ -1,6 +1,6 @@
-import { open, readFile, unlink } from 'node:fs/promises';
+import { constants, open, readFile, unlink } from 'node:fs/promises';
 import { writeFileAtomically } from './atomic_file.js';
-import { makeToken, type NewToken, planToken, readToken, type TokenRequest } from './domain/token.js';
+import { hashOf, makeToken, type NewToken, planToken, readToken, type TokenRequest } from './domain/token.js';
 import { StartError } from './errors.js';
 import type { Log } from './log.js';
 import type { Store } from './store/store.js';
@@ -22,6 +22,8 @@ export async function bootstrapToken(store: Store, file: string, log: Log): Prom
     log.info({ id: token.id, file }, 'created the first token, for an administrator');
     return;
   }
+  if (store.state.tokenWithHash(hashOf(token.text)))
+    return log.info({ id: token.id, file }, 'another replica created the first token, from this BOOTSTRAP_TOKEN_FILE');
   // Another replica was faster and used another text.
   if (!existing) await unlink(file).catch(() => {});
   log.info({ file }, 'another replica created the first token; BOOTSTRAP_TOKEN_FILE is not used');
@@ -49,7 +51,7 @@ async function createFirstToken(store: Store, newToken: NewToken): Promise<boole
       planToken(state, draft, FIRST, newToken);
       return true;
     },
-    answer: (created) => {
+    encodeResponse: (created) => {
       isCreated = created;
       return new Uint8Array();
     },
@@ -58,11 +60,11 @@ async function createFirstToken(store: Store, newToken: NewToken): Promise<boole
   return isCreated;
 }
 
-/** The token in the file; undefined if the file is missing or empty. */
+/** The token in the first line of the file; undefined if the file is missing or empty. */
 async function readExisting(file: string): Promise<NewToken | undefined> {
   let text: string;
   try {
-    text = (await readFile(file, 'utf8')).replace(/^\ufeff/, '').trim();
+    text = firstLineOf(await readFile(file, 'utf8'));
   } catch (error) {
     if (codeOf(error) === 'ENOENT') return undefined;
     throw new StartError(`BOOTSTRAP_TOKEN_FILE ${file} cannot be read (${codeOf(error)})`, { cause: error });
@@ -91,7 +93,7 @@ async function writeNew(file: string): Promise<NewToken> {
     // The file exists and is empty: a container needs an existing file for a mount, and a mounted file can be written
     // to but not replaced.
     await fill(file, content);
-    return token;
+    return (await readExisting(file)) ?? token;
   } catch (error) {
     if (error instanceof StartError) throw error;
     throw new StartError(
@@ -101,14 +103,29 @@ async function writeNew(file: string): Promise<NewToken> {
   }
 }
 
-async function fill(path: string, content: Uint8Array): Promise<void> {
-  const file = await open(path, 'r+');
+/**
+ * Appends a line to an empty file. If several processes do so at the same time, the file keeps only the line that was
+ * appended first.
+ */
+async function fill(path: string, line: Uint8Array): Promise<void> {
+  // Without O_CREAT: another process may have removed the file.
+  const file = await open(path, constants.O_WRONLY | constants.O_APPEND);
   try {
-    await file.writeFile(content);
+    await file.appendFile(line);
+    const content = await readFile(path);
+    const first = firstLineOf(content.toString());
+    await file.truncate(content.indexOf(first) + first.length + 1);
     await file.sync();
   } finally {
     await file.close();
   }
 }
+
+/** The first line that is not empty. */
+const firstLineOf = (text: string): string =>
+  text
+    .replace(/^\ufeff/, '')
+    .trim()
+    .split(/\s*\n/, 1)[0] as string;
 
 const codeOf = (error: unknown) => (error as NodeJS.ErrnoException).code;

@@ -130,7 +130,7 @@ export const catalogue = {
   ),
   DATABASE_UNAVAILABLE: entry<None>(
     'UNAVAILABLE',
-    () => 'The database is unavailable or does not accept writes; nothing was written, retry',
+    () => 'The database is unavailable or does not accept writes; a write has changed nothing; retry',
     1000,
   ),
   OUTCOME_UNKNOWN: entry<None>(
@@ -162,8 +162,7 @@ export const catalogue = {
   ),
   TOO_MANY_CHECKS: entry<{ checks: string }>(
     'RESOURCE_EXHAUSTED',
-    (m) =>
-      `The service sends at most ${m.checks} of these checks to providers at once, and as many per minute; retry later`,
+    (m) => `The service permits ${m.checks} of these checks per minute; retry later`,
     2_000,
   ),
   RETRY_WITHOUT_REQUEST_ID: entry<None>(
@@ -255,7 +254,7 @@ export const catalogue = {
   MALFORMED_JSON: entry<{ problem: string }>('INVALID_ARGUMENT', (m) => `The request body ${m.problem}`),
   REQUEST_TOO_LARGE: entry<{ what: string; max_bytes: string }>(
     'RESOURCE_EXHAUSTED',
-    (m) => `The ${m.what} has more than ${m.max_bytes} bytes; send less at once`,
+    (m) => `The ${m.what} has more than ${m.max_bytes} bytes; send less in one request`,
   ),
   METHOD_NOT_FOUND: entry<{ method: string }>('UNIMPLEMENTED', (m) => `The service has no method ${m.method}`),
   // The message omits the path, which may contain a secret that was sent to a wrong address.

@@ -15,7 +15,10 @@ export const limits = {
   maxPageSize: 1000,
   /** Bytes of the rows of one page. A page ends before the row that would exceed them, but has at least one row. */
   pageBytes: 1024 * 1024,
-  /** Bytes of rows that one list reads from the database, in whole rows. */
+  /**
+   * Bytes of rows that one list reads from the database, in whole rows, and one page of the change log, in whole
+   * revisions.
+   */
   readBytes: 4 * 1024 * 1024,
   /** Bytes of one response; gRPC clients in other languages accept no more by default. */
   maxResponseBytes: 4 * 1024 * 1024,
@@ -149,7 +152,7 @@ export const limits = {
   slowConsumerMs: 60_000,
   /** Bytes of one message of a watch, in whole agents. */
   watchMessageBytes: 64 * 1024,
-  /** Revisions, and their changes, that are kept in memory for watches that lag. */
+  /** Revisions, and their changes, that are kept in memory for watches that lag; the same changes of the log's pages. */
   ringRevisions: 2048,
   ringChanges: 20_000,
   /** A watcher that has not applied a sent revision for this time counts as stale. */

@@ -1,4 +1,4 @@
-import type { AdminRequest, Say } from './admin/protocol.js';
+import type { AdminRequest, Output } from './admin/protocol.js';
 import { startAdminServer } from './admin/server.js';
 import { type Api, createApi } from './api/api.js';
 import { readContract } from './api/dispatch/contract.js';
@@ -31,7 +31,7 @@ import { Store } from './store/store.js';
 /** Runs a command of the admin socket on the store of the service; resolves to the exit code. */
 export type RunInService = (
   request: AdminRequest,
-  target: { store: Store; settings: Settings; say: Say },
+  target: { store: Store; settings: Settings; output: Output },
 ) => Promise<number>;
 
 /** A running service. */
@@ -119,7 +119,7 @@ async function startStore(settings: Settings, log: Log, cleanup: Cleanup): Promi
   const database = await openConfigured(settings, log);
   cleanup.push(() => database.close());
   await prepareSchema(database, settings, log);
-  database.limitSilence?.(limits.silenceMs);
+  database.limitStatements?.(limits);
   const store = new Store(database);
   const feed = await Feed.start(store, settings.POLL_INTERVAL_MS);
   cleanup.push(() => feed.close());
@@ -149,13 +149,13 @@ function logAvailability(store: Store, feed: Feed, log: Log): void {
       );
     identity = state.identity;
   };
-  store.follow({ applied: () => undefined, replaced });
+  store.subscribe({ replaced });
 }
 
 /** Starts the admin socket, through which commands use the embedded database of the service. */
 async function startAdmin(store: Store, settings: Settings, runCommand: RunInService, log: Log, cleanup: Cleanup) {
   if (store.database.kind !== 'embedded' || settings.DATA_DIR === 'memory:') return;
-  const run = (request: AdminRequest, say: Say) => runCommand(request, { store, settings, say });
+  const run = (request: AdminRequest, output: Output) => runCommand(request, { store, settings, output });
   const admin = await startAdminServer(settings.DATA_DIR, run, log);
   cleanup.push(() => admin.close(settings.SHUTDOWN_GRACE_MS));
 }

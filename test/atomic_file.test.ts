@@ -1,4 +1,4 @@
-import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { type FileHandle, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
@@ -10,14 +10,13 @@ vi.mock('node:fs/promises', async (importOriginal) => {
   const original = await importOriginal<typeof import('node:fs/promises')>();
   const failing =
     <Name extends 'link' | 'rename' | 'open'>(name: Name) =>
-    // biome-ignore lint/suspicious/noExplicitAny: forwards any arguments
-    async (...args: any[]): Promise<any> => {
+    async (...args: unknown[]): Promise<unknown> => {
       const code = files.fail.get(name);
       if (code) throw Object.assign(new Error(code), { code });
-      // biome-ignore lint/suspicious/noExplicitAny: forwards any arguments
-      const result = await (original[name] as (...args: any[]) => Promise<any>)(...args);
+      const result = await (original[name] as (...args: unknown[]) => Promise<unknown>)(...args);
       const failure = name === 'open' && files.fail.get('sync');
-      if (failure) result.sync = () => Promise.reject(Object.assign(new Error(failure), { code: failure }));
+      const sync = () => Promise.reject(Object.assign(new Error(`${failure}`), { code: failure }));
+      if (failure) Object.assign(result as FileHandle, { sync });
       return result;
     };
   return { ...original, link: failing('link'), rename: failing('rename'), open: failing('open') };

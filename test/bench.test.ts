@@ -1,10 +1,12 @@
-import { execFile } from 'node:child_process';
+import { execFile, spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
+import { readdir } from 'node:fs/promises';
 import { promisify } from 'node:util';
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it, vi } from 'vitest';
 import { Lab } from '../bench/lab.js';
 import { frame, loadGenerator, parseLog, parseReport, refuseFailures } from '../bench/load.js';
 import { isMet } from '../bench/row.js';
+import { delaysOf } from '../bench/rows/live.js';
 import { row as reads } from '../bench/rows/reads.js';
 import { loadRows } from '../bench/rows.js';
 import { startService } from '../bench/service.js';
@@ -82,15 +84,36 @@ describe('the reader of h2load output', () => {
     );
   });
 
-  it('reads the latency and the failure of each request from the log', () => {
-    expect(parseLog('17\t0\t900\n18\t200\t250\n19\t200\t350\n20\t-1\t5\n')).toEqual({
-      latencies: [250, 350],
-      failed: 1,
-    });
+  it('reads the latency of each successful call from the log', () => {
+    expect(parseLog('18\t200\t250\n19\t200\t350\n20\t-1\t5\n')).toEqual([250, 350]);
   });
 
   it('frames a message in the gRPC format', () => {
     expect([...frame(Uint8Array.of(1, 2, 3))]).toEqual([0, 0, 0, 0, 3, 1, 2, 3]);
+  });
+});
+
+describe('the delays of changes', () => {
+  const sent = new Map([
+    [7, 100],
+    [8, 200],
+  ]);
+
+  it('are measured for each client and each revision', () => {
+    const applied = [
+      { revision: 6, at: [50] },
+      { revision: 8, at: [230, 240] },
+      { revision: 7, at: [110, 120] },
+    ];
+    expect(delaysOf(sent, applied, 2)).toEqual([10, 20, 30, 40]);
+  });
+
+  it.each([
+    ['no client', []],
+    ['only some clients', [{ revision: 8, at: [230] }]],
+  ])('are rejected when %s applied a revision', (_, some) => {
+    const applied = [{ revision: 7, at: [110, 120] }, ...some];
+    expect(() => delaysOf(sent, applied, 2)).toThrow(/of 2 clients applied revision 8/);
   });
 });
 
@@ -156,6 +179,8 @@ describe('the benchmark rows', () => {
   });
 });
 
+const hasH2load = spawnSync('h2load', ['--version']).status === 0;
+
 describe('a benchmark run', () => {
   let lab: Lab;
   const startLab = () => {
@@ -190,6 +215,20 @@ describe('a benchmark run', () => {
         /had the expected message|grpc-status 5/,
       );
     }
+  });
+
+  it.runIf(hasH2load)('measures only the calls of one run with h2load, which appends to its log', async () => {
+    startLab();
+    const service = await startService(lab);
+    const path = '/agentllm.v1.AgentLLMConfigService/GetConfig';
+    const request = Uint8Array.of(8, 1);
+    const { length } = await service.client(path, request);
+    const directory = vi.spyOn(lab, 'directory');
+    const { generate } = await loadGenerator(lab);
+    // Each run fails when its log has another number of calls than its report.
+    for (let run = 0; run < 2; run++)
+      await generate({ port: service.port, path, request, replyBytes: length }, { connections: 1, streams: 2 });
+    expect(await readdir(await (directory.mock.results[0]?.value as Promise<string>))).toEqual(['body']);
   });
 
   it('uses the built-in load generator when h2load is not installed', async () => {

@@ -2,10 +2,13 @@ import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { bootstrapToken } from '../src/bootstrap_token.js';
 import { connect } from '../src/client/index.js';
-import { makeToken } from '../src/domain/token.js';
+import { hashOf, makeToken } from '../src/domain/token.js';
+import { createLog } from '../src/log.js';
 import { agentllm, startCommand, useDirectories } from './support/command.js';
 import { startPostgres, type TestPostgres } from './support/postgres.js';
+import { openStore } from './support/store.js';
 
 /* BOOTSTRAP_TOKEN_FILE: the first token of a service in a container. */
 
@@ -112,6 +115,29 @@ describe('replicas that start at the same time', { timeout: 120_000 }, () => {
     server = await startPostgres();
   });
   afterAll(() => server.stop());
+
+  /** Starts replicas on one store that have not seen each other's writes, and creates the first token with each. */
+  async function bootstrapTogether(file: string) {
+    const url = await server.createDatabase('seeded');
+    const replicas = await Promise.all([1, 2, 3].map(() => openStore({ url, pollIntervalMs: 3_600_000 })));
+    try {
+      await Promise.all(replicas.map(({ store }) => bootstrapToken(store, file, createLog('silent'))));
+      return replicas.map(({ store }) => store.state);
+    } finally {
+      for (const replica of replicas) await replica.close();
+    }
+  }
+
+  it.each([
+    ['does not exist', undefined],
+    ['is an empty mount', ''],
+    ['holds only a line end', '\n'],
+  ])('keep the text of the first token in their shared file when it %s', async (_, content) => {
+    const file = join(await directory(), 'token');
+    if (content !== undefined) writeFileSync(file, content);
+    const states = await bootstrapTogether(file);
+    for (const state of states) expect(state.tokenWithHash(hashOf(read(file)))).toMatchObject({ role: 'ROLE_ADMIN' });
+  });
 
   it.each(['one file per replica', 'one shared file'])('create exactly one token when they use %s', async (files) => {
     const tokenDirectory = await directory();

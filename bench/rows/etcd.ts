@@ -4,7 +4,8 @@ import {
   AgentLLMConfigServiceService,
   GetPrimaryConfigRequest,
 } from '../../gen/ts/agentllm/v1/agent_llm_config_service.js';
-import { freePort, type Lab } from '../lab.js';
+import { freePort } from '../../test/support/ports.js';
+import type { Lab } from '../lab.js';
 import { loadGenerator } from '../load.js';
 import type { Row } from '../row.js';
 import { type Caller, caller, startService } from '../service.js';

@@ -32,7 +32,7 @@ export const row: Row = {
 type Server = Awaited<ReturnType<typeof startService>>;
 
 /** The time from sending each write until each client has applied it, in ms. */
-async function measure(lab: Lab, writes: Server, watched: Server): Promise<number[]> {
+async function measure(lab: Lab, writes: Server, watched: Server): Promise<readonly number[]> {
   const clients = lab.startScript('resident_clients.ts');
   await clients.match(/ready/);
   await runJob(clients, { kind: 'open', port: watched.port, agents: [AGENT], clients: CLIENTS } satisfies ResidentJob);
@@ -48,10 +48,23 @@ async function measure(lab: Lab, writes: Server, watched: Server): Promise<numbe
   await sleep(2_000);
   const { applied } = await runJob<Report>(clients, { kind: 'report' } satisfies ResidentJob);
   await clients.stop();
-  return applied.flatMap(({ revision, at }) => {
-    const from = sent.get(revision);
-    if (from !== undefined && at.length !== CLIENTS) throw new Error(`${at.length} clients applied ${revision}`);
-    return from === undefined ? [] : at.map((time) => time - from);
+  return delaysOf(sent, applied, CLIENTS);
+}
+
+/**
+ * The time from sending each write until each client has applied its revision, in ms.
+ * @param sent when the write of each revision was sent. Throws unless every client has applied each of them once.
+ */
+export function delaysOf(
+  sent: ReadonlyMap<number, number>,
+  applied: Report['applied'],
+  clients: number,
+): readonly number[] {
+  const times = new Map(applied.map(({ revision, at }) => [revision, at]));
+  return [...sent].flatMap(([revision, from]) => {
+    const at = times.get(revision) ?? [];
+    if (at.length !== clients) throw new Error(`${at.length} of ${clients} clients applied revision ${revision}`);
+    return at.map((time) => time - from);
   });
 }
 

@@ -1,4 +1,4 @@
-import pg from 'pg';
+import { withClient } from '../../test/support/sql.js';
 import { type Lab, runJob } from '../lab.js';
 import { startPostgres } from '../postgres.js';
 import type { ResidentJob } from '../resident_clients.js';
@@ -64,9 +64,7 @@ async function started(lab: Lab, url: string) {
 
 /** Inserts rows directly into the tables. */
 async function fill(url: string, agents: number): Promise<void> {
-  const client = new pg.Client({ connectionString: url });
-  await client.connect();
-  try {
+  await withClient(url, async (client) => {
     await client.query(
       `insert into agent_configs (name, agent_type, revision)
          select 'bench_' || n, 'analyst', 1 from generate_series(1, $1::int) as n`,
@@ -79,9 +77,7 @@ async function fill(url: string, agents: number): Promise<void> {
       [CONFIGS],
     );
     await client.query('analyze');
-  } finally {
-    await client.end();
-  }
+  });
 }
 
 const figureOf = (what: string, unit: string, small: number, large: number): Figure => ({

@@ -5,15 +5,19 @@ import { StartError } from '../errors.js';
 import { errorCode } from '../store/embedded/data_directory.js';
 import { findHolder } from '../store/embedded/directory_lock.js';
 import { withShortPath } from '../store/embedded/unix_socket.js';
-import { ADMIN_SOCKET, type AdminRequest, adminDirectory, response, type Say } from './protocol.js';
+import { ADMIN_SOCKET, type AdminRequest, adminDirectory, type Output, response } from './protocol.js';
 
 /** Maximum time without a message. A service that runs a command sends a message every second. */
 const SILENCE_MS = 10_000;
 
 /** Runs a command in the service that owns the data directory; undefined if no service listens there. */
-export async function runInService(dataDir: string, request: AdminRequest, say: Say): Promise<number | undefined> {
+export async function runInService(
+  dataDir: string,
+  request: AdminRequest,
+  output: Output,
+): Promise<number | undefined> {
   const socket = await open(dataDir);
-  return socket && (await exchange(socket, dataDir, request, say));
+  return socket && (await exchange(socket, dataDir, request, output));
 }
 
 /** The error of a command that cannot run because the process that owns the directory does not respond. */
@@ -52,7 +56,7 @@ async function open(dataDir: string): Promise<Socket | undefined> {
   }
 }
 
-function exchange(socket: Socket, dataDir: string, request: AdminRequest, say: Say): Promise<number> {
+function exchange(socket: Socket, dataDir: string, request: AdminRequest, output: Output): Promise<number> {
   return new Promise((resolve, reject) => {
     const finish = (settle: () => void) => {
       clearTimeout(timer);
@@ -69,8 +73,8 @@ function exchange(socket: Socket, dataDir: string, request: AdminRequest, say: S
       .on('line', (line) => {
         timer.refresh();
         const { out, err, exit } = readMessage(line);
-        if (out !== undefined) say.out(out);
-        if (err !== undefined) say.err(err);
+        if (out !== undefined) output.out(out);
+        if (err !== undefined) output.err(err);
         if (exit !== undefined) finish(() => resolve(exit));
       })
       .on('close', onEnd);

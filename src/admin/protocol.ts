@@ -20,7 +20,7 @@ export const response = z.object({
 export type AdminResponse = z.output<typeof response>;
 
 /** The output of a command: a terminal, or the admin socket. */
-export interface Say {
+export interface Output {
   /** Prints a line of the result to standard output. */
   out(text: string): void;
   /** Prints a line of progress or an error to standard error. */

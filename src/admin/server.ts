@@ -11,8 +11,8 @@ import {
   type AdminResponse,
   adminDirectory,
   HEARTBEAT_MS,
+  type Output,
   request as requestSchema,
-  type Say,
 } from './protocol.js';
 
 const MAX_REQUEST_BYTES = 64 * 1024;
@@ -22,7 +22,7 @@ const READ_TIMEOUT_MS = 5_000;
 const MAX_CONNECTIONS = 64;
 
 /** Runs a command and resolves to its exit code; must not throw because of user errors. */
-export type RunCommand = (request: AdminRequest, say: Say) => Promise<number>;
+export type RunCommand = (request: AdminRequest, output: Output) => Promise<number>;
 
 export interface AdminServer {
   /** Rejects new commands and waits for those in progress. */
@@ -41,8 +41,8 @@ export async function startAdminServer(dataDir: string, run: RunCommand, log: Lo
   const server = createServer({ allowHalfOpen: true }, (socket) => {
     sockets.add(socket);
     socket.once('close', () => sockets.delete(socket));
-    void exchange(socket, (request, say) => {
-      const exit = runLogged(run, request, say, log);
+    void exchange(socket, (request, output) => {
+      const exit = runLogged(run, request, output, log);
       const finished = exit.then(() => closed(socket));
       running.add(finished);
       void finished.finally(() => running.delete(finished));
@@ -62,15 +62,15 @@ export async function startAdminServer(dataDir: string, run: RunCommand, log: Lo
   };
 }
 
-async function runLogged(run: RunCommand, request: AdminRequest, say: Say, log: Log): Promise<number> {
+async function runLogged(run: RunCommand, request: AdminRequest, output: Output, log: Log): Promise<number> {
   const { command } = request;
   try {
-    const exit = await run(request, say);
+    const exit = await run(request, output);
     log.info({ command, exit }, 'ran a command');
     return exit;
   } catch (error) {
     log.error({ err: error, command }, 'a command failed');
-    say.err('agentllm: the command failed in the service; the log of the service has the reason');
+    output.err('agentllm: the command failed in the service; the log of the service has the reason');
     return 1;
   }
 }

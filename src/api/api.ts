@@ -85,7 +85,7 @@ export function createApi(parts: ApiParts, { anonymous, ...options }: ApiOptions
     unreadResponses,
     requestBudget,
     anonymous,
-    watches: () => ({ live: watches.count - watches.behind, behind: watches.behind }),
+    watches: () => ({ live: watches.count - watches.lagging, behind: watches.lagging }),
     drain() {
       registryClosed ??= watcherRegistry.close();
       // Watches never end by themselves, so they are ended before the calls are awaited.

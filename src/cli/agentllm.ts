@@ -10,7 +10,7 @@ const isService = words[0] === 'serve';
 if (isService) void stopRequest();
 
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  // The service writes only its log to standard output, so it continues when standard output fails.
+  // The service writes nothing to standard output, so it continues when that fails.
   if (isService) return;
   // The reader closed the pipe: `agentllm configs list | head`.
   if (error.code === 'EPIPE') process.exit();

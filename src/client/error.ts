@@ -9,7 +9,7 @@ export type Code = Exclude<keyof typeof status, 'OK'>;
 
 /** A resource that was not found, or that causes a conflict. */
 export interface Resource {
-  /** `agent`, `config`, `provider`, `model` or `credential`. */
+  /** `agent`, `config`, `provider`, `model`, `credential` or `token`. */
   readonly type: string;
   readonly name: string;
 }

@@ -89,5 +89,5 @@ export const principalOf = (token: Token): Principal => ({
   token,
 });
 
-/** When callers without credentials are admitted: on loopback while no token exists, always, or never. */
+/** When callers without a token or certificate are admitted: on loopback while no token exists, always, or never. */
 export type Anonymous = 'loopback' | 'allowed' | 'never';

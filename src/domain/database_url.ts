@@ -192,7 +192,7 @@ function tlsMode(given: Given, hasFiles: boolean): DatabaseTls['mode'] {
 }
 
 /** The address of a database for messages, without user and password. */
-export function placeOf({ host, port = 5432 }: Pick<DatabaseUrl, 'host' | 'port'>): string {
+export function displayAddress({ host, port = 5432 }: Pick<DatabaseUrl, 'host' | 'port'>): string {
   if (host === undefined) return `localhost:${port}`;
   if (host.startsWith('/')) return `the socket ${host}/.s.PGSQL.${port}`;
   return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;

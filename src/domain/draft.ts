@@ -30,7 +30,7 @@ export class Draft {
   /** API keys to store with rows of the draft; null removes the stored key. */
   readonly keys: KeyChange[] = [];
   /** Whether its rows already exist in their tables, because the database is being imported. */
-  adopts = false;
+  isImport = false;
 
   constructor(
     readonly revision: number,
@@ -48,7 +48,7 @@ export class Draft {
   }
 
   /** Re-encrypts the key of a row with another encryption key. No visible field of the row changes. */
-  reseal<E extends KeyChange['entity']>(entity: E, before: Entities[E], key_id: string, key: string): void {
+  reencrypt<E extends KeyChange['entity']>(entity: E, before: Entities[E], key_id: string, key: string): void {
     const row = this.add(entity, before, { ...before, key_id });
     this.keys.push({ entity, row, key } as KeyChange);
   }
@@ -59,8 +59,8 @@ export class Draft {
   }
 
   /** Adds an imported row, which exists in its table but not in the change log. Its times do not change. */
-  adopt<E extends Entity>(entity: E, row: Entities[E]): Entities[E] {
-    this.adopts = true;
+  addImported<E extends Entity>(entity: E, row: Entities[E]): Entities[E] {
+    this.isImport = true;
     return this.add(entity, undefined, { ...row, revision: this.revision });
   }
 
@@ -77,7 +77,7 @@ export class Draft {
 const updatedAt = (entity: Entity, now: Date) => (entity === 'price' ? {} : { updated_at: now });
 
 /** Whether a change only re-encrypts a key, which is not visible to clients. */
-export function isResealed({ entity, before, after }: Change): boolean {
+export function isReencrypted({ entity, before, after }: Change): boolean {
   if (entity !== 'config' && entity !== 'credential') return false;
   if (!before || !after || before.revision !== after.revision) return false;
   return before.key_revision === after.key_revision && before.key_id !== after.key_id;

@@ -7,7 +7,7 @@ import type { State } from './state.js';
 import { canonicalName } from './view.js';
 
 /** A config, and the state that it belongs to. */
-export interface Placed {
+export interface ConfigAtRevision {
   readonly state: State;
   readonly config: Config;
 }
@@ -16,7 +16,7 @@ export interface Placed {
  * The patch that gives a config its earlier content. It contains only fields that differ, so that unchanged values are
  * not checked again; for a deleted config it contains all fields.
  */
-export function patchBack(earlier: Placed, current: Placed | undefined): Patch {
+export function patchBack(earlier: ConfigAtRevision, current: ConfigAtRevision | undefined): Patch {
   const set: Record<string, unknown> = {};
   const cleared = new Set<string>();
   for (const field of Object.keys(configFields)) {
@@ -41,7 +41,7 @@ export function agentPatchBack(earlier: Agent, current: Agent | undefined): Patc
 }
 
 /** The value of a field of a config in the form of a request. */
-function fieldIn({ state, config }: Placed, field: string): unknown {
+function fieldIn({ state, config }: ConfigAtRevision, field: string): unknown {
   if (field === 'credential_name') return config.credential_id && state.credentials.get(config.credential_id)?.name;
   const [column, parameter] = field.split('.') as [keyof Config, string?];
   const value = config[column];
@@ -52,7 +52,7 @@ function fieldIn({ state, config }: Placed, field: string): unknown {
  * Whether the models of an earlier config are acceptable: the catalogue contains them now, or it did not contain them
  * then either, so that the earlier write allowed unknown models.
  */
-export function modelsPass({ state: then, config }: Placed, now: State): boolean {
+export function modelsPass({ state: then, config }: ConfigAtRevision, now: State): boolean {
   const strict = { allowUnknownModel: false };
   const passes = (provider: string | null, model: string | null) =>
     provider === null ||
@@ -63,7 +63,7 @@ export function modelsPass({ state: then, config }: Placed, now: State): boolean
 }
 
 /** Whether the current key of a config is for the provider and origin of its earlier state. */
-export function keyFits(earlier: Placed, current: Placed | undefined): boolean {
+export function keyFits(earlier: ConfigAtRevision, current: ConfigAtRevision | undefined): boolean {
   if (!current || current.config.key_id === null || earlier.config.credential_id !== null) return false;
   const { provider } = current.config;
   if (canonicalName(current.state, earlier.config.provider) !== provider) return false;

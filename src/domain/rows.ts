@@ -3,7 +3,7 @@ import type { SubstitutionPolicy } from '../../gen/ts/agentllm/v1/agent.js';
 import type { Dialect, ParameterRule as RuleMessage, WireApi } from '../../gen/ts/agentllm/v1/provider.js';
 
 /*
- * The entities as the store, the snapshot and the change log represent them. A
+ * The entities as the store, the state in memory and the change log represent them. A
  * field has the same name in the row, the database column, the proto message and
  * the path of a field violation. Rows are immutable; a change replaces the row.
  */

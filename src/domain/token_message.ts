@@ -3,7 +3,7 @@ import type { Token } from './rows.js';
 import { lifetimeMsOf, stateOfToken, type TokenRequest } from './token.js';
 
 /** Converts a request message to the requested properties of a token. */
-export const wishOf = ({ lifetime, ...request }: CreateTokenRequest): TokenRequest => ({
+export const tokenRequestOf = ({ lifetime, ...request }: CreateTokenRequest): TokenRequest => ({
   ...request,
   lifetimeMs: lifetime && lifetimeMsOf(lifetime),
 });

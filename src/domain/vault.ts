@@ -17,7 +17,7 @@ export type VaultProblem =
 export const keyHolder = (entity: 'config' | 'credential', id: number): string => `${entity} ${id}`;
 
 /** Identifies one ciphertext of a row: its encryption key, and the revision at which the API key was stored. */
-export const tokenMark = ({ key_id, key_revision }: Pick<Config, 'key_id' | 'key_revision'>): string =>
+export const ciphertextVersion = ({ key_id, key_revision }: Pick<Config, 'key_id' | 'key_revision'>): string =>
   `${key_id} ${key_revision}`;
 
 /**
@@ -28,11 +28,21 @@ export class Vault {
   constructor(
     readonly keyring: Keyring | undefined,
     readonly problem: VaultProblem | undefined,
-    /** Rows whose ciphertext could not be decrypted, with its mark, because a later ciphertext may be readable. */
+    /** Rows whose ciphertext could not be decrypted, with its version, because a later ciphertext may be readable. */
     private readonly unreadable: ReadonlyMap<string, string> = new Map(),
   ) {}
 
   static readonly none = new Vault(undefined, { reason: 'ENCRYPTION_NOT_CONFIGURED', problem: 'is not set' });
+
+  /** A vault with other encryption keys. */
+  withKeys(keyring: Keyring | undefined, problem: VaultProblem | undefined): Vault {
+    return new Vault(keyring, problem, this.unreadable);
+  }
+
+  /** A vault after another check of the stored ciphertexts. */
+  withUnreadable(unreadable: ReadonlyMap<string, string>): Vault {
+    return new Vault(this.keyring, this.problem, unreadable);
+  }
 
   /** The keyring for encryption; throws a ServiceError if keys cannot be stored. */
   get writable(): Keyring {
@@ -48,7 +58,7 @@ export class Vault {
   stateOf(entity: 'config' | 'credential', row: Config | Credential) {
     if (row.key_id === null) return 'API_KEY_STATE_NONE' as const;
     const isKeyAvailable = this.keyring?.ids.includes(row.key_id) ?? false;
-    return isKeyAvailable && this.unreadable.get(keyHolder(entity, row.id)) !== tokenMark(row)
+    return isKeyAvailable && this.unreadable.get(keyHolder(entity, row.id)) !== ciphertextVersion(row)
       ? ('API_KEY_STATE_SET' as const)
       : ('API_KEY_STATE_UNREADABLE' as const);
   }

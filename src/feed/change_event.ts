@@ -1,4 +1,4 @@
-import { isResealed } from '../domain/draft.js';
+import { isReencrypted } from '../domain/draft.js';
 import type { Agent, Cause, Change, Config, Credential, Model, Price, Provider } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
 import type { CommittedRevision } from '../store/replica_state.js';
@@ -35,9 +35,12 @@ export interface ChangeEvent {
   readonly catalogue: readonly CatalogueMaterial[];
 }
 
+/** The number of items that an event holds in memory. */
+export const sizeOf = ({ agents, catalogue }: ChangeEvent): number => agents.length + catalogue.length;
+
 /** Collects the material that a revision changed. `state` must be exactly at that revision. */
 export function changeEventOf(state: State, { revision, nonce, changes: all, cause }: CommittedRevision): ChangeEvent {
-  const changes = all.some(isResealed) ? all.filter((change) => !isResealed(change)) : all;
+  const changes = all.some(isReencrypted) ? all.filter((change) => !isReencrypted(change)) : all;
   return {
     revision,
     nonce,

@@ -34,9 +34,9 @@ export class Feed {
   static async start(store: Store, pollIntervalMs: number): Promise<Feed> {
     await catchUp(store);
     const feed = new Feed(store, pollIntervalMs);
+    const { listenTarget } = store.database;
+    if (listenTarget) feed.listener = listen(listenTarget, (writer) => feed.onNotification(writer));
     feed.schedule();
-    const { listenUrl } = store.database;
-    if (listenUrl !== undefined) feed.listener = listen(listenUrl, (writer) => feed.onNotification(writer));
     return feed;
   }
 
@@ -49,17 +49,18 @@ export class Feed {
     this.listeners.push(listener);
   }
 
-  /** Polls the change log now; concurrent calls share one poll. */
-  poll(): Promise<void> {
+  /** Polls the change log now; concurrent calls share one poll. Does nothing once the feed is closed. */
+  async poll(): Promise<void> {
+    if (this.closed) return;
     this.polling ??= this.pollOnce().finally(() => {
       this.polling = undefined;
     });
-    return this.polling;
+    await this.polling;
   }
 
   /** Polls after the write of another replica. A poll that is in progress may have read the head before that write. */
   private onNotification(writer: string | undefined): void {
-    if (writer === this.store.mark) return;
+    if (writer === this.store.replicaId) return;
     if (this.polling) void this.polling.then(() => this.poll());
     else void this.poll();
   }
@@ -70,12 +71,13 @@ export class Feed {
     void this.poll();
     await new Promise<void>((resolve, reject) => {
       let release = () => {};
-      const unsubscribe = this.store.onAdvance(() => {
+      const check = () => {
         if (this.store.state.revision < revision) return;
         unsubscribe();
         release();
         resolve();
-      });
+      };
+      const unsubscribe = this.store.subscribe({ applied: check, replaced: check });
       release = onAbort(signal, () => {
         unsubscribe();
         const metadata = { wanted: String(revision), reached: String(this.store.state.revision) };

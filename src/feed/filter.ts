@@ -12,7 +12,7 @@ export interface Filter {
    */
   readonly scope: ReadonlySet<string> | undefined;
   /** Equal for requests for the same agents, in any order. Part of the resume token. */
-  readonly mark: string;
+  readonly hash: string;
   /** Equal for filters that match the same changes. Encoded messages are cached under it. */
   readonly key: string;
 }
@@ -25,7 +25,7 @@ export function filterOf(
   scope?: ReadonlySet<string>,
 ): Filter {
   const parts = all ? ['*'] : [...[...names].map((name) => `=${name}`), ...[...ids].map((id) => `#${id}`)].sort();
-  const mark = hashOf(parts);
+  const hash = hashOf(parts);
   // Names are checked when the watch begins and cannot change. An agent watched by id can be renamed to a name that
   // the scope does not include.
   const effectiveScope = ids.size > 0 ? scope : undefined;
@@ -34,8 +34,8 @@ export function filterOf(
     names,
     ids,
     scope: effectiveScope,
-    mark,
-    key: effectiveScope ? `${mark} ${hashOf([...effectiveScope].sort())}` : mark,
+    hash,
+    key: effectiveScope ? `${hash} ${hashOf([...effectiveScope].sort())}` : hash,
   };
 }
 

@@ -1,4 +1,4 @@
-import type { AgentMaterial, ChangeEvent } from './change_event.js';
+import type { ChangeEvent } from './change_event.js';
 import { concerns } from './filter.js';
 import type { Watch } from './watch.js';
 
@@ -32,16 +32,15 @@ export class LiveIndex {
   /** The watches that a revision concerns, each once. */
   concernedBy({ agents, catalogue }: ChangeEvent): readonly Watch[] {
     if (catalogue.length > 0) return [...this.watches];
-    if (agents.length === 1) return this.concernedByOne(agents[0] as AgentMaterial);
-    return [...new Set(agents.flatMap((material) => this.concernedByOne(material)))];
-  }
-
-  private concernedByOne(material: AgentMaterial): Watch[] {
-    const { name, id } = material;
-    const named = this.byName.get(name) ?? [];
-    const withId = [...((id === undefined ? undefined : this.byId.get(id)) ?? [])];
-    const visible = withId.filter(({ filter }) => concerns(filter, material));
-    return [...new Set([...this.all, ...named, ...visible])];
+    if (agents.length === 0) return [];
+    const concerned = new Set(this.all);
+    for (const material of agents) {
+      const { name, id } = material;
+      for (const watch of this.byName.get(name) ?? []) concerned.add(watch);
+      if (id === undefined) continue;
+      for (const watch of this.byId.get(id) ?? []) if (concerns(watch.filter, material)) concerned.add(watch);
+    }
+    return [...concerned];
   }
 }
 

@@ -1,5 +1,5 @@
 import { limits } from '../limits.js';
-import type { ChangeEvent } from './change_event.js';
+import { type ChangeEvent, sizeOf } from './change_event.js';
 
 /**
  * The newest revisions, shared by all watches. A watch that is catching up reads them at its own pace; one that needs
@@ -33,5 +33,3 @@ export class Ring {
     this.changedItems = 0;
   }
 }
-
-const sizeOf = ({ agents, catalogue }: ChangeEvent) => agents.length + catalogue.length;

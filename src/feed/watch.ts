@@ -37,7 +37,7 @@ export interface MessageEncoder {
   started(watcher: WatcherIdentity, resumed: boolean, newest: number): Buffer;
   snapshot(snapshot: Snapshot, filter: Filter): Iterable<Buffer>;
   /** The messages of a revision; none when it does not concern the filter. */
-  entry(event: ChangeEvent, filter: Filter): readonly Buffer[];
+  changes(event: ChangeEvent, filter: Filter): readonly Buffer[];
   bookmark(revision: number, nonce: string, filter: Filter): Buffer;
 }
 
@@ -63,7 +63,7 @@ export class Watch {
     readonly sink: Sink,
   ) {}
 
-  /** Writes a message. Returns whether the stream accepts another one at once. */
+  /** Writes a message. Returns whether the stream accepts another one immediately. */
   write(bytes: Buffer): boolean {
     this.lastWrite = performance.now();
     return this.sink.write(bytes);

@@ -85,6 +85,7 @@ export class WatcherRegistry {
   private acknowledgeElsewhere(clientId: string, revision: number, { actor, agents }: Acknowledger): void {
     const key = `${actor} ${clientId}`;
     const earlier = this.remoteAcks.get(key);
+    // Callers that are restricted to certain agents use at most half, so that they cannot displace the others.
     if (!earlier && this.remoteAcks.size >= (agents ? MAX_REMOTE / 2 : MAX_REMOTE)) return;
     this.remoteAcks.set(key, {
       clientId,
@@ -97,9 +98,8 @@ export class WatcherRegistry {
   }
 
   /**
-   * Updates the table. At most one flush runs and one waits; concurrent calls share the waiting one.
-   * Rejects while the database is
-   * unavailable.
+   * Updates the table. At most one flush runs and one waits; concurrent calls share the waiting one. Rejects while the
+   * database is unavailable.
    */
   flush(): Promise<void> {
     if (this.closed) return this.lastFlush;
@@ -213,7 +213,7 @@ export class WatcherRegistry {
     return {
       ...watch.watcher,
       stream_id: watch.id,
-      replica: this.store.mark,
+      replica: this.store.replicaId,
       agents: all ? null : [...names, ...[...ids].map((id) => `#${id}`)],
       sent_revision: watch.sent,
       applied_revision: watch.applied ?? null,

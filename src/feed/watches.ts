@@ -4,13 +4,13 @@ import type { State } from '../domain/state.js';
 import { ServiceError } from '../errors.js';
 import { limits } from '../limits.js';
 import { databaseFailure } from '../store/failure.js';
-import type { CommittedRevision, Follower } from '../store/replica_state.js';
+import type { CommittedRevision, RevisionListener } from '../store/replica_state.js';
 import type { Store } from '../store/store.js';
 import { inSlices, timeSlice } from '../time_slice.js';
 import { type AgentMaterial, type CatalogueMaterial, type ChangeEvent, changeEventOf } from './change_event.js';
 import type { Filter } from './filter.js';
 import { LiveIndex } from './live_index.js';
-import { Replay } from './replay.js';
+import { Replay, readEvents } from './replay.js';
 import { Ring } from './ring.js';
 import { agentsFor, catalogueOf } from './snapshot.js';
 import { type MessageEncoder, type Sink, type Snapshot, Watch, type WatcherIdentity } from './watch.js';
@@ -44,7 +44,7 @@ export class Watches {
   /** The catalogue of the newest snapshot. */
   private cachedCatalogue: { state: State; version: number; items: readonly CatalogueMaterial[] } | undefined;
   /** The agents of the newest snapshot, for streams that begin at the same revision. */
-  private cachedAgents: { state: State; revision: number; mark: string; agents: readonly AgentMaterial[] } | undefined;
+  private cachedAgents: { state: State; revision: number; hash: string; agents: readonly AgentMaterial[] } | undefined;
   private sweepTimer: NodeJS.Timeout | undefined;
   private readonly unsubscribe: () => void;
   /** Creates the error of new streams; set once the service closes. */
@@ -54,10 +54,13 @@ export class Watches {
     private readonly store: Store,
     private readonly encoder: MessageEncoder,
     /** Notified of each revision before it is delivered. */
-    private readonly beforeDelivery: Follower,
+    private readonly beforeDelivery: RevisionListener,
   ) {
-    this.replay = new Replay(store);
-    this.unsubscribe = store.follow({ applied: (revision) => this.applied(revision), replaced: () => this.replaced() });
+    this.replay = new Replay((from) => readEvents(store, from));
+    this.unsubscribe = store.subscribe({
+      applied: (revision) => this.applied(revision),
+      replaced: () => this.replaced(),
+    });
     this.scheduleSweep();
   }
 
@@ -66,10 +69,10 @@ export class Watches {
   }
 
   /** Number of watches that have not caught up. */
-  get behind(): number {
-    let behind = 0;
-    for (const { live } of this.watches) if (!live) behind++;
-    return behind;
+  get lagging(): number {
+    let lagging = 0;
+    for (const { live } of this.watches) if (!live) lagging++;
+    return lagging;
   }
 
   /** The newest stream of a process. */
@@ -82,7 +85,7 @@ export class Watches {
   }
 
   /** The event of a revision, from the ring or the change log. */
-  entryAt(revision: number): ChangeEvent | Promise<ChangeEvent> {
+  eventAt(revision: number): ChangeEvent | Promise<ChangeEvent> {
     return this.ring.at(revision) ?? this.replay.at(revision);
   }
 
@@ -112,10 +115,10 @@ export class Watches {
     this.watches.add(watch);
     this.byClient.set(watcher.client_id, watch);
     sink.onClose(() => this.remove(watch));
-    Object.assign(watch, { cursor: resumeAt?.revision ?? 0, nonce: resumeAt?.nonce ?? '' });
+    watch.cursor = resumeAt?.revision ?? 0;
     // A client resumes after the last revision that it has applied.
     watch.applied = resumeAt?.revision;
-    void this.run(watch, resumeAt !== undefined);
+    void this.run(watch, resumeAt);
     return watch;
   }
 
@@ -132,12 +135,14 @@ export class Watches {
     if (this.closed) throw this.closed();
   }
 
-  private async run(watch: Watch, resumed: boolean): Promise<void> {
+  private async run(watch: Watch, resumeAt: ResumePosition | undefined): Promise<void> {
     try {
       if (timeSlice.isSpent) await timeSlice.next();
       if (watch.sink.closed) return;
-      const snapshot = resumed ? undefined : this.snapshotFor(watch.filter);
-      await watch.send(this.encoder.started(watch.watcher, resumed, this.store.state.revision));
+      const snapshot = resumeAt ? undefined : this.snapshotFor(watch.filter);
+      await watch.send(this.encoder.started(watch.watcher, resumeAt !== undefined, this.store.state.revision));
+      // Set after the first message: a sweep sends no bookmark without a nonce, and `started` comes before any bookmark.
+      watch.nonce = resumeAt?.nonce ?? '';
       if (snapshot) await this.sendSnapshot(watch, snapshot);
       await this.catchUp(watch);
       // The first bookmark after catching up. The last message of a snapshot already contains one.
@@ -169,7 +174,7 @@ export class Watches {
       }
       const event = this.ring.at(watch.cursor + 1) ?? (await this.fromLog(watch.cursor + 1));
       if (!event) continue;
-      for await (const message of inSlices(this.encoder.entry(event, watch.filter), isClosed)) {
+      for await (const message of inSlices(this.encoder.changes(event, watch.filter), isClosed)) {
         watch.sent = event.revision;
         await watch.send(message);
       }
@@ -190,9 +195,9 @@ export class Watches {
   }
 
   private applied(revision: CommittedRevision): void {
-    this.beforeDelivery.applied(revision);
     let event: ChangeEvent;
     try {
+      this.beforeDelivery.applied?.(revision);
       event = changeEventOf(this.store.state, revision);
     } catch (error) {
       // A live watch has no cursor, so it would miss this revision without an error.
@@ -212,7 +217,7 @@ export class Watches {
   }
 
   private deliver(watch: Watch, event: ChangeEvent): void {
-    const messages = this.encoder.entry(event, watch.filter);
+    const messages = this.encoder.changes(event, watch.filter);
     watch.sent = event.revision;
     // Several messages are written as the client reads them. Otherwise every stream would buffer a large write
     // completely.
@@ -234,10 +239,15 @@ export class Watches {
    * The state was reloaded: the store was restored or has a new identity, so its revision numbers have other contents.
    */
   private replaced(): void {
-    this.beforeDelivery.replaced();
     this.ring.clear();
     this.replay.clear();
-    for (const watch of [...this.watches]) this.end(watch, ServiceError.of('STORE_CHANGED', {}));
+    this.cachedAgents = undefined;
+    this.cachedCatalogue = undefined;
+    try {
+      this.beforeDelivery.replaced?.();
+    } finally {
+      for (const watch of [...this.watches]) this.end(watch, ServiceError.of('STORE_CHANGED', {}));
+    }
   }
 
   /** The next sweep is scheduled when the previous one has ended. */
@@ -255,6 +265,7 @@ export class Watches {
         this.end(watch, ServiceError.of('SLOW_CONSUMER', { seconds: `${limits.slowConsumerMs / 1000}` }));
       else if (now - watch.lastWrite >= limits.bookmarkMs) this.sendBookmark(watch);
     }
+    if (this.lagging === 0) this.replay.clear();
   }
 
   /**
@@ -295,9 +306,9 @@ export class Watches {
     const { state } = this.store;
     const { revision } = state;
     const { cachedAgents: cached } = this;
-    if (cached?.state === state && cached.revision === revision && cached.mark === filter.mark) return cached.agents;
+    if (cached?.state === state && cached.revision === revision && cached.hash === filter.hash) return cached.agents;
     const agents = agentsFor(state, filter);
-    this.cachedAgents = { state, revision, mark: filter.mark, agents };
+    this.cachedAgents = { state, revision, hash: filter.hash, agents };
     return agents;
   }
 

@@ -4,7 +4,7 @@ import { StartError } from '../errors.js';
 
 /**
  * Rejects an address that the service cannot listen on, before anything is opened: the most frequent problem is a
- * service that already runs, and the error of grpc-js does not name it.
+ * service that already runs.
  */
 export function checkAddress(setting: string, { host, port, text }: Address): Promise<void> {
   return new Promise((resolve, reject) => {

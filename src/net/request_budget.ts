@@ -125,9 +125,11 @@ export class RequestBudget {
     request.cost += cost;
     pending.cost += cost;
     this.unfinished += cost;
-    const error = tooMany('unfinished requests of one connection', this.limits.connection);
-    while (pending.cost > this.limits.connection && pending.requests.size > 0)
+    // The error is created only when it is needed: its stack takes longer than the rest of this function.
+    while (pending.cost > this.limits.connection && pending.requests.size > 0) {
+      const error = tooMany('unfinished requests of one connection', this.limits.connection);
       this.end(firstOf(pending.requests) as IncomingRequest, error);
+    }
     this.makeRoom();
   }
 

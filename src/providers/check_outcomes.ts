@@ -66,12 +66,12 @@ export const checkOutcomes = {
   NO_KEY: entry(
     'CHECK_STATUS_NO_KEY',
     (w) =>
-      `${w.provider} was not contacted, because no key is set; give the configuration one, or set ${w.variables} for the service` +
+      `${w.provider} was not contacted, because no key is set; set an API key for the config, or set ${w.variables} for the service` +
       (w.builtIn ? '' : ' and list it in PROVIDER_ALLOW_KEY_VARS'),
   ),
-  KEY_WANTED: entry(
+  KEY_REQUIRED: entry(
     'CHECK_STATUS_NO_KEY',
-    (w) => `${w.provider} requires a key and none is set; give the configuration one`,
+    (w) => `${w.provider} requires a key and none is set; set an API key for the config`,
   ),
   FORBIDDEN: entry(
     'CHECK_STATUS_FORBIDDEN',
@@ -84,7 +84,7 @@ export const checkOutcomes = {
   ),
   RATE_LIMITED: entry(
     'CHECK_STATUS_RATE_LIMITED',
-    (w) => `${w.provider} has had too many requests; check again ${w.waitMs ? `after ${seconds(w.waitMs)}` : 'later'}`,
+    (w) => `${w.provider} received too many requests; check again ${w.waitMs ? `after ${seconds(w.waitMs)}` : 'later'}`,
   ),
 
   NO_LIST: entry(

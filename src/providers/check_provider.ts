@@ -12,7 +12,7 @@ import { type KeyEndpoint, keyEndpointOf } from './key_endpoints.js';
 import { networkResult } from './network_errors.js';
 
 /** The result of checking a key, or a model with that key. */
-export interface Answer {
+export interface ModelCheck {
   readonly status: CheckStatus;
   /** One sentence with the remedy. It never contains the key or text of the provider. */
   readonly message: string;
@@ -57,7 +57,7 @@ export async function checkProvider(
   key: string | undefined,
   models: readonly string[],
   options: CheckOptions,
-): Promise<readonly Answer[]> {
+): Promise<readonly ModelCheck[]> {
   const started = performance.now();
   const quoted = (name = '') => name && JSON.stringify(printable(withoutKey(name, key), 80));
   const words = {
@@ -244,7 +244,7 @@ async function query({ adapter, key, egress }: Check, base: string, path: string
     const json = jsonOf(reply.body);
     const problem = problemOf(reply, json);
     const requiresKey = key === undefined && problem && ['KEY_REFUSED', 'FORBIDDEN'].includes(problem.outcome);
-    return { reply, json, problem: requiresKey ? { outcome: 'KEY_WANTED' } : problem };
+    return { reply, json, problem: requiresKey ? { outcome: 'KEY_REQUIRED' } : problem };
   } catch (error) {
     return { problem: networkResult(error) };
   }

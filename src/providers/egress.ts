@@ -29,9 +29,9 @@ export interface Egress {
 export const URL_REFUSED = 'URL_REFUSED';
 export const ADDRESS_REFUSED = 'ADDRESS_REFUSED';
 
-/** Error codes for a request that timed out. NO_TURN: most of the time was spent waiting for a free slot. */
+/** Error codes for a request that timed out. NO_SLOT: most of the time was spent waiting for a free slot. */
 export const TIMED_OUT = 'TIMED_OUT';
-export const NO_TURN = 'NO_TURN';
+export const NO_SLOT = 'NO_SLOT';
 /** Error code for a response that switches to another protocol. */
 export const SWITCHES_PROTOCOL = 'SWITCHES_PROTOCOL';
 
@@ -82,7 +82,7 @@ export async function get(
   return await inSlot(signal, () => replyTo(request(options), signal));
 }
 
-/** Sends a request when a slot is free. A timeout that was mostly spent waiting for a slot is reported as NO_TURN. */
+/** Sends a request when a slot is free. A timeout that was mostly spent waiting for a slot is reported as NO_SLOT. */
 async function inSlot(signal: AbortSignal, send: () => Promise<Reply>): Promise<Reply> {
   const queuedAt = performance.now();
   let sentAt: number | undefined;
@@ -93,7 +93,7 @@ async function inSlot(signal: AbortSignal, send: () => Promise<Reply>): Promise<
     return await send();
   } catch (error) {
     const isLate = sentAt === undefined || sentAt - queuedAt > performance.now() - sentAt;
-    throw isLate && (error as { code?: unknown } | undefined)?.code === TIMED_OUT ? coded(NO_TURN) : error;
+    throw isLate && (error as { code?: unknown } | undefined)?.code === TIMED_OUT ? coded(NO_SLOT) : error;
   } finally {
     // Deferred, so that waiting requests that time out now leave the queue first and do not connect for a moment.
     if (sentAt !== undefined) setImmediate(() => requestSlots.release());

@@ -5,7 +5,7 @@ const OUTCOMES: ReadonlyMap<string, CheckOutcome> = new Map<string, CheckOutcome
   ['URL_REFUSED', 'URL_REFUSED'],
   ['ADDRESS_REFUSED', 'ADDRESS_REFUSED'],
   ['TIMED_OUT', 'TIMED_OUT'],
-  ['NO_TURN', 'BUSY'],
+  ['NO_SLOT', 'BUSY'],
   ['STOPPED', 'STOPPED'],
   ['ENOTFOUND', 'NAME_UNKNOWN'],
   ['EAI_AGAIN', 'NO_NAME_SERVICE'],

@@ -1,10 +1,13 @@
 import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
-import { type DatabaseTls, type DatabaseUrl, parseDatabaseUrl, placeOf } from '../domain/database_url.js';
+import { type DatabaseTls, type DatabaseUrl, displayAddress, parseDatabaseUrl } from '../domain/database_url.js';
 import { StartError } from '../errors.js';
 import { limits } from '../limits.js';
 import { type Attempt, causeOf, isStartingUp } from './connection_failure.js';
+
+/** Idle time after which a connection is probed; the default of Linux is two hours. */
+const KEEP_ALIVE_DELAY_MS = 10_000;
 
 /** A setting that contains the URL of a database. */
 export type UrlSetting = 'DATABASE_URL' | 'DATABASE_DIRECT_URL';
@@ -26,6 +29,7 @@ export function clientConfig(setting: UrlSetting, text: string): pg.ClientConfig
     sslnegotiation: url.tls.negotiation,
     application_name: applicationName,
     keepAlive: true,
+    keepAliveInitialDelayMillis: KEEP_ALIVE_DELAY_MS,
     ...(options !== undefined && { options }),
     ...(connectTimeoutMs !== undefined && { connectionTimeoutMillis: connectTimeoutMs }),
     enableChannelBinding: channelBinding,
@@ -59,7 +63,7 @@ export function attemptOf(url: DatabaseUrl): Attempt {
   // The driver takes missing values from the environment variables of libpq.
   const { host, port, database, user, password } = new pg.Client({ ...url, ssl: false });
   return {
-    server: placeOf({ host, port }),
+    server: displayAddress({ host, port }),
     user: user ?? '',
     database: database ?? '',
     tls: url.tls.mode !== 'disable',

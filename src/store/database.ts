@@ -6,6 +6,7 @@ import { knownCauseOf } from './connection_failure.js';
 import { acquireDirectoryLock } from './embedded/directory_lock.js';
 import { type Engine, type EngineLog, openEngine } from './embedded/engine.js';
 import { chooseSchema } from './maintenance/schema.js';
+import type { ListenTarget } from './notifications.js';
 import { SessionClient, SessionSettings } from './session.js';
 import { type Head, readHead } from './write/head.js';
 
@@ -17,19 +18,25 @@ export interface Database {
   readonly url?: string | undefined;
   /** URL of the same database without a pooler, for statements that need a session. */
   readonly directUrl?: string | undefined;
-  /** URL for LISTEN on the writes of other replicas; undefined: notifications are off. */
-  readonly listenUrl?: string | undefined;
-  /**
-   * Closes each connection that receives no data for `ms`. Otherwise a connection to a server that has disappeared
-   * blocks its caller and the feed until the TCP timeout. Call it after the migrations, because their statements may
-   * take longer.
-   */
-  limitSilence?(ms: number): void;
+  /** The database for LISTEN on the writes of other replicas; undefined: notifications are off. */
+  readonly listenTarget?: ListenTarget | undefined;
+  /** Call it after the migrations, because their statements may take longer. */
+  limitStatements?(limits: StatementLimits): void;
   /** The cause of a connection failure or a missing privilege, as a sentence; undefined for other errors. */
   readonly explain?: (error: unknown) => string | undefined;
   /** All files of the embedded engine, consistent between two transactions. */
   readonly dump?: () => Promise<Dump>;
   close(): Promise<void>;
+}
+
+export interface StatementLimits {
+  /** The server cancels a statement that takes longer, in ms. Writes set their own limits (write/revision_counter.ts). */
+  readonly statementTimeoutMs: number;
+  /**
+   * A connection that receives no data for this time, in ms, is closed. Otherwise a connection to a server that has
+   * disappeared blocks its caller and the feed until the TCP timeout.
+   */
+  readonly silenceMs: number;
 }
 
 export interface Dump {
@@ -43,7 +50,7 @@ export interface DatabaseOptions {
   /** `postgres://…`; undefined opens the embedded engine. */
   readonly url: string | undefined;
   readonly directUrl?: string | undefined;
-  /** Whether writes notify other replicas, which then poll at once. */
+  /** Whether writes notify other replicas, which then poll immediately. */
   readonly notify?: boolean;
   /** Maximum number of connections to PostgreSQL. */
   readonly poolSize: number;
@@ -74,12 +81,19 @@ async function openPostgres(url: string, options: DatabaseOptions): Promise<Data
   const sessions = new Sessions();
   const connection = { ...clientConfig('DATABASE_URL', url), types, pipeline: true };
   const db = open(connection, options, options.poolSize, sessions, session);
-  const listenUrl = options.notify ? (options.directUrl ?? url) : undefined;
-  const limitSilence = (ms: number) => sessions.limitSilence(ms);
+  const listenTarget = options.notify ? listenTargetOf(url, options.directUrl) : undefined;
+  const limitStatements = ({ statementTimeoutMs, silenceMs }: StatementLimits) => {
+    session.limitStatements(statementTimeoutMs);
+    sessions.limitSilence(silenceMs);
+  };
   const explain = (error: unknown) => knownCauseOf(error, attempt);
   const close = () => db.destroy();
-  return { knex: db, kind: 'postgres', url, directUrl: options.directUrl, listenUrl, limitSilence, explain, close };
+  const { directUrl } = options;
+  return { knex: db, kind: 'postgres', url, directUrl, listenTarget, limitStatements, explain, close };
 }
+
+const listenTargetOf = (url: string, directUrl: string | undefined): ListenTarget =>
+  directUrl === undefined ? { setting: 'DATABASE_URL', url } : { setting: 'DATABASE_DIRECT_URL', url: directUrl };
 
 async function openEmbedded(options: DatabaseOptions): Promise<Database> {
   const dataDir = options.dataDir === 'memory:' ? undefined : options.dataDir;
@@ -88,7 +102,7 @@ async function openEmbedded(options: DatabaseOptions): Promise<Database> {
     const { log, loadDump } = options;
     const engine = await openEngine({ dataDir, ...(log && { log }), ...(loadDump && { loadDump }) });
     // The engine has a single session, so the pool has one connection.
-    const db = open({ stream: () => engine.connect(), types, ssl: false }, options, 1, new Sessions());
+    const db = open({ stream: () => engine.connect(), types, ssl: false, pipeline: true }, options, 1, new Sessions());
     const close = async () => {
       try {
         await db.destroy();
@@ -117,7 +131,7 @@ async function dump(db: Knex, engine: Engine): Promise<Dump> {
 type Connection = pg.ClientConfig & { types: typeof types };
 
 /**
- * @param session settings of every transaction; undefined for the embedded engine, whose only session is not shared.
+ * @param session settings of every connection or transaction; undefined for the embedded engine, whose only session is not shared.
  */
 function open(
   connection: Connection,
@@ -151,17 +165,14 @@ class Sessions {
     session.connection.on('errorMessage', ({ code }) => {
       if (code === '25006') session.__knex__disposed = code;
     });
-    this.setTimeout(session);
+    const { stream } = session.connection;
+    if (this.silenceMs > 0) stream.setTimeout?.(this.silenceMs, () => stream.destroy());
     callback(null, session);
   };
 
   limitSilence(ms: number): void {
     this.silenceMs = ms;
-    for (const session of this.open) this.setTimeout(session);
-  }
-
-  private setTimeout({ connection: { stream } }: Session): void {
-    if (this.silenceMs > 0) stream.setTimeout?.(this.silenceMs, () => stream.destroy());
+    for (const session of this.open) session.__knex__disposed = 'opened without limits';
   }
 }
 

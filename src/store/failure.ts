@@ -30,7 +30,7 @@ export function isLostConnection(error: unknown): boolean {
 }
 
 /** Whether the database rejects writes: read-only after a failover, disk full, or a privilege revoked. */
-export const takesNoWrites = (error: unknown): boolean => /^(25006|42501|53100|58030)$/.test(codeOf(error));
+export const rejectsWrites = (error: unknown): boolean => /^(25006|42501|53100|58030)$/.test(codeOf(error));
 
 /** The tables of the store have been emptied or replaced while the service ran. */
 export class StoreLostError extends Error {

@@ -8,6 +8,7 @@ import { migrations } from '../../migrations/index.js';
 import { agentllm, startCommand, useDirectories } from '../support/command.js';
 import { runCommand } from '../support/run_command.js';
 import { connect, failure } from '../support/service.js';
+import { until } from '../support/until.js';
 
 const directory = useDirectories();
 const agent = { name: 'trader' };
@@ -208,7 +209,7 @@ describe('the admin socket', () => {
     const service = await startCommand({ DATA_DIR });
     const file = join(await directory(), 'while.backup');
     const backup = agentllm(['backup', file], { DATA_DIR });
-    await backup.says(/copying/);
+    await backup.untilOutput(/copying/);
     service.child.kill('SIGTERM');
     expect((await backup.ended).code).toBe(0);
     expect((await service.ended).code).toBe(0);
@@ -236,8 +237,8 @@ describe('the admin socket', () => {
   it('is awaited by a command while the service starts', async () => {
     const DATA_DIR = await directory();
     const service = agentllm(['serve'], { DATA_DIR });
-    await service.says(/is starting/);
-    while (!existsSync(join(DATA_DIR, 'pg.new'))) await new Promise((resolve) => setTimeout(resolve, 20));
+    await service.untilOutput(/is starting/);
+    await until(() => ['pg.new', 'pg'].some((name) => existsSync(join(DATA_DIR, name))), 'the first start has begun');
     expect((await run(DATA_DIR, 'migrate', 'down')).stderr).toContain(`process ${service.child.pid}`);
   });
 });

@@ -3,11 +3,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { status } from '@grpc/grpc-js';
-import { describe, expect, it, onTestFinished } from 'vitest';
+import { describe, expect, it, onTestFinished, vi } from 'vitest';
+import { CacheCipher } from '../../src/client/cache_encryption.js';
 import type { ClientWarning, ResidentAgentLLM, ResidentOptions } from '../../src/client/index.js';
 import { freePort } from '../support/ports.js';
+import { until } from '../support/until.js';
 import { agent, config, connectResident, startFakeWatch, startResident } from './fake_watch.js';
-import { until } from './support.js';
 
 async function newDirectory(): Promise<string> {
   const directory = await mkdtemp(join(tmpdir(), 'agentllm-cache-'));
@@ -62,6 +63,7 @@ describe('the cache file', () => {
 
   it('is written immediately, then at most once per second, and when the client is closed', async () => {
     const cache = { path: join(await newDirectory(), 'deep', 'held'), key: new Uint8Array(32).fill(7) };
+    const began = performance.now();
     const { client, stream } = await startResident([agent('trader', 1)], { cache });
     const writeTimes = new Set<number>();
     const polling = setInterval(async () => {
@@ -69,14 +71,15 @@ describe('the cache file', () => {
       if (file) writeTimes.add(file.mtimeMs);
     }, 20);
     onTestFinished(() => clearInterval(polling));
-    await until(() => writeTimes.size === 1, 2_000);
-    const began = performance.now();
-    for (let revision = 11; performance.now() - began < 2_500; revision++) {
-      stream.change(revision, [agent('trader', revision)]);
-      await sleep(10);
-    }
-    expect(writeTimes.size).toBeGreaterThanOrEqual(2);
-    expect(writeTimes.size).toBeLessThanOrEqual(4);
+    await until(() => writeTimes.size === 1);
+    let revision = 11;
+    const hasThree = () => {
+      stream.change(revision, [agent('trader', revision++)]);
+      return writeTimes.size >= 3;
+    };
+    await until(hasThree, 'the file is written twice more');
+    // A write starts at least one second after the previous one.
+    expect(writeTimes.size).toBeLessThanOrEqual(Math.floor((performance.now() - began) / 1_000) + 1);
     stream.change(9_000, [agent('trader', 9_000)]);
     await until(() => client.state.revision === 9_000n);
     await client[Symbol.asyncDispose]();
@@ -110,8 +113,12 @@ describe('the cache file', () => {
     const written = () => warnings.filter(({ kind }) => kind === 'CACHE_NOT_WRITTEN');
     await until(() => written().length === 1);
     expect(written()[0]?.message).toMatch(/^The state cannot be written to .*: E/);
+    const encrypt = vi.spyOn(CacheCipher.prototype, 'encrypt');
+    onTestFinished(() => encrypt.mockRestore());
     stream.change(11, [agent('trader', 11)]);
-    await sleep(1_500);
+    await until(() => encrypt.mock.calls.length === 1, 'the file is written again');
+    stream.change(12, [agent('trader', 12)]);
+    await until(() => encrypt.mock.calls.length === 2, 'the file is written a third time');
     expect(written()).toHaveLength(1);
     expect(client.state.status).toBe('READY');
     await client[Symbol.asyncDispose]();

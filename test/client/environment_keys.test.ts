@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { until } from '../support/until.js';
 import { agent, config, openai, startResident } from './fake_watch.js';
-import { failed, until } from './support.js';
+import { failed } from './support.js';
 
 /* Which variables of its environment an agent process sends to which provider. */
 

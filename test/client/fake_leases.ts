@@ -29,14 +29,22 @@ export class FakeLeases {
   error: readonly [code: status, reason?: string] | undefined;
   /** Changes a lease before it is returned. */
   tamper: (lease: ApiKeyLease) => ApiKeyLease = (lease) => lease;
-  /** Every response waits for this promise. */
-  responseDelay: Promise<void> = Promise.resolve();
+  private held: Promise<void> = Promise.resolve();
 
   constructor(fake: FakeWatch) {
     const methods = Object.keys(Definition) as (keyof typeof Definition)[];
     const none = (_: unknown, done: sendUnaryData<unknown>) => done(errorStatus(12));
     const handlers = Object.fromEntries(methods.map((name) => [name, none]));
     fake.server.addService(Definition, { ...handlers, leaseApiKeys: this.lease } as never);
+  }
+
+  /** Holds back all responses until the returned function is called. */
+  holdResponses(): () => void {
+    let release = () => {};
+    this.held = new Promise((resolve) => {
+      release = resolve;
+    });
+    return () => release();
   }
 
   private readonly lease = async (
@@ -46,7 +54,7 @@ export class FakeLeases {
     this.requests.push(request);
     this.tokens.push(String(metadata.get('authorization')[0] ?? ''));
     const { keys, revision, unreadable, error } = this;
-    await this.responseDelay;
+    await this.held;
     if (error) return done(errorStatus(...error));
     const leases = await Promise.all(keys.map((key) => this.seal(key, request, revision)));
     done(null, { leases, revision, unreadable_config_ids: [...unreadable] });

@@ -10,6 +10,7 @@ import {
 import { ErrorInfo, RetryInfo } from '../../gen/ts/google/rpc/error_details.js';
 import { Status } from '../../gen/ts/google/rpc/status.js';
 import { connect, type ResidentAgentLLM, type ResidentOptions } from '../../src/client/index.js';
+import { until } from '../support/until.js';
 
 /*
  * A watch service that sends the messages and errors that a test specifies, in any order, including those that the real
@@ -143,9 +144,8 @@ export async function startFakeWatch(port = 0, credentials = ServerCredentials.c
     onStream: undefined,
     acknowledgementError: undefined,
     async stream(number) {
-      for (const end = Date.now() + 8_000; !streams[number]; await new Promise((resolve) => setTimeout(resolve, 5)))
-        if (Date.now() > end) throw new Error(`stream ${number} did not come`);
-      return streams[number];
+      await until(() => streams.length > number, `stream ${number} is opened`);
+      return streams[number] as FakeStream;
     },
     stop: () => server.forceShutdown(),
   };
@@ -199,7 +199,7 @@ export async function startResident(
   const client = connectResident(fake.address, options);
   const stream = await fake.stream(0);
   stream.start().snapshot(10, agents);
-  await client.ready(5_000);
+  await client.ready(30_000);
   return { fake, client, stream };
 }
 

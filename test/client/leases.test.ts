@@ -1,11 +1,11 @@
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { inspect } from 'node:util';
 import { status } from '@grpc/grpc-js';
 import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { connect, type ResidentAgentLLM, type ResidentOptions } from '../../src/client/index.js';
+import { until } from '../support/until.js';
 import { type FakeKey, FakeLeases } from './fake_leases.js';
 import {
   absentAgent,
@@ -17,7 +17,7 @@ import {
   openai,
   startResident,
 } from './fake_watch.js';
-import { failed, until } from './support.js';
+import { failed, useFakeClock } from './support.js';
 
 const KEY = 'sk-CANARY-leased-1';
 const NEWER = 'sk-CANARY-leased-2';
@@ -156,13 +156,10 @@ describe('apiKey', () => {
 
   it('is CANCELLED when its signal aborts, and the lease that arrives later is kept', async () => {
     const { client, leases, key } = await setup();
-    let release = () => {};
-    leases.responseDelay = new Promise((resolve) => {
-      release = resolve;
-    });
+    const respond = leases.holdResponses();
     const signal = AbortSignal.timeout(50);
     expect(await failed(client.agent('trader').apiKey(undefined, { signal }))).toMatchObject({ code: 'CANCELLED' });
-    release();
+    respond();
     expect(await key()).toBe(KEY);
     expect(leases.requests).toHaveLength(1);
   });
@@ -330,27 +327,21 @@ describe('a leased key', () => {
 
   it('is requested again when an urgent change arrives during the request', async () => {
     const { client, key, leases, stream } = await setup();
-    let release = () => {};
-    leases.responseDelay = new Promise((resolve) => {
-      release = resolve;
-    });
+    const respond = leases.holdResponses();
     const waiting = key();
     await until(() => leases.requests.length === 1);
     stream.change(12, [{ ...trader(12), urgent: true }]);
     await untilRevision(client, 12);
     leases.keys = [{ config_id: 8, key: NEWER }];
     leases.revision = 12n;
-    release();
+    respond();
     expect(await waiting).toBe(NEWER);
     expect(leases.requests.map(({ min_revision }) => min_revision)).toEqual([10n, 12n]);
   });
 
   it('is requested again when the store changes during the request', async () => {
     const { client, fake, key, leases, stream } = await setup();
-    let release = () => {};
-    leases.responseDelay = new Promise((resolve) => {
-      release = resolve;
-    });
+    const respond = leases.holdResponses();
     const waiting = key();
     await until(() => leases.requests.length === 1);
     stream.fail(status.FAILED_PRECONDITION, 'STORE_CHANGED');
@@ -359,7 +350,7 @@ describe('a leased key', () => {
     await untilRevision(client, 5);
     leases.keys = [{ config_id: 8, key: NEWER }];
     leases.revision = 5n;
-    release();
+    respond();
     expect(await waiting).toBe(NEWER);
     expect(leases.requests.map(({ min_revision }) => min_revision)).toEqual([10n, 5n]);
   });
@@ -377,14 +368,14 @@ describe('a leased key', () => {
   it('is dropped when the client is closed', async () => {
     const { client, key, leases } = await setup();
     await key();
-    leases.responseDelay = new Promise(() => {});
+    leases.holdResponses();
     client.close();
     expect(await failed(key())).toMatchObject({ code: 'CANCELLED', message: 'This client was closed' });
   });
 
   it('is CANCELLED when the client is closed during the request', async () => {
     const { client, key, leases } = await setup();
-    leases.responseDelay = new Promise(() => {});
+    leases.holdResponses();
     const waiting = failed(key());
     await until(() => leases.requests.length === 1);
     await client[Symbol.asyncDispose]();
@@ -393,45 +384,58 @@ describe('a leased key', () => {
 });
 
 describe('a lease', () => {
+  const LEASE_MS = 10_000;
+
+  /** A client whose leases expire only when the test advances the clock. */
+  async function setupLease(options: Partial<ResidentOptions> = {}): Promise<Context> {
+    const context = await setup({}, { leaseMs: LEASE_MS, ...options });
+    useFakeClock();
+    return context;
+  }
+
+  /** Time without timers: the keepalive and the deadline of the call in progress do not end it. */
+  const passDuringCall = (ms: number) => vi.setSystemTime(Date.now() + ms);
+
   it('is renewed in advance while it is used', async () => {
-    const { key, leases } = await setup({}, { leaseMs: 1_000 });
+    const { key, leases } = await setupLease();
     await key();
     await key();
     leases.keys = [{ config_id: 8, key: NEWER }];
-    await until(() => leases.requests.length === 2, 1_000);
-    await sleep(50);
-    expect(await key()).toBe(NEWER);
-    expect(leases.requests[0]?.lifetime).toEqual({ seconds: 1n, nanos: 0 });
+    vi.advanceTimersByTime(LEASE_MS * 0.8);
+    await until(() => leases.requests.length === 2);
+    await until(async () => (await key()) === NEWER);
+    expect(leases.requests.map(({ lifetime }) => lifetime)).toEqual(Array(2).fill({ seconds: 10n, nanos: 0 }));
   });
 
   it('expires when it is not used', async () => {
-    const { key, leases } = await setup({}, { leaseMs: 1_000 });
+    const { key, leases } = await setupLease();
     await key();
-    await sleep(1_100);
-    expect(leases.requests).toHaveLength(1);
-    expect(await key()).toBe(KEY);
+    vi.advanceTimersByTime(LEASE_MS);
+    leases.keys = [{ config_id: 8, key: NEWER }];
+    expect(await key()).toBe(NEWER);
     expect(leases.requests).toHaveLength(2);
   });
 
   it('is renewed when it is used late in its lifetime', async () => {
-    const { key, leases } = await setup({}, { leaseMs: 1_000 });
+    const { key, leases } = await setupLease();
     await key();
-    await sleep(850);
+    vi.advanceTimersByTime(LEASE_MS * 0.85);
+    leases.keys = [{ config_id: 8, key: NEWER }];
     expect(await key()).toBe(KEY);
-    await until(() => leases.requests.length === 2, 150);
+    await until(() => leases.requests.length === 2);
+    await until(async () => (await key()) === NEWER);
   });
 
   it('provides the key while the service is unavailable, until it expires', async () => {
-    const { client, fake, key } = await setup({}, { leaseMs: 1_500, retry: false });
+    const { client, fake, key } = await setupLease({ retry: false });
     await key();
-    // The lifetime starts at the request, which may be sent later than the call on a busy machine.
-    const leased = performance.now();
     fake.stop();
     await until(() => client.state.status === 'STALE');
     expect(await key()).toBe(KEY);
+    vi.advanceTimersByTime(LEASE_MS * 0.8);
     await until(() => client.warnings.some(({ kind }) => kind === 'LEASE_NOT_RENEWED'));
     expect(await key()).toBe(KEY);
-    await sleep(Math.max(0, 1_550 - (performance.now() - leased)));
+    vi.advanceTimersByTime(LEASE_MS * 0.2);
     const error = await failed(key());
     expect(error.code).toBe('UNAVAILABLE');
     expect(error.message).toMatch(
@@ -460,38 +464,44 @@ describe('a lease', () => {
   });
 
   it('has a lifetime that starts at the request', async () => {
-    const { key, leases } = await setup({}, { leaseMs: 1_000 });
-    leases.responseDelay = sleep(700);
-    await key();
-    leases.responseDelay = Promise.resolve();
-    await sleep(350);
+    const { key, leases } = await setupLease();
+    const respond = leases.holdResponses();
+    const waiting = key();
+    await until(() => leases.requests.length === 1);
+    passDuringCall(LEASE_MS * 0.7);
+    respond();
+    await waiting;
+    vi.advanceTimersByTime(LEASE_MS * 0.3);
     await key();
     expect(leases.requests).toHaveLength(2);
   });
 
   it('is discarded when it has expired on arrival', async () => {
-    const { key, leases } = await setup({}, { leaseMs: 1_000 });
-    leases.responseDelay = sleep(1_100);
-    expect(await key()).toBe(KEY);
+    const { key, leases } = await setupLease();
+    const respond = leases.holdResponses();
+    const waiting = key();
+    await until(() => leases.requests.length === 1);
+    passDuringCall(LEASE_MS);
+    respond();
+    expect(await waiting).toBe(KEY);
     expect(leases.requests).toHaveLength(2);
   });
 
   it('is requested again for a waiting caller when its renewal fails', async () => {
-    const { key, leases } = await setup({}, { leaseMs: 1_000 });
+    const { key, leases } = await setupLease();
     await key();
     await key();
-    let release = () => {};
-    leases.responseDelay = new Promise((resolve) => {
-      release = resolve;
-    });
-    await until(() => leases.requests.length === 2);
-    await sleep(250);
-    const waiting = key();
     leases.error = [status.UNAVAILABLE];
-    release();
-    await sleep(50);
+    const respond = leases.holdResponses();
+    vi.advanceTimersByTime(LEASE_MS * 0.8);
+    await until(() => leases.requests.length === 2);
     leases.error = undefined;
+    // The lease expires while its renewal is in progress.
+    passDuringCall(LEASE_MS * 0.2);
+    const waiting = key();
+    respond();
     expect(await waiting).toBe(KEY);
+    expect(leases.requests).toHaveLength(3);
   });
 
   it('is in nothing that is printed, serialized or written to a file', async () => {

@@ -10,8 +10,8 @@ import { generateKey } from '../../src/domain/fernet.js';
 import { freePort } from '../support/ports.js';
 import { startProxy } from '../support/proxy.js';
 import { startService, type TestService, unique, useService } from '../support/service.js';
+import { until } from '../support/until.js';
 import { connectResident } from './fake_watch.js';
-import { until } from './support.js';
 
 /*
  * The resident client against the real service: it resolves what ResolveConfig returns, whatever happens to the
@@ -49,8 +49,8 @@ async function expectEqual(service: TestService, client: ResidentAgentLLM, names
 }
 
 /** Waits until a client has reached a revision. */
-const untilRevision = (client: ResidentAgentLLM, revision: bigint, ms = 5_000) =>
-  until(() => client.state.status === 'READY' && client.state.revision >= revision, ms);
+const untilRevision = (client: ResidentAgentLLM, revision: bigint) =>
+  until(() => client.state.status === 'READY' && client.state.revision >= revision);
 
 const agentNamesOf = async ({ agents }: Pick<TestService, 'agents'>) =>
   (await agents.listAgents({ page_size: 1000 })).agents.map(({ name }) => name);
@@ -87,7 +87,7 @@ describe.each(['embedded', 'postgres'] as const)('a resident client of a service
     expect(client.state.replica).not.toBe('');
   });
 
-  it('applies a change within a second of the commit', async () => {
+  it('applies a change soon after the commit, not with the next bookmark', async () => {
     const { name, config } = await newAgent();
     const client = await startClient({ agents: [name] });
     const delays: number[] = [];
@@ -99,7 +99,8 @@ describe.each(['embedded', 'postgres'] as const)('a resident client of a service
       delays.push(performance.now() - began);
       expect(client.agent(name).held?.configs[0]?.max_tokens).toBe(at);
     }
-    expect(Math.max(...delays)).toBeLessThan(1_000);
+    // A bookmark is sent every 15 s.
+    expect(Math.max(...delays)).toBeLessThan(5_000);
     await expectEqual(service(), client, [name]);
   });
 
@@ -158,8 +159,7 @@ describe.each(['embedded', 'postgres'] as const)('a resident client of a service
       (await client.watchers.listWatchers({ agent: { name } })).watchers.find(
         ({ client_id }) => client_id === client.clientId,
       );
-    for (const end = Date.now() + 8_000; (await seen())?.applied_revision !== revision; await sleep(50))
-      if (Date.now() > end) throw new Error(`it has not applied ${revision}`);
+    await until(async () => (await seen())?.applied_revision === revision);
     expect(await seen()).toMatchObject({ client_name: 'a desk', client_version: '1.2', agents: [name], stale: false });
     await client[Symbol.asyncDispose]();
   });
@@ -178,7 +178,7 @@ describe.each(['embedded', 'postgres'] as const)('a resident client of a service
       if (write % 20 === 0) for (const link of proxy.links) link[write % 40 === 0 ? 'cut' : 'reset']();
       await sleep(10);
     }
-    await untilRevision(client, last, 15_000);
+    await untilRevision(client, last);
     await expectEqual(
       service(),
       client,
@@ -215,7 +215,7 @@ describe('a service that restarts', () => {
     expect(outcomeOfClient(fromFile, 'trader')).toEqual(outcomeOfClient(client, 'trader'));
     service = await startService(env);
     const { revision } = await service.agents.updateAgent({ agent: { id: 1, description: 'back' } });
-    await Promise.all([untilRevision(client, revision, 15_000), untilRevision(fromFile, revision, 15_000)]);
+    await Promise.all([untilRevision(client, revision), untilRevision(fromFile, revision)]);
     await expectEqual(service, client, ['trader']);
     await expectEqual(service, fromFile, await agentNamesOf(service));
     // The stream was resumed without a snapshot.

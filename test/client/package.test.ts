@@ -232,8 +232,8 @@ describe.each([
       const stub = new AgentServiceClient(process.env.AGENTLLM_ADDRESS, credentials.createInsecure(), {
         'grpc.service_config': JSON.stringify(policy),
       });
-      stub.getAgent(GetAgentRequest.fromPartial({ agent: { name: 'trader' } }), (error, answer) => {
-        console.log(error ?? answer.agent.name, require.resolve('@agentllm/client/proto/agentllm/v1/agent.proto').length > 0);
+      stub.getAgent(GetAgentRequest.fromPartial({ agent: { name: 'trader' } }), (error, response) => {
+        console.log(error ?? response.agent.name, require.resolve('@agentllm/client/proto/agentllm/v1/agent.proto').length > 0);
         stub.close();
       });`,
     /^trader true\n$/,

@@ -2,8 +2,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { status } from '@grpc/grpc-js';
 import { describe, expect, it } from 'vitest';
 import type { Run, RunMoved } from '../../src/client/index.js';
+import { until } from '../support/until.js';
 import { absentAgent, agent, config, connectResident, openai, startFakeWatch, startResident } from './fake_watch.js';
-import { until } from './support.js';
 
 /** An agent whose temperature encodes its revision. */
 const agentAt = (name: string, revision: number, urgent = false) =>

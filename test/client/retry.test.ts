@@ -11,7 +11,8 @@ import { AgentLLMError } from '../../src/client/index.js';
 import { packageFile } from '../../src/package.js';
 import { startProxy } from '../support/proxy.js';
 import { unique, useService } from '../support/service.js';
-import { connectTo, failed, failWith, startFake, timed } from './support.js';
+import { until } from '../support/until.js';
+import { connectTo, failed, failWith, SOON_MS, startFake, timed } from './support.js';
 
 const json = JSON.parse(readFileSync(packageFile('proto/agentllm/v1/service_config.json'), 'utf8'));
 const [{ name: services, retryPolicy: policy }] = json.methodConfig;
@@ -91,7 +92,7 @@ describe('the retry policy', () => {
     const backoffs = pauses.map((_, at) => Math.min(100 * policy.backoffMultiplier ** at, 3_000));
     pauses.forEach((pause, at) => {
       expect(pause).toBeGreaterThan((backoffs[at] as number) * 0.75);
-      expect(pause).toBeLessThan((backoffs[at] as number) * 1.25 + 200);
+      expect(pause).toBeLessThan((backoffs[at] as number) * 1.25 + SOON_MS);
     });
     expect(fake.calls.map((metadata) => metadata.get('grpc-previous-rpc-attempts')[0])).toEqual(
       times.map((_, at) => (at === 0 ? undefined : String(at))),
@@ -100,9 +101,10 @@ describe('the retry policy', () => {
 
   it('stops at the deadline', async () => {
     const fake = await startFake((_, done) => done(failWith(status.UNAVAILABLE, 'not now')));
-    const { ms } = await timed(failed(connectTo(fake.address).agents.listAgents({}, { deadlineMs: 600 })));
-    expect(ms).toBeLessThan(900);
+    const { code } = await failed(connectTo(fake.address).agents.listAgents({}, { deadlineMs: 600 }));
+    expect(code).toBe('DEADLINE_EXCEEDED');
     const attempts = fake.calls.length;
+    expect(attempts).toBeLessThan(policy.maxAttempts);
     await sleep(1_500);
     expect(fake.calls).toHaveLength(attempts);
   });
@@ -119,7 +121,7 @@ describe('the retry policy', () => {
   it('does not retry when the option retry is false', async () => {
     const fake = await startFake((_, done) => done(failWith(status.UNAVAILABLE, 'not now')));
     const { ms } = await timed(failed(connectTo(fake.address, { retry: false }).agents.listAgents()));
-    expect(ms).toBeLessThan(500);
+    expect(ms).toBeLessThan(SOON_MS);
     expect(fake.calls).toHaveLength(1);
   });
 
@@ -175,7 +177,7 @@ describe('a service that is unavailable', () => {
     async (count) => {
       const name = await newAgent();
       const proxy = await startRestartableProxy(service().port);
-      const { agents, configs } = connectTo(`127.0.0.1:${proxy.port}`);
+      const { agents, configs } = connectTo(`127.0.0.1:${proxy.port}`, { deadlineMs: 30_000 });
       await agents.listAgents();
       const calls = (from: number) => [
         ...Array.from({ length: count / 2 }, (_, at) =>
@@ -204,7 +206,7 @@ describe('a service that is unavailable', () => {
     proxy.close();
     const { ms, value } = await timed(failed(agents.listAgents()));
     expect(value).toMatchObject({ code: 'UNAVAILABLE', reason: undefined });
-    expect(ms).toBeLessThan(500);
+    expect(ms).toBeLessThan(SOON_MS);
     await proxy.open();
     await connectTo(`127.0.0.1:${proxy.port}`).agents.listAgents();
   });
@@ -218,34 +220,41 @@ describe('a service that is unavailable', () => {
     for (let round = 0; round < 3; round++)
       await Promise.all(Array.from({ length: 500 }, () => failed(agents.listAgents())));
     await proxy.open();
-    await connectTo(`127.0.0.1:${proxy.port}`).ready(6_000);
-    const { ms } = await timed(untilSuccess(() => agents.listAgents()));
-    expect(ms).toBeLessThan(6_500);
+    await connectTo(`127.0.0.1:${proxy.port}`).ready(30_000);
+    const succeeds = () =>
+      agents.listAgents().then(
+        () => true,
+        () => false,
+      );
+    await until(succeeds);
     for (let call = 0; call < 100; call++) await agents.listAgents();
     proxy.close();
     const [error] = await Promise.all([
-      agents.listAgents({}, { deadlineMs: 5_000 }).catch((failure) => failure),
+      agents.listAgents({}, { deadlineMs: 30_000 }).catch((failure) => failure),
       sleep(200).then(() => proxy.open()),
     ]);
     expect(error).not.toBeInstanceOf(Error);
   });
 
-  it('is reached over another connection before the deadline when its connection freezes', async () => {
+  it('is reached over another connection when its connection freezes', async () => {
     const proxy = await startProxy(service().port);
-    const { agents } = connectTo(`127.0.0.1:${proxy.port}`);
+    // The keepalive detects it after 8 s. The default deadline of 10 s would leave a busy machine only 2 s.
+    const { agents } = connectTo(`127.0.0.1:${proxy.port}`, { deadlineMs: 20_000 });
     await agents.listAgents();
     proxy.strand();
-    const { ms } = await timed(agents.listAgents());
-    expect(ms).toBeLessThan(9_500);
-    expect((await timed(agents.listAgents())).ms).toBeLessThan(500);
+    await agents.listAgents();
+    expect((await timed(agents.listAgents())).ms).toBeLessThan(SOON_MS);
   });
 
   /** Holds back the response of a write until another caller sees the write, and then breaks the connection. */
   async function loseResponse(name: string, proxy: TcpProxy, how: 'cut' | 'reset'): Promise<void> {
     for (const link of proxy.links) link.freeze('down');
-    for (const end = Date.now() + 10_000; (await configsOf(name)).length === 0; await sleep(10))
-      if (Date.now() > end) throw new Error('the write was never done');
-    await sleep(50);
+    let replies = 0;
+    proxy.onReply = () => {
+      replies++;
+    };
+    await until(async () => (await configsOf(name)).length > 0, 'the write is committed');
+    await until(() => replies > 0, 'the response has reached the proxy');
     for (const link of proxy.links) link[how]();
   }
 
@@ -301,14 +310,3 @@ describe('a service that is unavailable', () => {
     expect(await configsOf(name)).toHaveLength(1);
   });
 });
-
-/** Repeats a call until it succeeds. */
-async function untilSuccess<T>(call: () => Promise<T>): Promise<T> {
-  for (;;) {
-    try {
-      return await call();
-    } catch {
-      await sleep(100);
-    }
-  }
-}

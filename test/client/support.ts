@@ -2,7 +2,6 @@ import { execFile } from 'node:child_process';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import {
   Metadata,
@@ -12,7 +11,7 @@ import {
   type StatusObject,
   type sendUnaryData,
 } from '@grpc/grpc-js';
-import { onTestFinished } from 'vitest';
+import { onTestFinished, vi } from 'vitest';
 import { AgentServiceService } from '../../gen/ts/agentllm/v1/agent_service.js';
 import { type AgentLLM, AgentLLMError, type ConnectOptions, connect } from '../../src/client/index.js';
 
@@ -87,11 +86,18 @@ export function failWith(code: number, details: string, trailer?: Buffer): Parti
   return { code, details, metadata };
 }
 
-/** Waits until a condition holds. */
-export async function until(holds: () => boolean, ms = 5_000): Promise<void> {
-  for (const end = Date.now() + ms; !holds(); await sleep(10))
-    if (Date.now() > end) throw new Error(`it did not hold within ${ms} ms: ${holds}`);
+/** Replaces the timers and clocks until the end of the test; call it after the clients are connected. Sockets still work. */
+export function useFakeClock(): void {
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance', 'Date'] });
+  // Runs before the clients are closed, which may wait for one of the pending timers.
+  onTestFinished(() => {
+    vi.runOnlyPendingTimers();
+    vi.useRealTimers();
+  });
 }
+
+/** Half of the default deadline: a call that ends earlier was not ended by that deadline. */
+export const SOON_MS = 5_000;
 
 /** The value of a promise and the time until it resolves, in ms. */
 export async function timed<T>(promise: Promise<T>): Promise<{ ms: number; value: T }> {

@@ -13,7 +13,7 @@ const startTls = (mutual = false, { cert, key } = certificates.server) => {
   const pair = { cert_chain: cert, private_key: key };
   return startFake(undefined, ServerCredentials.createSsl(certificates.ca, [pair], mutual));
 };
-const options = { deadlineMs: 3_000, retry: false };
+const options = { retry: false };
 
 describe('TLS', () => {
   it('accepts the configured authority and server name', async () => {

@@ -119,7 +119,7 @@ describe('a base URL that is ambiguous or invalid', () => {
       for (const head of ['https://', 'https://a/', 'https://a:']) {
         const started = performance.now();
         readBaseUrl(head + part.repeat(100_000));
-        expect(performance.now() - started).toBeLessThan(1000);
+        expect(performance.now() - started).toBeLessThan(5_000);
       }
   });
 });

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { DatabaseUrlError, parseDatabaseUrl, placeOf } from '../../src/domain/database_url.js';
+import { DatabaseUrlError, displayAddress, parseDatabaseUrl } from '../../src/domain/database_url.js';
 
 function rejectionOf(url: string): string {
   try {
@@ -75,8 +75,8 @@ describe('parseDatabaseUrl', () => {
   });
 
   it('describes the server without user and password', () => {
-    expect(placeOf(parseDatabaseUrl('postgres://u:p@h/d'))).toBe('h:5432');
-    expect(placeOf(parseDatabaseUrl('postgres://u:p@[::1]:1/d'))).toBe('[::1]:1');
-    expect(placeOf(parseDatabaseUrl('postgres:///d?host=/run/pg'))).toBe('the socket /run/pg/.s.PGSQL.5432');
+    expect(displayAddress(parseDatabaseUrl('postgres://u:p@h/d'))).toBe('h:5432');
+    expect(displayAddress(parseDatabaseUrl('postgres://u:p@[::1]:1/d'))).toBe('[::1]:1');
+    expect(displayAddress(parseDatabaseUrl('postgres:///d?host=/run/pg'))).toBe('the socket /run/pg/.s.PGSQL.5432');
   });
 });

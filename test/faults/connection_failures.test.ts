@@ -217,7 +217,7 @@ describe('TLS to PostgreSQL', () => {
     await vi.waitFor(
       async () => expect(await connectionErrorOf(urlWith({ search: '?sslmode=no-verify' }))).toBe('connected'),
       {
-        timeout: 5_000,
+        timeout: 30_000,
       },
     );
   });
@@ -243,7 +243,7 @@ describe('TLS to PostgreSQL', () => {
       await vi.waitFor(
         async () => expect(await connectionErrorOf(guest(''))).toMatch(/has no entry .*add sslmode=require/),
         {
-          timeout: 5_000,
+          timeout: 30_000,
         },
       );
       expect(await connectionErrorOf(guest('?sslmode=no-verify'))).toBe('connected');

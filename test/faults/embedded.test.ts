@@ -7,9 +7,10 @@ import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { limits } from '../../src/limits.js';
 import type { Database } from '../../src/store/database.js';
 import { frame, rawCall } from '../grpc/http2_client.js';
-import { measureLoopLag } from '../store/embedded/support.js';
 import { agentllm, useDirectories } from '../support/command.js';
+import { measureLoopLag } from '../support/processor.js';
 import { startService } from '../support/service.js';
+import { until } from '../support/until.js';
 import { Client, makeConfigs, Recorder, readImage, startLoad, type Target, validate } from './history.js';
 import { ServerProcess } from './server.js';
 
@@ -64,14 +65,14 @@ describe('the data directory of a service', () => {
     server.signal('SIGCONT');
     expect(intruder.code).toBe(1);
     expect(intruder.stderr).toContain(String(server.pid));
-    expect(refusedAfter).toBeLessThan(10_000);
+    expect(refusedAfter).toBeLessThan(20_000);
     expect((await client.write(config).attempt(server)).kind).toBe('acknowledged');
     await server.kill();
     const candidates = [1, 2, 3].map(() => agentllm(['serve'], { DATA_DIR: dataDir }));
     const results = await Promise.all(
       candidates.map(
-        async ({ says, ended }) =>
-          await Promise.race([says(/is ready/).then(() => 'ready'), ended.then(({ code }) => code)]).catch(
+        async ({ untilOutput, ended }) =>
+          await Promise.race([untilOutput(/is ready/).then(() => 'ready'), ended.then(({ code }) => code)]).catch(
             () => 'refused',
           ),
       ),
@@ -126,17 +127,17 @@ describe('a disk that accepts no writes', () => {
           expect(current).toBe('NOT_SERVING');
           return current;
         },
-        { timeout: 5_000, interval: 50 },
+        { timeout: 30_000, interval: 50 },
       )
       .catch(String);
     const [reads, acknowledgedBefore] = [recorder.reads.length, recorder.acknowledged];
     await sleep(1_000);
     const acknowledgedWhileFull = recorder.acknowledged - acknowledgedBefore;
-    expect(recorder.reads.length).toBeGreaterThan(reads);
+    await until(() => recorder.reads.length > reads, 'reads continue');
     rmSync(join(dataDir, 'ballast'));
     await untilMoreWrites(recorder);
     await vi.waitFor(async () => expect(await writesHealth(server.port)).toBe('SERVING'), {
-      timeout: 5_000,
+      timeout: 30_000,
       interval: 50,
     });
     await load.stop();
@@ -185,7 +186,7 @@ describe('a disk that accepts no writes', () => {
     remount('rw');
     expect(outcome).toMatchObject({ error: expect.stringMatching(/^UNAVAILABLE /) });
     await vi.waitFor(async () => expect((await client.write(config).attempt(server)).kind).toBe('acknowledged'), {
-      timeout: 20_000,
+      timeout: 30_000,
     });
     expect(await server.stop()).toBe(0);
     validate(recorder, await readImage({ dataDir }));
@@ -256,7 +257,7 @@ describe('an engine in an endless loop', () => {
     await service.stop();
     validate(recorder, await readImage({ dataDir }));
     expect(recorder.errors('read')).toEqual([]);
-    expect(endedAfter).toBeLessThan(6_500);
+    expect(endedAfter).toBeLessThan(10_000);
     expect(recorder.errors('write')).toContain('UNAVAILABLE DATABASE_UNAVAILABLE');
     const unexpected = recorder
       .errors('write')
@@ -267,8 +268,8 @@ describe('an engine in an endless loop', () => {
           ),
       );
     expect(unexpected).toEqual([]);
-    // 50 ms on an otherwise idle machine; here clients and other tests share two cores.
-    expect(longestLag).toBeLessThan(250);
+    // 50 ms on an otherwise idle machine. An event loop that waits for the engine is blocked for 5 s.
+    expect(longestLag).toBeLessThan(1_000);
     expect([...seen]).toContain('NOT_SERVING');
   });
 });

@@ -39,7 +39,8 @@ const LOSSES: readonly Loss[] = [
   },
   {
     what: 'the database is renamed (3D000)',
-    admin: `${END_SESSIONS}; alter database DB rename to DB_away`,
+    // A session that the service opens in between would prevent the change of the name.
+    admin: `alter database DB allow_connections false; ${END_SESSIONS}; alter database DB rename to DB_away; alter database DB_away allow_connections true`,
     revertAdmin: 'alter database DB_away rename to DB',
     cause: /has no database "DB"/,
   },
@@ -162,7 +163,7 @@ describe.each(serverKinds())('a database that is lost at run time on $name', ({ 
     await run(admin, loss.admin);
     // A privilege that only writes need is first missed by a write.
     expect((await failure(createAgent(service))).reason).toBe('DATABASE_UNAVAILABLE');
-    await vi.waitFor(async () => expect(await writesHealth(service)).toBe('NOT_SERVING'), { timeout: 5_000 });
+    await vi.waitFor(async () => expect(await writesHealth(service)).toBe('NOT_SERVING'), { timeout: 30_000 });
     for (let n = 0; n < 5; n++) {
       expect((await failure(createAgent(service))).reason).toBe('DATABASE_UNAVAILABLE');
       await new Promise((resolve) => setTimeout(resolve, 100));
@@ -180,8 +181,8 @@ describe.each(serverKinds())('a database that is lost at run time on $name', ({ 
       await run(inside, loss.revertInside);
       await inside.end();
     }
-    await vi.waitFor(() => createAgent(service), { timeout: 10_000, interval: 100 });
-    await vi.waitFor(async () => expect(await writesHealth(service)).toBe('SERVING'), { timeout: 5_000 });
+    await vi.waitFor(() => createAgent(service), { timeout: 30_000, interval: 100 });
+    await vi.waitFor(async () => expect(await writesHealth(service)).toBe('SERVING'), { timeout: 30_000 });
   });
 
   it.runIf(serverName === 'PostgreSQL 18')(
@@ -190,12 +191,12 @@ describe.each(serverKinds())('a database that is lost at run time on $name', ({ 
       const service = await startAsGuest();
       const { role, lines, run } = service;
       await run(admin, `alter role ROLE password 'other-secret'; ${END_SESSIONS}`);
-      await vi.waitFor(async () => expect(await writesHealth(service)).toBe('NOT_SERVING'), { timeout: 5_000 });
+      await vi.waitFor(async () => expect(await writesHealth(service)).toBe('NOT_SERVING'), { timeout: 30_000 });
       expect((await failure(createAgent(service))).reason).toBe('DATABASE_UNAVAILABLE');
-      await vi.waitFor(() => expect(lines.join('\n')).toMatch(/refuses the password of user/), { timeout: 5_000 });
+      await vi.waitFor(() => expect(lines.join('\n')).toMatch(/refuses the password of user/), { timeout: 30_000 });
       expect(lines.join('\n')).not.toContain('other-secret');
       await run(admin, `alter role ROLE password '${role}'`);
-      await vi.waitFor(() => createAgent(service), { timeout: 10_000, interval: 100 });
+      await vi.waitFor(() => createAgent(service), { timeout: 30_000, interval: 100 });
     },
   );
 
@@ -208,7 +209,7 @@ describe.each(serverKinds())('a database that is lost at run time on $name', ({ 
       `alter database DB allow_connections false; ${END_SESSIONS}; drop database DB; create database DB`,
     );
     await vi.waitFor(() => expect(lines.join('\n')).toMatch(/no longer contains the tables of the store/), {
-      timeout: 5_000,
+      timeout: 30_000,
     });
     expect((await failure(createAgent(service))).reason).toBe('DATABASE_UNAVAILABLE');
     expect(await writesHealth(service)).toBe('NOT_SERVING');
@@ -224,8 +225,8 @@ describe.each(serverKinds())('a database that is lost at run time on $name', ({ 
       'grant all on all tables in schema public to ROLE; grant all on all sequences in schema public to ROLE',
     );
     await root.end();
-    await vi.waitFor(() => expect(lines.join('\n')).toMatch(/contains another store than before/), { timeout: 10_000 });
-    await vi.waitFor(() => createAgent(service), { timeout: 10_000, interval: 100 });
+    await vi.waitFor(() => expect(lines.join('\n')).toMatch(/contains another store than before/), { timeout: 30_000 });
+    await vi.waitFor(() => createAgent(service), { timeout: 30_000, interval: 100 });
   });
 });
 

@@ -4,8 +4,8 @@ import { chmod, chown, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import pg from 'pg';
 import { freePort } from '../support/ports.js';
+import { withClient } from '../support/sql.js';
 
 export interface PgBouncer {
   /** The URL of the same database through the pooler. */
@@ -64,20 +64,16 @@ export async function startPgBouncer(url: string, poolSize: number): Promise<PgB
     await rm(directory, { recursive: true, force: true });
   };
   for (let tries = 0; ; tries++) {
-    const client = new pg.Client({ connectionString: through(url) });
     try {
-      await client.connect();
-      await client.query('select 1');
+      await withClient(through(url), (client) => client.query('select 1'));
       return { through, stop };
     } catch (cause) {
-      if (tries < 100 && bouncer.exitCode === null) {
+      if (tries < 600 && bouncer.exitCode === null) {
         await sleep(50);
         continue;
       }
       await stop();
       throw new Error(`PgBouncer did not start:\n${output}`, { cause });
-    } finally {
-      await client.end().catch(() => undefined);
     }
   }
 }

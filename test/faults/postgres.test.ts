@@ -7,6 +7,7 @@ import { startPostgres, type TestPostgres } from '../support/postgres.js';
 import { type Link, startProxy } from '../support/proxy.js';
 import { failure, startService, type TestService } from '../support/service.js';
 import { connectPg } from '../support/sql.js';
+import { until } from '../support/until.js';
 import { Client, makeConfigs, Recorder, readImage, startLoad, type Target, validate } from './history.js';
 import { hasPgBouncer, startPgBouncer } from './pgbouncer.js';
 
@@ -76,12 +77,12 @@ async function startLoaded(
   const configs = await makeConfigs(a, 3);
   const recorder = new Recorder();
   for (const { service } of replicas)
-    await vi.waitFor(() => service.configs.getConfig({ id: configs[2] as number }), { timeout: 5_000 });
+    await vi.waitFor(() => service.configs.getConfig({ id: configs[2] as number }), { timeout: 30_000 });
   const load = startLoad(recorder, replicas, configs, { pauseMs: 10, deadlineMs: 20_000 });
   const untilMoreWrites = async (count = 20) => {
     const before = recorder.acknowledged;
     await vi.waitFor(() => expect(recorder.acknowledged).toBeGreaterThan(before + count), {
-      timeout: 20_000,
+      timeout: 30_000,
       interval: 20,
     });
   };
@@ -103,10 +104,10 @@ describe('a PostgreSQL server that becomes unavailable under load', () => {
     const before = recorder.reads.length;
     await sleep(3_000);
     expect(await writesHealth(a)).toBe('NOT_SERVING');
-    expect(recorder.reads.length).toBeGreaterThan(before + 20);
+    await until(() => recorder.reads.length > before + 20, 'reads continue');
     await postgres.restart();
     await untilMoreWrites();
-    await vi.waitFor(async () => expect(await writesHealth(a)).toBe('SERVING'), { timeout: 5_000, interval: 50 });
+    await vi.waitFor(async () => expect(await writesHealth(a)).toBe('SERVING'), { timeout: 30_000, interval: 50 });
     expect(await finish()).toEqual([]);
   });
 
@@ -136,6 +137,7 @@ describe('a PostgreSQL server that becomes unavailable under load', () => {
     };
     await readOnly(true);
     try {
+      await until(() => recorder.errors('write').includes('UNAVAILABLE DATABASE_UNAVAILABLE'));
       await sleep(1_000);
       const before = recorder.acknowledged;
       await sleep(1_000);
@@ -227,18 +229,18 @@ describe('a faulty network to PostgreSQL', () => {
     const health = await writesHealth(far);
     // The network works again, but the previous connections stay dead.
     proxy.strand();
-    const within10s = async (work: () => Promise<void>) =>
-      await vi.waitFor(work, { timeout: 10_000, interval: 100 }).then(
+    const inTime = async (work: () => Promise<void>) =>
+      await vi.waitFor(work, { timeout: 30_000, interval: 100 }).then(
         () => 'soon',
-        () => 'not within 10 s',
+        () => 'not within 30 s',
       );
     const laterClient = new Client('afterwards', recorder, 5_000);
-    const writesAgain = await within10s(async () => {
+    const writesAgain = await inTime(async () => {
       expect((await laterClient.write(config).attempt(far)).kind).toBe('acknowledged');
     });
     const writeOnNear = await new Client('elsewhere', recorder).write(config).attempt(near);
     const revision = 'revision' in writeOnNear ? writeOnNear.revision : 0;
-    const followsAgain = await within10s(async () => {
+    const followsAgain = await inTime(async () => {
       const seen = await far.service.configs.getConfig({ id: config });
       expect(Number(seen.revision)).toBeGreaterThanOrEqual(revision);
     });
@@ -256,13 +258,28 @@ describe('a faulty network to PostgreSQL', () => {
     });
   });
 
+  it('cancels a read that takes longer than the statement timeout', async () => {
+    const url = await postgres.createDatabase('seeded');
+    const { service } = await replica('a', url, { NOTIFY: 'off' });
+    const other = await sqlSession(url);
+    await other.query('begin');
+    await other.query('lock table audit_events in access exclusive mode');
+    expect((await failure(service.audit.listAuditEvents({}))).reason).toBe('DATABASE_UNAVAILABLE');
+    // The server would not notice that the service has closed the connection.
+    const { rows } = await other.query(
+      `select pid from pg_locks where relation = 'audit_events'::regclass and not granted`,
+    );
+    expect(rows).toEqual([]);
+    await other.query('rollback');
+  });
+
   it('causes no lasting lock and no duplicate write when it becomes silent within a transaction', async () => {
     const proxy = await startProxy(serverPort());
     const url = await postgres.createDatabase();
     const far = await replica('far', proxy.through(url), { NOTIFY: 'off' });
     const near = await replica('near', url);
     const [config = 0] = await makeConfigs(near, 1);
-    await vi.waitFor(() => far.service.configs.getConfig({ id: config }), { timeout: 5_000 });
+    await vi.waitFor(() => far.service.configs.getConfig({ id: config }), { timeout: 30_000 });
     const recorder = new Recorder();
     const [farClient, nearClient] = [new Client('far', recorder, 30_000), new Client('near', recorder, 20_000)];
     let frozen: Link | undefined;
@@ -274,7 +291,7 @@ describe('a faulty network to PostgreSQL', () => {
     };
     const write = farClient.write(config);
     const first = write.attempt(far);
-    await vi.waitFor(() => expect(frozen).toBeDefined(), { timeout: 5_000, interval: 5 });
+    await vi.waitFor(() => expect(frozen).toBeDefined(), { timeout: 30_000, interval: 5 });
     const started = performance.now();
     let outcome = await nearClient.write(config).attempt(near);
     while (outcome.kind !== 'acknowledged' && performance.now() - started < 40_000) {
@@ -306,10 +323,13 @@ describe('a lack of connections', () => {
     await foreignSession.query('begin');
     await foreignSession.query('select from store_state for update');
     const started = performance.now();
-    const writing = Promise.all(clients.map((client) => client.write(config).attempt(a)));
+    let settled = false;
+    const writing = Promise.all(clients.map((client) => client.write(config).attempt(a))).finally(() => {
+      settled = true;
+    });
     await sleep(300);
     await Promise.all(clients.map((client) => client.read(a, config)));
-    const readAfter = performance.now() - started;
+    expect(settled).toBe(false);
     // The writes wait in the queue for the only connection, which the first write holds. Other queries fail.
     expect((await failure(a.clients.configs.listConfigHealth({}))).reason).toBe('DATABASE_UNAVAILABLE');
     const outcomes = await writing;
@@ -321,10 +341,10 @@ describe('a lack of connections', () => {
     expect(
       errors.filter((error) => !/^(UNAVAILABLE DATABASE_UNAVAILABLE|ABORTED WRITE_CONFLICT)$/.test(error)),
     ).toEqual([]);
-    expect(took).toBeLessThan(limits.lockTimeoutMs * 2 + 2_000);
-    expect(readAfter).toBeLessThan(2_000);
+    // Half of the deadline of the callers.
+    expect(took).toBeLessThan(30_000);
     await vi.waitFor(async () => expect((await clients[0]?.write(config).attempt(a))?.kind).toBe('acknowledged'), {
-      timeout: 5_000,
+      timeout: 30_000,
     });
     validate(recorder, await readImage({ url }));
     expect(recorder.errors('read')).toEqual([]);
@@ -342,14 +362,14 @@ describe('a lack of connections', () => {
     const client = new Client('the caller', new Recorder());
     await admin.query(`alter role ${name} connection limit 0`);
     await admin.query('select pg_terminate_backend(pid) from pg_stat_activity where datname = $1', [name]);
-    await vi.waitFor(async () => expect(await writesHealth(a)).toBe('NOT_SERVING'), { timeout: 5_000, interval: 20 });
+    await vi.waitFor(async () => expect(await writesHealth(a)).toBe('NOT_SERVING'), { timeout: 30_000, interval: 20 });
     for (let n = 0; n < 3; n++)
       expect(await client.write(config).attempt(a)).toMatchObject({ error: 'UNAVAILABLE DATABASE_UNAVAILABLE' });
     await admin.query(`alter role ${name} connection limit -1`);
     await vi.waitFor(async () => expect((await client.write(config).attempt(a)).kind).toBe('acknowledged'), {
-      timeout: 5_000,
+      timeout: 30_000,
     });
-    await vi.waitFor(async () => expect(await writesHealth(a)).toBe('SERVING'), { timeout: 5_000, interval: 20 });
+    await vi.waitFor(async () => expect(await writesHealth(a)).toBe('SERVING'), { timeout: 30_000, interval: 20 });
   });
 
   const pgBouncerInstalled = hasPgBouncer();
@@ -369,11 +389,13 @@ describe('a lack of connections', () => {
         ] as [Replica, Replica];
         const configs = await makeConfigs(replicas[0], 3);
         const recorder = new Recorder();
-        await vi.waitFor(() => replicas[1].service.configs.getConfig({ id: configs[2] as number }), { timeout: 5_000 });
+        await vi.waitFor(() => replicas[1].service.configs.getConfig({ id: configs[2] as number }), {
+          timeout: 30_000,
+        });
         const load = startLoad(recorder, replicas, configs, { clients: 6, pauseMs: 5 });
         const untilMoreWrites = async (count: number) => {
           const before = recorder.acknowledged;
-          await vi.waitFor(() => expect(recorder.acknowledged).toBeGreaterThan(before + count), { timeout: 20_000 });
+          await vi.waitFor(() => expect(recorder.acknowledged).toBeGreaterThan(before + count), { timeout: 30_000 });
         };
         const finish = async () => {
           await load.stop();
@@ -418,7 +440,8 @@ describe('a foreign session that locks the counter row', () => {
     const attempts = recorder.writes.flatMap((write) => write.attempts).filter(({ to }) => to > from);
     const longest = Math.max(...attempts.map((attempt) => attempt.to - attempt.from));
     console.log({ longestMs: Math.round(longest), errors: recorder.errors('write') });
-    expect(longest).toBeLessThan(limits.lockTimeoutMs * 2);
+    // The deadline of the callers is 20 s.
+    expect(longest).toBeLessThan(limits.lockTimeoutMs * 3);
     expect(recorder.errors('write')).toContain('ABORTED WRITE_CONFLICT');
     expect((await finish()).filter((error) => error !== 'ABORTED WRITE_CONFLICT')).toEqual([]);
   });

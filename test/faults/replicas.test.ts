@@ -1,19 +1,20 @@
 import { randomUUID } from 'node:crypto';
-import pg from 'pg';
-import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
+import type pg from 'pg';
+import { afterAll, afterEach, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { GetPrimaryConfigRequest } from '../../gen/ts/agentllm/v1/agent_llm_config_service.js';
 import { migrations } from '../../migrations/index.js';
 import { loadState } from '../../src/store/write/change_log.js';
 import { frame, rawCall } from '../grpc/http2_client.js';
 import { startPostgres, type TestPostgres } from '../support/postgres.js';
 import { CallError, failure, startService, type TestService, unique } from '../support/service.js';
+import { connectPg } from '../support/sql.js';
 import { contents, gapsInLog, openStore, replay } from '../support/store.js';
 
 // The replicas run in one process and share only the database.
 const MODEL = { provider: 'openai', model_name: 'gpt-4' } as const;
 /** The environment of a replica that does not poll within a test. */
 const STALE_ENV = { POLL_INTERVAL_MS: '60000', NOTIFY: 'off' };
-const WAIT_OPTIONS = { timeout: 15_000, interval: 50 };
+const WAIT_OPTIONS = { timeout: 30_000, interval: 50 };
 
 let postgres: TestPostgres;
 const services: TestService[] = [];
@@ -46,9 +47,8 @@ async function pair(): Promise<{ url: string; a: TestService; b: TestService }> 
 }
 
 async function sqlSession(url: string): Promise<pg.Client> {
-  const session = new pg.Client({ connectionString: url });
+  const session = await connectPg(url);
   session.on('error', () => undefined);
-  await session.connect();
   sessions.push(session);
   return session;
 }
@@ -354,6 +354,7 @@ describe('a database that becomes unavailable', () => {
   it('causes no output that bypasses LOG_LEVEL', async () => {
     const { a } = await pair();
     const printed = vi.spyOn(console, 'log').mockImplementation(() => undefined);
+    onTestFinished(() => printed.mockRestore());
     await postgres.crash();
     try {
       await vi.waitFor(async () => expect(await health(a, 'agentllm.v1.Writes')).toBe('NOT_SERVING'), WAIT_OPTIONS);
@@ -361,7 +362,6 @@ describe('a database that becomes unavailable', () => {
       await postgres.restart();
     }
     const lines = printed.mock.calls.map(([line]) => String(line));
-    printed.mockRestore();
     expect(lines).toEqual([]);
   });
 
@@ -447,7 +447,7 @@ describe('a database that becomes unavailable', () => {
     expect((await a.configs.getConfig({ id })).config?.max_tokens).toBeUndefined();
     await readOnly(false);
     // Open sessions stay read-only, like sessions to a server that has become a standby.
-    await vi.waitFor(write, { timeout: 5_000, interval: 50 });
+    await vi.waitFor(write, { timeout: 30_000, interval: 50 });
     await expectSoundStore(url);
   });
 });

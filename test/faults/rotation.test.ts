@@ -104,7 +104,7 @@ describe.each(['embedded', 'postgres'])('a rotation on %s', (engine) => {
       const load = replaceKeys(server.clients, keys);
       const fraction = Math.random();
       const hasReached = () => expect(total > 0 && reached >= fraction * (total - 200)).toBe(true);
-      await vi.waitFor(hasReached, { timeout: 20_000, interval: 1 });
+      await vi.waitFor(hasReached, { timeout: 30_000, interval: 1 });
       await sleep(Math.random() * 60);
       await server.kill();
       await rotation;

@@ -46,7 +46,7 @@ async function observe(url: string) {
   try {
     const { agents } = await backend.agents.listAgents({});
     const { entries } = await backend.configs.listConfigRevisions({});
-    const query = { agentId: undefined, configId: undefined, entities: [], until: 1e9, behind: undefined, limit: 100 };
+    const query = { agentId: undefined, configId: undefined, entities: [], until: 1e9, after: undefined, limit: 100 };
     const { events } = await backend.audit.listAuditEvents({});
     const kept = await listEntries(backend.store, query);
     return { state: contents(backend.store.state), agents, entries, events, kept };
@@ -132,6 +132,16 @@ describe.each(serverKinds())('session settings of a role on $name', ({ name: ser
     });
   });
 
+  it.skipIf(!hasPgBouncer())('leave no statement prepared in the sessions of a pooler', async () => {
+    const backend = await startBackend({ url: (bouncer as PgBouncer).through(`${url}?schema=public`) });
+    try {
+      await backend.agents.createAgent({ agent: { name: `pooled_${serverName.length}`, agent_type: 'analyst' } });
+      expect(await backend.store.database.knex('pg_prepared_statements').select('statement')).toEqual([]);
+    } finally {
+      await backend.close();
+    }
+  });
+
   it('do not change what is written', async () => {
     for (const [at, [setting, value]] of SETTINGS.entries()) {
       if (/enable|lc_/.test(setting)) continue;
@@ -170,6 +180,19 @@ describe.each(serverKinds())('session settings of a role on $name', ({ name: ser
     } finally {
       await database.close();
       await admin.query('alter role app reset all');
+    }
+  });
+
+  it('do not change the statement timeout of the service, also through a pooler', async () => {
+    for (const selectedUrl of [url, ...(bouncer ? [bouncer.through(url)] : [])]) {
+      const options = { url: selectedUrl, poolSize: 1, acquireTimeoutMs: 5_000, dataDir: 'memory:' };
+      const database = await openDatabase(options);
+      database.limitStatements?.({ statementTimeoutMs: 200, silenceMs: 60_000 });
+      await expect(database.knex.raw('select pg_sleep(30)')).rejects.toMatchObject({ code: '57014' });
+      await expect(database.knex.transaction((tx) => tx.raw('select pg_sleep(30)'))).rejects.toMatchObject({
+        code: '57014',
+      });
+      await database.close();
     }
   });
 

@@ -8,7 +8,7 @@ import { agentllm, type RunningCommand, startCommand, useDirectories } from '../
 import { CONCURRENT_INDEX, MIGRATIONS_WITH_CONCURRENT_INDEX } from '../support/concurrent_index.js';
 import { startPostgres, type TestPostgres } from '../support/postgres.js';
 import { connect } from '../support/service.js';
-import { connectPg } from '../support/sql.js';
+import { withClient } from '../support/sql.js';
 import { readImage } from './history.js';
 
 vi.setConfig({ testTimeout: 120_000 });
@@ -27,12 +27,8 @@ afterAll(async () => {
 });
 
 async function query<Row>(url: string, sql: string): Promise<Row[]> {
-  const session = await connectPg(url);
-  try {
-    return (await session.query(sql)).rows as Row[];
-  } finally {
-    await session.end();
-  }
+  const { rows } = await withClient(url, (client) => client.query(sql));
+  return rows as Row[];
 }
 
 const appliedIn = async (url: string) =>
@@ -51,7 +47,7 @@ async function startTogether(DATABASE_URL: string): Promise<RunningCommand[]> {
       await ended;
     }),
   );
-  await Promise.all(survivors.map(({ says }) => says(/is ready/)));
+  await Promise.all(survivors.map(({ untilOutput }) => untilOutput(/is ready/)));
   return survivors;
 }
 

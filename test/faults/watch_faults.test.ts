@@ -8,6 +8,8 @@ import { allReach, endsOf, type Watcher } from '../feed/watcher.js';
 import { copyFirstStart, useDirectories } from '../support/command.js';
 import { startPostgres, type TestPostgres } from '../support/postgres.js';
 import { failure } from '../support/service.js';
+import { connectPg } from '../support/sql.js';
+import { until } from '../support/until.js';
 import { ServerProcess } from './server.js';
 import { check, envOf, makeAgents, startWatchers, startWrites, type Where, type Writes } from './watch.js';
 
@@ -59,9 +61,9 @@ async function finishAndCheck(where: Where, server: ServerProcess, watchers: rea
     async () => {
       ({ revision } = await server.clients.providers.updateProvider(change));
     },
-    { timeout: 20_000, interval: 100 },
+    { timeout: 30_000, interval: 100 },
   );
-  await allReach(watchers, Number(revision), 30_000);
+  await allReach(watchers, Number(revision));
   for (const one of watchers) one.stop();
   for (const one of servers) expect(await one.stop()).toBe(0);
   await check(where, watchers, writes.acknowledged);
@@ -137,12 +139,21 @@ describe('a PostgreSQL server that becomes unavailable', () => {
     onTestFinished(() => watch.close());
     const update = {
       agent: { id, description: 'waited for' },
-      wait_for_adoption: { timeout: { seconds: 8n, nanos: 0 } },
+      wait_for_adoption: { timeout: { seconds: 15n, nanos: 0 } },
     };
+    const session = await connectPg((where as { url: string }).url);
+    session.on('error', () => undefined);
+    onTestFinished(() => session.end());
     const writing = server.clients.agents.updateAgent(update);
     await watch.until(({ revisions }) => revisions.length > 0);
-    // The wait for adoption has read the acknowledgements at least once by then.
-    await sleep(300);
+    const sent = watch.revisions[0] as number;
+    const isSent = async () => {
+      const { rows } = await session.query('select 1 from watchers where sent_revision >= $1', [sent]);
+      return rows.length > 0;
+    };
+    // The wait for adoption writes this row before it reads the acknowledgements.
+    await until(isSent, 'the row of the watcher has the revision');
+    await sleep(1_000);
     await postgres.crash();
     const { adoption, revision } = await writing;
     expect(Number(revision)).toBe(watch.revisions[0]);

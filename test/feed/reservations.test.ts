@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { describe, expect, it, onTestFinished, vi } from 'vitest';
+import { describe, expect, it, onTestFinished } from 'vitest';
 import { newAgent, status } from '../api/handlers/support.js';
+import { until } from '../support/until.js';
 import { startWatchBackend, useWatchBackend, type WatchBackend } from './backend.js';
 import { RecordedWatch, watchStub, withLimits } from './support.js';
 
@@ -41,7 +42,15 @@ describe('streams that wait for min_revision', () => {
     const rejected = await backend().watch({ all_agents: true }).end();
     expect(rejected.reason).toBe('TOO_MANY_WATCHES');
     waiting[0]?.cancel();
-    await vi.waitFor(() => backend().watch({ all_agents: true }).ready(), { timeout: 5_000 });
+    const opens = () =>
+      backend()
+        .watch({ all_agents: true })
+        .ready()
+        .then(
+          () => true,
+          () => false,
+        );
+    await until(opens, 'another stream is opened');
     expect(waiting.slice(1).some(({ ended }) => ended)).toBe(false);
   });
 

@@ -1,9 +1,10 @@
 import { randomUUID } from 'node:crypto';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { WatchConfigsResponse } from '../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
 import { limits } from '../../src/limits.js';
 import { GPT4, HAIKU, newAgent, newConfig, newModel, newProvider, present, status } from '../api/handlers/support.js';
 import { unique } from '../support/service.js';
+import { until } from '../support/until.js';
 import { engines, useWatchBackend } from './backend.js';
 
 describe.each(engines)('WatchConfigs on %s', (engine) => {
@@ -21,7 +22,7 @@ describe.each(engines)('WatchConfigs on %s', (engine) => {
       client_id: expect.stringMatching(/^[0-9a-f-]{36}$/),
       bookmark_interval_ms: limits.bookmarkPromiseMs,
       resumed: false,
-      replica: backend().store.mark,
+      replica: backend().store.replicaId,
     });
     expect(one.events[1]?.snapshot_begin).toEqual({ agent_count: 2 });
     expect(one.events.slice(0, -1).every(({ resume_token }) => resume_token === '')).toBe(true);
@@ -292,8 +293,10 @@ describe.each(engines)('WatchConfigs on %s', (engine) => {
 
   it('waits for min_revision, and fails when it is not reached in time', async () => {
     const next = BigInt(backend().store.state.revision + 1);
+    const waits = vi.spyOn(backend().feed, 'reached');
+    onTestFinished(() => waits.mockRestore());
     const waiting = watch({ agents: [{ id: 1 }], min_revision: next });
-    await new Promise((resolve) => setTimeout(resolve, 100));
+    await until(() => waits.mock.calls.length === 1, 'the stream waits');
     expect(waiting.events).toEqual([]);
     await newAgent(backend());
     await waiting.ready();
@@ -305,7 +308,7 @@ describe.each(engines)('WatchConfigs on %s', (engine) => {
   });
 
   it('ends with DEADLINE_EXCEEDED at the deadline of the call', async () => {
-    const one = watch({ agents: [{ id: 1 }] }, { deadlineMs: 2_000 });
+    const one = watch({ agents: [{ id: 1 }] }, { deadlineMs: 5_000 });
     expect((await one.end()).code).toBe(status.DEADLINE_EXCEEDED);
     expect(one.reached).toBeGreaterThan(0);
   });

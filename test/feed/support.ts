@@ -132,7 +132,7 @@ export class RecordedWatch {
   }
 
   /** Resolves when a condition on the received messages holds; rejects when the stream ends or the time is over. */
-  async until(holds: (watch: this) => boolean, what = 'what is waited for', ms = 15_000): Promise<this> {
+  async until(holds: (watch: this) => boolean, what = 'what is waited for', ms = 30_000): Promise<this> {
     if (holds(this)) return this;
     let timer: NodeJS.Timeout | undefined;
     await new Promise<void>((resolve, reject) => {
@@ -163,7 +163,7 @@ export class RecordedWatch {
   }
 
   /** Resolves with the error when the stream has ended. */
-  async end(ms = 15_000): Promise<CallError> {
+  async end(ms = 30_000): Promise<CallError> {
     await this.until(({ ended }) => ended, 'an end', ms);
     if (!this.error) throw new Error('the stream ended without an error');
     return this.error;

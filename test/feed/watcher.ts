@@ -124,7 +124,7 @@ export class Watcher implements ClientHistory {
 }
 
 /** Resolves when every watcher has received all changes up to a revision. */
-export async function allReach(watchers: readonly Watcher[], revision: number, ms = 20_000): Promise<void> {
+export async function allReach(watchers: readonly Watcher[], revision: number, ms = 60_000): Promise<void> {
   const end = performance.now() + ms;
   for (;;) {
     const late = watchers.filter(({ reached }) => reached < revision);

@@ -1,12 +1,14 @@
 import { randomUUID } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { deleteExpiredWatchers } from '../../src/store/watchers.js';
 import { invalid, newAgent, notFound, present, refused, status } from '../api/handlers/support.js';
 import { unique } from '../support/service.js';
+import { until } from '../support/until.js';
 import { engines, startWatchBackend, useWatchBackend, type WatchBackend } from './backend.js';
 import { type WatchRequest, watchCalls, withLimits } from './support.js';
 
-const WAIT_OPTIONS = { timeout: 5_000, interval: 50 };
+const WAIT_OPTIONS = { timeout: 30_000, interval: 50 };
 
 describe.each(engines)('the watcher registry of two replicas on %s', (engine) => {
   const backend = useWatchBackend(engine);
@@ -47,7 +49,7 @@ describe.each(engines)('the watcher registry of two replicas on %s', (engine) =>
         {
           client_name: name,
           client_version: '1.2.3-ü',
-          replica: backend().store.mark,
+          replica: backend().store.replicaId,
           agents: [agent.name, 'nobody', '#7'],
           agent_count: 3,
           all_agents: false,
@@ -90,7 +92,7 @@ describe.each(engines)('the watcher registry of two replicas on %s', (engine) =>
       applied_revision: BigInt(at),
       lag: revision - BigInt(at),
     });
-    await replicaB.feed.reached(Number(revision), AbortSignal.timeout(5_000));
+    await replicaB.feed.reached(Number(revision), AbortSignal.timeout(30_000));
     await callsB.acknowledge({ client_id: client_id.toUpperCase(), revision });
     await expectWatcher(client_id, { applied_revision: revision, lag: 0n });
     await expectWatcher(client_id, { applied_revision: revision, lag: 0n }, callsB);
@@ -120,7 +122,9 @@ describe.each(engines)('the watcher registry of two replicas on %s', (engine) =>
     const maximum = 2n ** 63n - 1n;
     for (const at of [calls, callsB]) await at.acknowledge({ client_id, revision: maximum });
     for (const at of [calls, callsB]) await at.acknowledge({ client_id: randomUUID(), revision: maximum });
-    await new Promise((resolve) => setTimeout(resolve, 1_200));
+    await until(async () => (await find(client_id))?.applied_revision !== undefined, 'an applied revision');
+    // A replica writes the acknowledgements of the other's clients every second.
+    await sleep(1_200);
     for (const at of [calls, callsB]) {
       const seen = present(await find(client_id, at));
       expect(Number(seen.applied_revision)).toBeLessThanOrEqual(backend().store.state.revision);
@@ -158,10 +162,10 @@ describe.each(engines)('the watcher registry of two replicas on %s', (engine) =>
     const { watch, client_id } = await startWatch(request);
     const { reached, token } = watch;
     await calls.acknowledge({ client_id, revision: reached });
-    await expectWatcher(client_id, { replica: backend().store.mark, lag: 0n });
+    await expectWatcher(client_id, { replica: backend().store.replicaId, lag: 0n });
     const moved = await startWatch({ ...request, resume_token: token }, replicaB);
     watch.cancel();
-    const there = { replica: replicaB.store.mark, applied_revision: BigInt(reached), lag: 0n, stale: false };
+    const there = { replica: replicaB.store.replicaId, applied_revision: BigInt(reached), lag: 0n, stale: false };
     await expectWatcher(client_id, there);
     // The previous replica does not remove the row of the process.
     for (const at of [calls, callsB]) await expectWatcher(client_id, there, at);
@@ -206,13 +210,14 @@ describe.each(engines)('the watcher registry of two replicas on %s', (engine) =>
   });
 
   it('marks a watcher as stale when it lags for too long, and not when it has applied everything', async () => {
-    withLimits({ staleWatcherMs: 700 });
+    withLimits({ staleWatcherMs: 600_000 });
     const agent = await newAgent(backend());
     const lagging = await startWatch({ agents: [{ id: agent.id }] });
     const current = await startWatch({ agents: [{ id: agent.id }] });
     const quiet = await startWatch({ agents: [{ id: agent.id }], resume_token: current.watch.token });
     await calls.acknowledge({ client_id: current.client_id, revision: current.watch.reached });
     await expectWatcher(lagging.client_id, { stale: false });
+    withLimits({ staleWatcherMs: 700 });
     await expectWatcher(lagging.client_id, { stale: true });
     for (const one of [current, quiet]) await expectWatcher(one.client_id, { stale: false, lag: 0n });
     const names = (list: { watchers: { client_id: string }[] }) => list.watchers.map((one) => one.client_id);
@@ -264,6 +269,26 @@ describe.each(engines)('the watcher registry of two replicas on %s', (engine) =>
     expect(ids.slice(1, 4)).toEqual(ids.slice(1, 4).sort());
     for (const other of [{}, { ...filter, stale_only: true }, { agent: { id: 1 } }])
       await refused(calls.list({ ...other, page_size: 2, page_token }), status.INVALID_ARGUMENT, 'INVALID_PAGE_TOKEN');
+  });
+
+  it('rejects forged page tokens with INVALID_PAGE_TOKEN', async () => {
+    const watches = [await startWatch({ all_agents: true }), await startWatch({ all_agents: true })];
+    const { next_page_token } = await calls.list({ page_size: watches.length - 1 });
+    const [hash, , id] = JSON.parse(Buffer.from(next_page_token, 'base64url').toString());
+    const forged = [
+      ['a'],
+      ['a', 'not a UUID'],
+      ['a', `${id}\0`],
+      ['a\0', id],
+      ['\ud800', id],
+      [1, id],
+      ['a', 1],
+      ['a', id, 1],
+    ];
+    for (const key of forged) {
+      const page_token = Buffer.from(JSON.stringify([hash, ...key])).toString('base64url');
+      await refused(calls.list({ page_token }), status.INVALID_ARGUMENT, 'INVALID_PAGE_TOKEN');
+    }
   });
 
   it('waits for min_revision like every read', async () => {

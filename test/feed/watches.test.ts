@@ -1,12 +1,15 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { newAgent } from '../../src/domain/agent.js';
+import { State } from '../../src/domain/state.js';
 import { ServiceError } from '../../src/errors.js';
 import { type Filter, filterOf } from '../../src/feed/filter.js';
 import type { MessageEncoder, Sink } from '../../src/feed/watch.js';
 import { Watches } from '../../src/feed/watches.js';
 import { limits } from '../../src/limits.js';
 import type { Database } from '../../src/store/database.js';
+import type { RevisionListener } from '../../src/store/replica_state.js';
 import { Store } from '../../src/store/store.js';
+import { timeSlice } from '../../src/time_slice.js';
 import { withLimits } from './support.js';
 
 /*
@@ -78,7 +81,7 @@ class FakeSink implements Sink {
 const encoder: MessageEncoder = {
   started: (_, resumed, revision) => Buffer.from(`started ${resumed ? 'again ' : ''}${revision}`),
   snapshot: ({ revision }) => [Buffer.from(`snapshot ${revision} 1`), Buffer.from(`snapshot ${revision} 2`)],
-  entry: ({ revision, agents }, { all, names }) => {
+  changes: ({ revision, agents }, { all, names }) => {
     const watched = agents.filter(({ name }) => all || names.has(name));
     const [first] = watched;
     if (!first) return [];
@@ -96,16 +99,17 @@ beforeEach(() => {
   vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval', 'setTimeout', 'clearTimeout', 'performance', 'Date'] });
 });
 afterEach(() => {
+  vi.restoreAllMocks();
   vi.useRealTimers();
 });
 
-function start() {
+function start(beforeDelivery: RevisionListener = {}) {
   // The database is unavailable.
   const knex = () => {
     throw Object.assign(new Error('connect ECONNREFUSED'), { code: 'ECONNREFUSED' });
   };
   const store = new Store({ kind: 'embedded', knex } as unknown as Database);
-  const watches = new Watches(store, encoder, { applied() {}, replaced() {} });
+  const watches = new Watches(store, encoder, beforeDelivery);
   let clients = 0;
   const open = (sink: FakeSink, filter = ALL, resumeAt?: { revision: number; nonce: string }) =>
     watches.open(filter, { client_id: `client ${clients++}`, client_name: '', client_version: '' }, sink, resumeAt);
@@ -129,7 +133,7 @@ function start() {
   };
   /** Runs the pending promises. */
   const settle = () => vi.advanceTimersByTimeAsync(0);
-  return { watches, open, write, settle };
+  return { store, watches, open, write, settle };
 }
 
 describe('a watch', () => {
@@ -194,8 +198,27 @@ describe('a watch', () => {
     expect(sink.written).toEqual(['started again 10']);
     await vi.advanceTimersByTimeAsync(35_000);
     expect(sink.written.slice(1)).toEqual(['bookmark 3', 'bookmark 3', 'bookmark 3']);
-    expect([sink.error, watches.behind]).toEqual([undefined, 1]);
+    expect([sink.error, watches.lagging]).toEqual([undefined, 1]);
     sink.close();
+  });
+
+  it('receives no bookmark before its first message when it waits to be started', async () => {
+    const { open, write, settle } = start();
+    for (let at = 0; at < 3; at++) write();
+    let proceed = () => {};
+    vi.spyOn(timeSlice, 'isSpent', 'get').mockReturnValueOnce(true);
+    vi.spyOn(timeSlice, 'next').mockReturnValueOnce(
+      new Promise((resolve) => {
+        proceed = resolve;
+      }),
+    );
+    const sink = new FakeSink();
+    open(sink, ALL, { revision: 3, nonce: '3' });
+    await vi.advanceTimersByTimeAsync(2 * limits.bookmarkMs);
+    expect(sink.written).toEqual([]);
+    proceed();
+    await settle();
+    expect(sink.written).toEqual(['started again 3', 'bookmark 3']);
   });
 
   it('queues at most the capacity of its stream, and delays no other watch, when it stops reading', async () => {
@@ -208,14 +231,14 @@ describe('a watch', () => {
     for (let at = 0; at < 500; at++) write();
     expect(healthy.written.filter((one) => one.startsWith('change'))).toHaveLength(500);
     expect(stalled.written.filter((one) => one.startsWith('change'))).toHaveLength(16);
-    expect(watches.behind).toBe(1);
+    expect(watches.lagging).toBe(1);
     // When it reads again, it receives every change.
     stalled.read();
     await settle();
     expect(stalled.written.filter((one) => one.startsWith('change'))).toEqual(
       healthy.written.filter((one) => one.startsWith('change')),
     );
-    expect(watches.behind).toBe(0);
+    expect(watches.lagging).toBe(0);
   });
 
   it('receives a revision of several parts one part at a time', async () => {
@@ -307,6 +330,22 @@ describe('a watch', () => {
     });
   });
 
+  it.each(['applied', 'replaced'] as const)('ends when the step before the delivery fails: %s', async (step) => {
+    const failure = new Error('the step failed');
+    const fail = () => {
+      throw failure;
+    };
+    const { open, write, settle, store, watches } = start({ [step]: fail });
+    const sink = new FakeSink();
+    open(sink);
+    await settle();
+    if (step === 'applied') write();
+    else expect(() => store.replaceState(new State())).toThrow(failure);
+    expect(sink.written).toEqual(['started 0', 'snapshot 0 1', 'snapshot 0 2']);
+    expect(sink.error).toEqual(step === 'applied' ? failure : expect.objectContaining({ reason: 'STORE_CHANGED' }));
+    expect(watches.count).toBe(0);
+  });
+
   it('is removed and not written to when its client has disconnected', async () => {
     const { open, write, settle, watches } = start();
     const sinks = [new FakeSink(), new FakeSink(false), new FakeSink()];
@@ -314,7 +353,7 @@ describe('a watch', () => {
     await settle();
     for (const sink of sinks) sink.close();
     await settle();
-    expect([watches.count, watches.behind]).toEqual([0, 0]);
+    expect([watches.count, watches.lagging]).toEqual([0, 0]);
     write();
     await vi.advanceTimersByTimeAsync(30_000);
   });

@@ -4,6 +4,7 @@ import { present } from '../api/handlers/support.js';
 import { callHeaders, FLAG, h2, header, Peer, TYPE } from '../hostile/http2_frames.js';
 import { send } from '../http/support.js';
 import { useService } from '../support/service.js';
+import { until } from '../support/until.js';
 import { frame } from './http2_client.js';
 
 const GET_CALLER = '/agentllm.v1.AccessService/GetCaller';
@@ -27,7 +28,7 @@ describe('a gRPC call', () => {
       h2(TYPE.HEADERS, FLAG.END_HEADERS, 1, callHeaders(GET_CALLER, ...headers)),
       h2(TYPE.DATA, FLAG.END_STREAM, 1, frame(GetCallerRequest.encode({ min_revision: 0n }).finish())),
     );
-    await expect.poll(async () => total(await counts()) - total(before)).toBe(1);
+    await until(async () => total(await counts()) - total(before) === 1);
     peer.close();
     const after = await counts();
     return Object.fromEntries(

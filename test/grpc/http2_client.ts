@@ -59,7 +59,7 @@ async function settle(session: http2.ClientHttp2Session): Promise<void> {
 }
 
 function exchange(session: http2.ClientHttp2Session, call: RawCall, failed: string[]): Promise<Outcome> {
-  const { path = GET_AGENT, method = 'POST', headers = {}, body, open = false, waitMs = 5_000 } = call;
+  const { path = GET_AGENT, method = 'POST', headers = {}, body, open = false, waitMs = 30_000 } = call;
   const sent: http2.OutgoingHttpHeaders = {
     ':method': method,
     ':path': path,

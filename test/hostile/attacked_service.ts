@@ -1,4 +1,4 @@
-import { spawn } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
@@ -8,7 +8,9 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { readSettings } from '../../src/config.js';
+import type { limits } from '../../src/limits.js';
 import { openConfigured } from '../../src/main.js';
+import { packageFile } from '../../src/package.js';
 import { frame } from '../grpc/http2_client.js';
 import { copyFirstStart, startCommand } from '../support/command.js';
 
@@ -16,6 +18,7 @@ import { copyFirstStart, startCommand } from '../support/command.js';
 export interface Target {
   readonly grpcPort: number;
   readonly httpPort: number;
+  readonly pid: number;
   /** The current resident memory of the process, in MiB. */
   memory(): number;
   /** The longest delay of its event loop since the last call, in ms. */
@@ -23,6 +26,7 @@ export interface Target {
   stop(): Promise<void>;
 }
 
+/** Starts the built service. @param agents the number of agents, in addition to those of a first start. */
 export async function startTarget({ agents = 0, env = {} } = {}): Promise<Target> {
   const directory = await copyFirstStart(await mkdtemp(join(tmpdir(), 'agentllm-test-')));
   if (agents > 0) await insertAgents(directory, agents);
@@ -32,18 +36,58 @@ export async function startTarget({ agents = 0, env = {} } = {}): Promise<Target
     LOG_LEVEL: 'warn',
     ...env,
   });
-  const httpPort = Number((await command.says(/HTTP {6}[^:\s]+:(\d+)/))[1]);
-  return {
-    grpcPort: command.port,
+  const httpPort = Number((await command.untilOutput(/HTTP {6}[^:\s]+:(\d+)/))[1]);
+  return targetOf(command, { grpcPort: command.port, httpPort, directory });
+}
+
+/** Starts the service with other limits. */
+export async function startLimitedTarget(changed: Partial<Record<keyof typeof limits, number>>): Promise<Target> {
+  const directory = await copyFirstStart(await mkdtemp(join(tmpdir(), 'agentllm-test-')));
+  const child = spawn(process.execPath, ['--import', 'tsx', packageFile('test/hostile/limited_service.ts')], {
+    env: {
+      PATH: process.env['PATH'],
+      GRPC_ADDRESS: '127.0.0.1:0',
+      HTTP_ADDRESS: '127.0.0.1:0',
+      LOG_LEVEL: 'error',
+      DATA_DIR: directory,
+      LIMITS: JSON.stringify(changed),
+    },
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  const ended = new Promise<void>((resolve) => child.once('close', () => resolve()));
+  const [grpcPort = 0, httpPort = 0] = await new Promise<number[]>((resolve, reject) => {
+    let output = '';
+    child.stdout.on('data', (chunk) => {
+      output += chunk;
+      const ports = /ports (\d+) (\d+)\n/.exec(output);
+      if (ports) resolve(ports.slice(1).map(Number));
+    });
+    void ended.then(() => reject(new Error('the service ended')));
+  });
+  return targetOf({ child, ended }, { grpcPort, httpPort, directory });
+}
+
+function targetOf(
+  { child, ended }: { readonly child: ChildProcess; readonly ended: Promise<unknown> },
+  {
+    grpcPort,
     httpPort,
-    memory: () => Number(/VmRSS:\s*(\d+)/.exec(readFileSync(`/proc/${command.child.pid}/status`, 'utf8'))?.[1]) / 1024,
+    directory,
+  }: { readonly grpcPort: number; readonly httpPort: number; readonly directory: string },
+): Target {
+  const pid = child.pid as number;
+  return {
+    grpcPort,
+    httpPort,
+    pid,
+    memory: () => Number(/VmRSS:\s*(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]) / 1024,
     async loopDelayMs() {
       const text = await (await fetch(`http://127.0.0.1:${httpPort}/metrics`)).text();
       return Math.round(Number(/^nodejs_eventloop_lag_max_seconds (\S+)/m.exec(text)?.[1]) * 1000);
     },
     async stop() {
-      command.child.kill('SIGKILL');
-      await command.ended;
+      child.kill('SIGKILL');
+      await ended;
       await rm(directory, { recursive: true, force: true });
     },
   };
@@ -73,10 +117,16 @@ async function insertAgents(directory: string, count: number): Promise<void> {
 /** The effects of an attack on a well-behaved caller and on the process. */
 export interface AttackResult {
   readonly calls: number;
-  /** The longest wait of the caller, and the longest delay of the event loop of the service, in ms. */
+  /**
+   * The longest wait of the caller on open connections, in ms, without the time in which other processes had the
+   * processors.
+   */
   readonly longestMs: number;
   /** The longest wait of each kind of call. */
-  readonly longest: Readonly<Record<'read' | 'write' | 'http', number>>;
+  readonly longest: Readonly<Record<string, number>>;
+  /** The same for a new connection: at least a second if the system drops its first packet, because many connect. */
+  readonly connectMs: number;
+  /** The longest delay of the event loop of the service, in ms. */
   readonly loopDelayMs: number;
   readonly errors: readonly string[];
   /** The maximum size of the process, and its growth during the attack, in MiB. */
@@ -105,9 +155,9 @@ export async function underAttack(target: Target, attack: () => Promise<unknown>
   return { ...callerResult, loopDelayMs, largestMb: Math.round(largest), grewMb: Math.round(largest - before) };
 }
 
-async function startCaller({ grpcPort, httpPort }: Target) {
+async function startCaller({ pid, grpcPort, httpPort }: Target) {
   const script = fileURLToPath(new URL('caller.ts', import.meta.url));
-  const child = spawn(process.execPath, ['--import', 'tsx', script, `${grpcPort}`, `${httpPort}`], {
+  const child = spawn(process.execPath, ['--import', 'tsx', script, ...[pid, grpcPort, httpPort].map(String)], {
     stdio: ['pipe', 'pipe', 'inherit'],
   });
   let output = '';
@@ -116,7 +166,7 @@ async function startCaller({ grpcPort, httpPort }: Target) {
   });
   while (!output.includes('ready')) await once(child.stdout, 'data');
   return {
-    async stop(): Promise<Pick<AttackResult, 'calls' | 'longestMs' | 'longest' | 'errors'>> {
+    async stop(): Promise<Pick<AttackResult, 'calls' | 'longestMs' | 'longest' | 'connectMs' | 'errors'>> {
       child.stdin.end();
       await once(child, 'close');
       return JSON.parse(output.replace('ready\n', ''));

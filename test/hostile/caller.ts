@@ -1,44 +1,60 @@
 // A well-behaved caller in a separate process, so that the work of the attacker does not count as waiting time.
-// Usage: node --import tsx caller.ts <gRPC port> <HTTP port>. Prints the result as JSON when its standard input ends.
+// Usage: node --import tsx caller.ts <pid of the service> <gRPC port> <HTTP port>. Prints the result as JSON when its
+// standard input ends.
 
 import { setTimeout as sleep } from 'node:timers/promises';
+import { frame, rawCall } from '../grpc/http2_client.js';
 import { send } from '../http/support.js';
+import { measureWait } from '../support/processor.js';
 import { connect } from '../support/service.js';
 
 const PAUSE_MS = 20;
-const [grpcPort, httpPort] = process.argv.slice(2).map(Number) as [number, number];
+const DEADLINE_MS = 60_000;
+const [pid, grpcPort, httpPort] = process.argv.slice(2).map(Number) as [number, number, number];
 const clients = connect(grpcPort, process.env['TOKEN']);
 const agent = { name: 'trader' };
 let running = true;
 let calls = 0;
-const longest = { read: 0, write: 0, http: 0 };
 const errors: string[] = [];
 
-async function repeat(kind: keyof typeof longest, call: () => Promise<unknown>): Promise<void> {
-  // The first call, which opens the connection and loads code, is not measured.
-  await call();
+const kinds = {
+  read: () => clients.agents.getAgent({ agent }, { deadlineMs: DEADLINE_MS }),
+  list: () => clients.configs.listConfigs({}, { deadlineMs: DEADLINE_MS }),
+  write: () => clients.configs.upsertPrimaryConfig({ agent, config: { max_tokens: 1_000 + (calls % 1_000) } }),
+  connect: async () => {
+    const { result } = await rawCall(grpcPort, { body: frame(Buffer.alloc(0)), waitMs: DEADLINE_MS });
+    if (!result.startsWith('grpc ')) throw new Error(result);
+  },
+  http: () => expectOk('/v1/agents/by-name/trader'),
+  health: () => expectOk('/healthz'),
+};
+
+async function expectOk(path: string): Promise<void> {
+  const { status } = await send(httpPort, 'GET', path);
+  if (status !== 200) throw new Error(`HTTP ${status}`);
+}
+
+async function repeat(kind: keyof typeof kinds): Promise<readonly [kind: string, longestMs: number]> {
+  let longest = 0;
   while (running) {
-    const started = performance.now();
-    await call().catch((error: unknown) => errors.push(String(error)));
-    longest[kind] = Math.max(longest[kind], Math.round(performance.now() - started));
+    const wait = measureWait(pid, { withEngine: kind === 'write' });
+    await kinds[kind]().catch((error: unknown) => errors.push(`${kind}: ${error}`));
+    longest = Math.max(longest, Math.round(wait()));
     calls++;
     await sleep(PAUSE_MS);
   }
+  return [kind, longest];
 }
 
-const work = Promise.all([
-  repeat('read', () => clients.agents.getAgent({ agent }, { deadlineMs: 60_000 })),
-  repeat('write', () =>
-    clients.configs.upsertPrimaryConfig({ agent, config: { max_tokens: 1_000 + (calls % 1_000) } }),
-  ),
-  repeat('http', () => send(httpPort, 'GET', '/healthz')),
-]);
-setTimeout(() => process.stdout.write('ready\n'), 500);
+const names = Object.keys(kinds) as (keyof typeof kinds)[];
+// The first calls, which open connections and load code, are not measured.
+for (const name of names) await kinds[name]();
+const work = Promise.all(names.map(repeat));
+process.stdout.write('ready\n');
 process.stdin.resume().on('end', async () => {
   running = false;
-  await work;
+  const { connect: connectMs, ...longest } = Object.fromEntries(await work);
   clients.close();
-  process.stdout.write(
-    `${JSON.stringify({ calls, longestMs: Math.max(...Object.values(longest)), longest, errors })}\n`,
-  );
+  const longestMs = Math.max(...Object.values(longest));
+  process.stdout.write(`${JSON.stringify({ calls, longestMs, longest, connectMs, errors })}\n`);
 });

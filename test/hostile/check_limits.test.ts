@@ -14,12 +14,14 @@ describe('more than 60 key checks in a minute', () => {
     const provider = await provide(service(), fake);
     const { id } = await configAt(service(), provider);
     const validate = () => service().providers.validateApiKey({ provider, api_key: KEY });
+    const started = performance.now();
     const outcomes = await Promise.allSettled(Array.from({ length: 90 }, validate));
+    const seconds = (performance.now() - started) / 1000;
     const rejected = outcomes.flatMap((one) => (one.status === 'rejected' ? [one.reason as CallError] : []));
     const accepted = outcomes.length - rejected.length;
     // The limit is 60 per minute; more are admitted while the calls run.
     expect(accepted).toBeGreaterThanOrEqual(60);
-    expect(accepted).toBeLessThanOrEqual(75);
+    expect(accepted).toBeLessThanOrEqual(61 + seconds);
     expect(fake.seen.length).toBe(accepted);
     for (const error of rejected) {
       expect([error.code, error.reason]).toEqual([8, 'TOO_MANY_CHECKS']);

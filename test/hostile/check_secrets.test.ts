@@ -56,7 +56,7 @@ describe('the API keys of checks', () => {
       MINE_API_KEY: KEYS.environment,
       OPENAI_API_KEY: `${KEYS.environment} with a space`,
     });
-    const [, http] = await command.says(/HTTP {6}[^:\s]+:(\d+)/);
+    const [, http] = await command.untilOutput(/HTTP {6}[^:\s]+:(\d+)/);
     const port = Number(http);
     const clients = connect(command.port);
     const responses: unknown[] = [];

@@ -152,7 +152,7 @@ export class Peer {
   }
 
   /** How the connection or a stream ends: the first GOAWAY or RST_STREAM, `closed`, or `open` after `waitMs`. */
-  async ending(waitMs = 5_000): Promise<string> {
+  async ending(waitMs = 30_000): Promise<string> {
     const until = performance.now() + waitMs;
     for (;;) {
       const frame = this.receivedFrames().find((one) => /GOAWAY|RST/.test(one));
@@ -163,20 +163,30 @@ export class Peer {
     }
   }
 
-  /** The types of the received frames; GOAWAY and RST_STREAM with their error. */
-  receivedFrames(): string[] {
-    const frames: string[] = [];
-    let at = 0;
-    while (at + 9 <= this.received.length) {
+  /** Whether the server has sent the last frame of a stream. */
+  hasEnded(stream: number): boolean {
+    return [...this.frames()].some(
+      ({ type, flags, id }) => id === stream && (type === TYPE.RST_STREAM || (flags & FLAG.END_STREAM) !== 0),
+    );
+  }
+
+  private *frames() {
+    for (let at = 0; at + 9 <= this.received.length; ) {
       const length = this.received.readUIntBE(at, 3);
-      const type = this.received.readUInt8(at + 3);
-      const payload = this.received.subarray(at + 9, at + 9 + length);
-      if (type === TYPE.GOAWAY && payload.length >= 8) frames.push(`GOAWAY ${ERRORS[payload.readUInt32BE(4)]}`);
-      else if (type === TYPE.RST_STREAM && payload.length >= 4) frames.push(`RST ${ERRORS[payload.readUInt32BE(0)]}`);
-      else frames.push(String(type));
+      const [type, flags] = [this.received.readUInt8(at + 3), this.received.readUInt8(at + 4)];
+      const id = this.received.readUInt32BE(at + 5) & 0x7fffffff;
+      yield { type, flags, id, payload: this.received.subarray(at + 9, at + 9 + length) };
       at += 9 + length;
     }
-    return frames;
+  }
+
+  /** The types of the received frames; GOAWAY and RST_STREAM with their error. */
+  receivedFrames(): string[] {
+    return [...this.frames()].map(({ type, payload }) => {
+      if (type === TYPE.GOAWAY && payload.length >= 8) return `GOAWAY ${ERRORS[payload.readUInt32BE(4)]}`;
+      if (type === TYPE.RST_STREAM && payload.length >= 4) return `RST ${ERRORS[payload.readUInt32BE(0)]}`;
+      return String(type);
+    });
   }
 
   close(): void {

@@ -1,8 +1,9 @@
 import { connect } from 'node:net';
-import { setTimeout as sleep } from 'node:timers/promises';
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it, onTestFinished, vi } from 'vitest';
+import { Feed } from '../../src/feed/feed.js';
 import { raw, send } from '../http/support.js';
 import { useService } from '../support/service.js';
+import { until } from '../support/until.js';
 
 const service = useService('embedded');
 const port = () => service().running.httpPort as number;
@@ -82,14 +83,16 @@ describe('the HTTP server', () => {
     };
     const before = await endedCalls();
     const sockets = Array.from({ length: 50 }, () => connect(port(), '127.0.0.1'));
+    const waits = vi.spyOn(Feed.prototype, 'reached');
+    onTestFinished(() => waits.mockRestore());
     for (const socket of sockets) socket.write(`GET /v1/agents/8?min_revision=999999 HTTP/1.1\r\n${HEAD}\r\n`);
-    await sleep(300);
+    await until(() => waits.mock.calls.length === sockets.length, 'all calls wait');
     expect(await endedCalls()).toBe(before);
     for (const socket of sockets) socket.destroy();
-    await expect.poll(endedCalls, { timeout: 5_000 }).toBe(before + sockets.length);
+    await until(async () => (await endedCalls()) === before + sockets.length);
   });
 
-  it('returns 408 for headers and bodies that do not arrive in time', { timeout: 30_000 }, async () => {
+  it('returns 408 for headers and bodies that do not arrive in time', async () => {
     const started = performance.now();
     const headers = raw(port(), `GET /v1/agents HTTP/1.1\r\n${HEAD}x: `);
     const body = raw(

@@ -24,6 +24,7 @@ import { agentllm, startCommand, useDirectories } from '../support/command.js';
 import { findPgTools } from '../support/pg_tools.js';
 import { startPostgres } from '../support/postgres.js';
 import { connectPg } from '../support/sql.js';
+import { until } from '../support/until.js';
 import { formsOf, Scanner } from './scanner.js';
 import { Caller, type CallOptions, type Ending } from './whole_service.js';
 
@@ -366,7 +367,7 @@ async function createAdminToken(
   expect([backend, code], stderr).toEqual([backend, 0]);
   const [text = ''] = /al_[a-z2-7]{10}_[\w-]{43}/.exec(stdout) ?? [];
   expect(stderr).not.toContain(text);
-  await expect.poll(async () => (await client.call('GetCaller', {}, { token: text })).code).toBe('OK');
+  await until(async () => (await client.call('GetCaller', {}, { token: text })).code === 'OK');
   // The text of the second token is only in this response.
   const json = { name: 'second', role: 'ROLE_ADMIN', requestId: randomUUID() };
   const created = CreateTokenResponse.decode(await client.succeed('CreateToken', json, { token: text }));
@@ -379,7 +380,7 @@ async function createAdminToken(
 /** Sends requests with a key that are rejected for every possible reason: no error contains the key. */
 async function sendRejectedRequests(
   client: ScannedClient,
-  { says }: Awaited<ReturnType<typeof startCommand>>,
+  { untilOutput }: Awaited<ReturnType<typeof startCommand>>,
   token: string,
   id: number,
   scanner: Scanner,
@@ -412,7 +413,7 @@ async function sendRejectedRequests(
   for (const bearer of [key('bearer'), `al_aaaaaaaaaa_${MARKS.bearer}`, `${MARKS.bearer}_x`])
     await client.fail('ListAgents', {}, { token: bearer });
   // HTTP has more forms of invalid requests.
-  const http = Number((await says(/HTTP {6}[^:\s]+:(\d+)/))[1]);
+  const http = Number((await untilOutput(/HTTP {6}[^:\s]+:(\d+)/))[1]);
   const authorization = `Bearer ${token}`;
   const headers = { authorization, 'content-type': 'application/json' };
   const path = '/v1/providers/mine:validateApiKey';
@@ -552,11 +553,11 @@ async function callAllMethods(client: ScannedClient, id: number): Promise<void> 
 
 /** Requests every list and every other path without variables over HTTP. */
 async function requestHttpPaths(
-  { says }: Awaited<ReturnType<typeof startCommand>>,
+  { untilOutput }: Awaited<ReturnType<typeof startCommand>>,
   token: string,
   scanner: TextScanner,
 ): Promise<void> {
-  const port = Number((await says(/HTTP {6}[^:\s]+:(\d+)/))[1]);
+  const port = Number((await untilOutput(/HTTP {6}[^:\s]+:(\d+)/))[1]);
   const headers = { authorization: `Bearer ${token}` };
   const openapi = await send(port, 'GET', '/openapi.json', { headers });
   const lists = Object.keys(openapi.json['paths'] as JsonObject).filter((path) => !path.includes('{'));

@@ -1,8 +1,8 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import { gzipSync } from 'node:zlib';
 import { describe, expect, it } from 'vitest';
 import { frame, rawCall } from '../grpc/http2_client.js';
 import { useService } from '../support/service.js';
+import { until } from '../support/until.js';
 import { callHeaders, FLAG, h2, header, Peer, TYPE } from './http2_frames.js';
 
 const CHECK = '/grpc.health.v1.Health/Check';
@@ -43,9 +43,7 @@ describe('a call', () => {
       ),
       h2(TYPE.DATA, FLAG.END_STREAM, 1, frame(Buffer.alloc(0))),
     );
-    const isHeaders = (type: string) => type === `${TYPE.HEADERS}`;
-    await expect.poll(() => peer.receivedFrames().some(isHeaders), { timeout: 10_000 }).toBe(true);
-    await sleep(300);
+    await until(() => peer.hasEnded(1) || peer.isClosed, 'the service ends the call');
     peer.close();
     return peer.receivedFrames();
   }

@@ -1,5 +1,4 @@
 import { isIP } from 'node:net';
-import { setTimeout as sleep } from 'node:timers/promises';
 import fc from 'fast-check';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { addressList, addressProblem, urlProblem } from '../../src/domain/addresses.js';
@@ -7,7 +6,7 @@ import { checkProvider } from '../../src/providers/check_provider.js';
 import { lookupAllowed } from '../../src/providers/egress.js';
 import { invalid } from '../api/handlers/support.js';
 import { errorOf, send } from '../http/support.js';
-import { checkInProcess, checkOverTls, goodCertificate, NAME } from '../providers/ask_trusting.js';
+import { checkInProcess, checkOverTls, goodCertificate, NAME } from '../providers/check_with_authority.js';
 import { KEY, providerRow, startFakeProvider, startTcp, text, wire } from '../providers/fake_provider.js';
 import { fakeResolver } from '../providers/fake_resolver.js';
 import { startCommand, useDirectories } from '../support/command.js';
@@ -257,7 +256,7 @@ describe('a base URL', () => {
 describe('the service', () => {
   it('rejects such base URLs over gRPC and HTTP, for new and existing providers, and stores none', async () => {
     const command = await startCommand({ DATA_DIR: await directories.started(), HTTP_ADDRESS: '127.0.0.1:0' });
-    const port = Number((await command.says(/HTTP {6}[^:\s]+:(\d+)/))[1]);
+    const port = Number((await command.untilOutput(/HTTP {6}[^:\s]+:(\d+)/))[1]);
     const clients = connect(command.port);
     onTestFinished(() => clients.close());
     const { providers } = clients;
@@ -346,7 +345,7 @@ describe('a provider', () => {
   const TARGETS = ['http://169.254.169.254/latest/meta-data', '//10.0.0.1/v1', '/v1/elsewhere', 'file:///etc/passwd'];
 
   it.each([300, 301, 302, 303, 305, 307, 308])('that redirects with %i causes no further request', async (status) => {
-    const { port, sockets } = await startTcp(() => undefined);
+    const { port, expectUnused } = await startTcp(() => undefined);
     for (const location of [`http://127.0.0.1:${port}/v1/models`, `http://${KEY}@127.0.0.1:${port}/`, ...TARGETS]) {
       const fake = await startFakeProvider('openai');
       fake.on('*', text(status, '', { location, refresh: `0; url=${location}` }));
@@ -355,12 +354,11 @@ describe('a provider', () => {
       expect(result?.message).not.toMatch(/169\.254|10\.0\.0|elsewhere|passwd|sk-/);
       expect(fake.paths()).toEqual(['GET /v1/models']);
     }
-    await sleep(30);
-    expect(sockets).toEqual([]);
+    await expectUnused();
   });
 
   it('that names another URL in headers causes no request to it', async () => {
-    const { port, sockets } = await startTcp(() => undefined);
+    const { port, expectUnused } = await startTcp(() => undefined);
     const elsewhere = `http://127.0.0.1:${port}/v1/models`;
     const fake = await startFakeProvider('openai');
     fake.on('/v1/models', (request, response) => {
@@ -372,8 +370,7 @@ describe('a provider', () => {
     });
     const [result] = await checkProvider(fake.provider, KEY, ['gpt-4o'], { allowed: loopback, timeoutMs: 5_000 });
     expect(result).toMatchObject({ status: 'CHECK_STATUS_OK' });
-    await sleep(30);
-    expect(sockets).toEqual([]);
+    await expectUnused();
   });
 
   it.each([
@@ -405,13 +402,13 @@ describe('a provider', () => {
 });
 
 it('a check of a provider without TLS ignores the proxies of the environment', async () => {
-  const { port, sockets } = await startTcp((socket) => socket.end());
+  const { port, expectUnused } = await startTcp((socket) => socket.end());
   const fake = await startFakeProvider('openai');
   const names = ['HTTP_PROXY', 'ALL_PROXY', 'http_proxy', 'all_proxy', 'GLOBAL_AGENT_HTTP_PROXY', 'npm_config_proxy'];
   const proxies = Object.fromEntries(names.map((name) => [name, `http://127.0.0.1:${port}`]));
   const { result } = await checkInProcess(fake, { environment: { ...proxies, NODE_USE_ENV_PROXY: '1', NO_PROXY: '' } });
   expect(result).toMatchObject({ status: 'CHECK_STATUS_OK' });
-  expect(sockets).toEqual([]);
+  await expectUnused();
 });
 
 it('a check of a stored row with a forbidden base URL sends no request', async () => {

@@ -4,7 +4,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { ListAgentsRequest } from '../../gen/ts/agentllm/v1/agent_service.js';
 import { frame } from '../grpc/http2_client.js';
-import { attack, until, useHostedService } from './support.js';
+import { until } from '../support/until.js';
+import { underAttack } from './attacked_service.js';
+import { useLongAgents } from './support.js';
 
 vi.setConfig({ testTimeout: 90_000 });
 
@@ -66,7 +68,7 @@ async function startBlockingProxy(port: number, bytesPerSecond: number): Promise
 }
 
 describe('60 lists on one HTTP/2 connection', () => {
-  const service = useHostedService({ unreadMs: UNREAD_MS });
+  const service = useLongAgents({ unreadMs: UNREAD_MS });
 
   it.each([
     ['with the default windows', {}],
@@ -74,14 +76,16 @@ describe('60 lists on one HTTP/2 connection', () => {
     ['with windows of 1 byte', { settings: { initialWindowSize: 1 } }],
   ])('take bounded memory and end when the client does not read them, %s', async (_, options) => {
     const client = openClient(service().grpcPort, options);
+    const started = performance.now();
     let endedAfter = 0;
-    const measured = await attack(service(), async () => {
+    const measured = await underAttack(service(), async () => {
       requestLists(client, 60);
-      endedAfter = await until(() => client.ended, UNREAD_MS * 4);
+      await until(() => client.ended);
+      endedAfter = performance.now() - started;
     });
     expect(measured.errors).toEqual([]);
     expect(measured.longestMs).toBeLessThan(1_000);
-    expect(measured.grownMb).toBeLessThan(150);
+    expect(measured.grewMb).toBeLessThan(150);
     expect(endedAfter).toBeGreaterThan(UNREAD_MS / 2);
   });
 
@@ -92,16 +96,16 @@ describe('60 lists on one HTTP/2 connection', () => {
     const proxy = await startBlockingProxy(service().grpcPort, bytesPerSecond);
     const client = openClient(proxy, { settings: { initialWindowSize: 2 ** 31 - 1 } });
     await new Promise((resolve) => client.session.once('connect', resolve));
-    const measured = await attack(service(), async () => {
+    const measured = await underAttack(service(), async () => {
       client.session.setLocalWindowSize(2 ** 31 - 1);
       requestLists(client, 60);
       // Node.js sends at most ten pings without a response.
       const touch = setInterval(() => client.ended || client.session.ping(() => undefined), 1_000);
-      await until(() => client.ended, UNREAD_MS * 4).finally(() => clearInterval(touch));
+      await until(() => client.ended).finally(() => clearInterval(touch));
     });
     expect(measured.errors).toEqual([]);
     expect(measured.longestMs).toBeLessThan(1_000);
-    expect(measured.grownMb).toBeLessThan(150);
+    expect(measured.grewMb).toBeLessThan(150);
   });
 
   it('cause RESPONSES_NOT_READ for further calls until the responses are read', async () => {
@@ -112,10 +116,11 @@ describe('60 lists on one HTTP/2 connection', () => {
     const closed = streams.map((stream) => stream.closed || new Promise((resolve) => stream.once('close', resolve)));
     for (const stream of streams) stream.resume();
     await Promise.all(closed);
-    await sleep(200);
-    const [retry] = requestLists(client, 1) as [http2.ClientHttp2Stream];
-    retry.resume();
-    expect(await statusOf(retry)).toBe('0');
+    await until(async () => {
+      const [retry] = requestLists(client, 1) as [http2.ClientHttp2Stream];
+      retry.resume();
+      return (await statusOf(retry)) === '0';
+    }, 'a call succeeds');
     expect(client.ended).toBe(false);
   });
 
@@ -136,21 +141,21 @@ describe('60 lists on one HTTP/2 connection', () => {
 });
 
 describe('lists on many HTTP/2 connections', () => {
-  const service = useHostedService({ unreadMs: 60_000, unreadBytes: 24 * MB, unreadBytesPressed: MB });
+  const service = useLongAgents({ unreadMs: 60_000, unreadBytes: 24 * MB, unreadBytesPressed: MB });
 
   it('take bounded memory in total: the slowest connections end first and other callers are served', async () => {
     const clients = Array.from({ length: 40 }, () => openClient(service().grpcPort));
-    const measured = await attack(service(), async () => {
+    const measured = await underAttack(service(), async () => {
       for (const client of clients) {
         requestLists(client, 16);
         await sleep(25);
       }
-      await until(() => clients.filter(({ ended }) => ended).length >= 10, 20_000);
+      await until(() => clients.filter(({ ended }) => ended).length >= 10);
       await sleep(1_500);
     });
     expect(measured.errors).toEqual([]);
     expect(measured.longestMs).toBeLessThan(1_000);
-    expect(measured.grownMb).toBeLessThan(200);
+    expect(measured.grewMb).toBeLessThan(200);
     // A client that reads is still served.
     const reading = openClient(service().grpcPort);
     const [stream] = requestLists(reading, 1) as [http2.ClientHttp2Stream];
@@ -160,7 +165,7 @@ describe('lists on many HTTP/2 connections', () => {
 });
 
 describe('a watch that is not read', () => {
-  const service = useHostedService({ unreadMs: UNREAD_MS, slowConsumerMs: 1_000 });
+  const service = useLongAgents({ unreadMs: UNREAD_MS, slowConsumerMs: 1_000 });
 
   it('ends with its connection when the client does not read the status either', async () => {
     const client = openClient(service().grpcPort);
@@ -168,8 +173,9 @@ describe('a watch that is not read', () => {
     const watch = client.session.request({ ...HEADERS, ':path': path });
     watch.on('error', () => undefined);
     watch.end(frame(Buffer.from([0x10, 0x01])));
-    const endedAfter = await until(() => client.ended, UNREAD_MS * 4);
-    expect(endedAfter).toBeGreaterThan(UNREAD_MS);
+    const started = performance.now();
+    await until(() => client.ended);
+    expect(performance.now() - started).toBeGreaterThan(UNREAD_MS);
   });
 });
 

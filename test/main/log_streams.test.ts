@@ -1,6 +1,5 @@
 import { once } from 'node:events';
 import { openSync } from 'node:fs';
-import { setTimeout as delay } from 'node:timers/promises';
 import { credentials, type ServiceError } from '@grpc/grpc-js';
 import { describe, expect, it } from 'vitest';
 import {
@@ -141,8 +140,7 @@ describe('a command', () => {
     command.stderr?.on('data', (chunk) => {
       stderr += chunk;
     });
-    expect((await once(command, 'exit'))[0]).toBe(1);
-    await delay(50);
+    expect((await once(command, 'close'))[0]).toBe(1);
     expect(stderr).toBe('agentllm: standard output cannot be written (ENOSPC)\n');
   });
 

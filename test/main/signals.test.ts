@@ -2,9 +2,11 @@ import { once } from 'node:events';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
 import { packageFile } from '../../src/package.js';
 import { startCommand, useDirectories } from '../support/command.js';
+import { until } from '../support/until.js';
 import { isListening, PROGRAM, serviceEnvironment, startGroup, untilListening } from './support.js';
 
 /* How the service stops on signals, also when other programs start it. */
@@ -56,6 +58,8 @@ describe('a service that another process starts', () => {
     const shell = startGroup('sh', ['-c', `${process.execPath} ${PROGRAM} serve & echo started`], { env });
     await once(shell, 'exit');
     await untilListening(port, true);
+    // A service that npm started looks for its parent every half second.
+    await delay(2_000);
     expect(await isListening(port)).toBe(true);
   });
 });
@@ -79,8 +83,8 @@ describe('a signal', () => {
     namespace.stderr?.on('data', (chunk) => {
       stderr += chunk;
     });
-    const ended = once(namespace, 'exit');
-    await Promise.race([untilListening(port, true), ended]);
+    const ended = once(namespace, 'close');
+    await Promise.race([untilListening(port, true).then(() => until(() => stderr.includes('"pid":'))), ended]);
     if (/unshare.*(not permitted|failed)/.test(stderr)) return;
     expect(stderr).toContain('"pid":1,');
     const { pid } = namespace;

@@ -102,7 +102,7 @@ describe('agentllm serve', () => {
     await files.putPair('server', await makeServer(authority));
     const env = { DATA_DIR: await directory.started(), GRPC_ADDRESS: '0.0.0.0:0', ...tlsSettings(files) };
     const running = await startCommand(env, ['--allow-anonymous']);
-    await running.says(/access {4}open to every caller \(--allow-anonymous\)/);
+    await running.untilOutput(/access {4}open to every caller \(--allow-anonymous\)/);
     expect(running.output()).toMatch(/try: grpcurl -cacert ca\.pem 0\.0\.0\.0:\d+ list/);
     const api = connect({ address: `127.0.0.1:${running.port}`, tls: { ca: authority.cert } });
     await api.agents.listAgents();

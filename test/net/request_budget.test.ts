@@ -1,5 +1,5 @@
-import { afterEach, describe, expect, it, vi } from 'vitest';
-import type { ServiceError } from '../../src/errors.js';
+import { afterEach, describe, expect, it, onTestFinished, vi } from 'vitest';
+import { ServiceError } from '../../src/errors.js';
 import { type IncomingRequest, RequestBudget } from '../../src/net/request_budget.js';
 
 const KIB = 1024;
@@ -43,6 +43,20 @@ describe('RequestBudget', () => {
     const one = open(createBudget(), {});
     one.request.add(101 * KIB);
     expect(one.errors.map(({ reason }) => reason)).toEqual(['TOO_MANY_REQUEST_BYTES']);
+  });
+
+  it('creates no error for a request within the limits', () => {
+    const create = vi.spyOn(ServiceError, 'of');
+    onTestFinished(() => create.mockRestore());
+    const budget = createBudget();
+    const one = open(budget, {});
+    for (let chunk = 0; chunk < 10; chunk++) one.request.add(KIB);
+    one.complete = true;
+    budget.finish(one.request);
+    one.request.close();
+    expect(create).not.toHaveBeenCalled();
+    open(budget, {}).request.add(101 * KIB);
+    expect(create).toHaveBeenCalledTimes(1);
   });
 
   it('ends the oldest unfinished request of a connection that has too many bytes', () => {

@@ -3,7 +3,6 @@ import { get, type RequestOptions } from 'node:https';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Writable } from 'node:stream';
-import { setTimeout as delay } from 'node:timers/promises';
 import type { TLSSocket } from 'node:tls';
 import { pino } from 'pino';
 import { onTestFinished } from 'vitest';
@@ -138,12 +137,6 @@ export function getHttps(
     });
     call.on('error', reject);
   });
-}
-
-/** Waits up to 15 s until the condition condition. */
-export async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
-  for (const end = Date.now() + 15_000; !(await condition()); await delay(50))
-    if (Date.now() > end) throw new Error(`the condition did not hold: ${condition}`);
 }
 
 export { makeAuthority, makeLeaf, type Pair };

@@ -5,6 +5,7 @@ import { connect as connectTls } from 'node:tls';
 import { beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { type AgentLLM, connect, type TlsOptions } from '../../src/client/index.js';
 import { failed } from '../client/support.js';
+import { until } from '../support/until.js';
 import {
   type Files,
   getHttps,
@@ -14,7 +15,6 @@ import {
   type Pair,
   startTls,
   tlsSettings,
-  until,
   useFiles,
 } from './support.js';
 

@@ -5,7 +5,8 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { connect, createServer, type TLSSocket } from 'node:tls';
 import { beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { ServerTls, type TlsSettings } from '../../src/net/tls.js';
-import { type Files, makeAuthority, makeClient, makeServer, openLog, type Pair, until, useFiles } from './support.js';
+import { until } from '../support/until.js';
+import { type Files, makeAuthority, makeClient, makeServer, openLog, type Pair, useFiles } from './support.js';
 
 let authority: Pair;
 let first: Pair;

@@ -255,7 +255,7 @@ describe('a failed request', () => {
     [{ code: 'ERR_SSL_WRONG_VERSION_NUMBER' }, 'NO_TLS'],
     [{ code: 'ERR_TLS_CERT_ALTNAME_INVALID' }, 'CERTIFICATE_OF_ANOTHER'],
     [{ code: 'HPE_INVALID_CONSTANT' }, 'NOT_HTTP'],
-    [{ code: 'NO_TURN' }, 'BUSY'],
+    [{ code: 'NO_SLOT' }, 'BUSY'],
     [new Error(`mentions ${KEY}`), 'UNREACHABLE'],
     [{ code: 7 }, 'UNREACHABLE'],
     ['a text', 'UNREACHABLE'],

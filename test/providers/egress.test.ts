@@ -5,11 +5,12 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { addressList } from '../../src/domain/addresses.js';
 import { limits } from '../../src/limits.js';
-import { type Answer, checkProvider } from '../../src/providers/check_provider.js';
+import { checkProvider, type ModelCheck } from '../../src/providers/check_provider.js';
 import { lookupAllowed } from '../../src/providers/egress.js';
 import { freePort } from '../support/ports.js';
-import { authority, checkOverTls, goodCertificate, NAME } from './ask_trusting.js';
+import { until } from '../support/until.js';
 import { makeCertificate } from './certificate.js';
+import { authority, checkOverTls, goodCertificate, NAME } from './check_with_authority.js';
 import { type Handler, KEY, providerRow, startFakeProvider, startTcp, wire } from './fake_provider.js';
 import { fakeResolver, type Resolution } from './fake_resolver.js';
 
@@ -25,7 +26,12 @@ function useResolver(table: Readonly<Record<string, Resolution>>): string[] {
   return lookups;
 }
 
-async function check(base_url: string, allowed = loopback, timeoutMs = 5000, signal?: AbortSignal): Promise<Answer> {
+async function check(
+  base_url: string,
+  allowed = loopback,
+  timeoutMs = 20_000,
+  signal?: AbortSignal,
+): Promise<ModelCheck> {
   const [result] = await checkProvider(providerRow('openai', base_url), KEY, [], { allowed, timeoutMs, signal });
   if (!result) throw new Error('no result');
   expect(result.message).not.toMatch(/127\.0\.0|::1|llm\.example|undefined/);
@@ -52,11 +58,11 @@ describe('an address', () => {
     'https://[::ffff:127.0.0.1]:PORT',
     'https://2130706433:PORT',
   ])('in the base URL %s is rejected when it is no longer allowed', async (url) => {
-    const { port, sockets } = await startTcp(() => undefined);
+    const { port, expectUnused } = await startTcp(() => undefined);
     expect(await check(url.replace('PORT', String(port)), noAddresses)).toEqual(
       refused(/^openai was not contacted, because its base_url may not be used; it must be https to a public address/),
     );
-    expect(sockets).toEqual([]);
+    await expectUnused();
   });
 
   it.each([
@@ -93,21 +99,20 @@ describe('an address', () => {
     ['not an address'],
   ])('is rejected when a name resolves to %s %s', async (...addresses) => {
     useResolver({ [NAME]: addresses });
-    const { port, sockets } = await startTcp(() => undefined);
+    const { port, expectUnused } = await startTcp(() => undefined);
     expect(await check(`https://${NAME}:${port}`, noAddresses)).toEqual(
       refused(/the name in its base_url resolves to an address that may not be used/),
     );
-    await sleep(20);
-    expect(sockets).toEqual([]);
+    await expectUnused();
   });
 
   it.each([['10.0.0.1'], ['127.0.0.1', '10.0.0.1'], ['::ffff:10.0.0.1'], ['fd00::1']])(
     'is rejected when a name resolves to %s %s, some of them allowed',
     async (...addresses) => {
       useResolver({ [NAME]: addresses });
-      const { port, sockets } = await startTcp(() => undefined);
+      const { port, expectUnused } = await startTcp(() => undefined);
       expect((await check(`https://${NAME}:${port}`)).status).toBe('CHECK_STATUS_ADDRESS_REFUSED');
-      expect(sockets).toEqual([]);
+      await expectUnused();
     },
   );
 
@@ -147,10 +152,10 @@ describe('an address', () => {
     ['https', ['::1', '10.0.0.1', '127.0.0.1']],
   ] as const)('in no allowed range is rejected: a name with %s resolves to %s', async (scheme, addresses) => {
     useResolver({ vllm: addresses });
-    const { port, sockets } = await startTcp(() => undefined);
+    const { port, expectUnused } = await startTcp(() => undefined);
     const result = await check(`${scheme}://vllm:${port}/v1`, addressList(['127.0.0.0/8']));
     expect(result).toEqual(refused(/resolves to an address that may not be used/));
-    expect(sockets).toEqual([]);
+    await expectUnused();
   });
 
   it('of the local network is rejected without a lookup when no range is allowed', async () => {
@@ -282,8 +287,8 @@ describe('a check over a failing network', () => {
         message: 'openai responded with something that is not HTTP; check the scheme and port of its base_url',
         latencyMs: expect.any(Number),
       });
-      expect(performance.now() - started).toBeLessThan(3000);
-      await vi.waitFor(() => expect(sockets.every(({ destroyed }) => destroyed)).toBe(true), { timeout: 10_000 });
+      expect(performance.now() - started).toBeLessThan(5_000);
+      await until(() => sockets.every(({ destroyed }) => destroyed));
     },
   );
 });
@@ -303,7 +308,7 @@ describe('the timeout of a check', () => {
     const { port, sockets } = await startTcp((socket) => socket.resume());
     return { url: `${scheme}://127.0.0.1:${port}`, sockets };
   };
-  const slow: readonly [string, () => Promise<{ url: string; sockets: { destroyed: boolean }[] }>][] = [
+  const slow: readonly [string, () => Promise<{ url: string; sockets: readonly { destroyed: boolean }[] }>][] = [
     ['a server that never responds', silent('http')],
     ['a TLS handshake that never completes', silent('https')],
     ['headers that arrive slowly', drip('HTTP/1.1 200 OK\r\n', 'x: y\r\n')],
@@ -317,8 +322,8 @@ describe('the timeout of a check', () => {
     const started = performance.now();
     expect(await check(url, loopback, 300)).toEqual(unreachable(/^openai did not respond within 300 ms/));
     expect(performance.now() - started).toBeGreaterThan(290);
-    expect(performance.now() - started).toBeLessThan(3000);
-    await vi.waitFor(() => expect(sockets.every(({ destroyed }) => destroyed)).toBe(true), { timeout: 10_000 });
+    expect(performance.now() - started).toBeLessThan(5_000);
+    await until(() => sockets.every(({ destroyed }) => destroyed));
   });
 
   it.each(slow)('is cut short by the signal for %s', async (_, start) => {
@@ -329,8 +334,8 @@ describe('the timeout of a check', () => {
     expect(await check(url, loopback, 10_000, controller.signal)).toEqual(
       unreachable(/^The check of openai was stopped before a response arrived/),
     );
-    expect(performance.now() - started).toBeLessThan(3000);
-    await vi.waitFor(() => expect(sockets.every(({ destroyed }) => destroyed)).toBe(true), { timeout: 10_000 });
+    expect(performance.now() - started).toBeLessThan(5_000);
+    await until(() => sockets.every(({ destroyed }) => destroyed));
   });
 
   it('is cut short by the signal during a lookup', async () => {
@@ -341,14 +346,14 @@ describe('the timeout of a check', () => {
     expect(await check(`https://${NAME}`, loopback, 10_000, controller.signal)).toEqual(
       unreachable(/was stopped before/),
     );
-    expect(performance.now() - started).toBeLessThan(3000);
+    expect(performance.now() - started).toBeLessThan(5_000);
   });
 
   it('allows no request when the signal is already aborted', async () => {
-    const { port, sockets } = await startTcp(() => undefined);
+    const { port, expectUnused } = await startTcp(() => undefined);
     const result = await check(`http://127.0.0.1:${port}`, loopback, 5000, AbortSignal.abort());
     expect(result).toEqual({ ...unreachable(/was stopped before/), latencyMs: undefined });
-    expect(sockets).toEqual([]);
+    await expectUnused();
   });
 
   it.each([0, -5, Number.NaN])('of %d ends the check immediately', async (timeoutMs) => {
@@ -371,11 +376,11 @@ describe('the timeout of a check', () => {
     const added = vi.spyOn(signal, 'addEventListener');
     const removed = vi.spyOn(signal, 'removeEventListener');
     const cleared = vi.spyOn(globalThis, 'clearTimeout');
+    onTestFinished(() => void vi.restoreAllMocks());
     await checkProvider(fake.provider, KEY, ['grok-4'], { allowed: loopback, timeoutMs: 60_000, signal });
     expect(added).toHaveBeenCalledTimes(1);
     expect(removed.mock.calls[0]?.slice(0, 2)).toEqual(added.mock.calls[0]?.slice(0, 2));
     expect(cleared).toHaveBeenCalled();
-    vi.restoreAllMocks();
   });
 });
 
@@ -393,7 +398,7 @@ describe('concurrent checks', () => {
       await Promise.all(checks);
     };
     onTestFinished(stop);
-    await vi.waitFor(() => expect(silent.seen).toHaveLength(limits.providerRequestsAtOnce), { timeout: 10_000 });
+    await until(() => silent.seen.length === limits.providerRequestsAtOnce);
     return stop;
   }
 
@@ -422,7 +427,7 @@ describe('concurrent checks', () => {
       latencyMs: undefined,
     });
     expect(performance.now() - started).toBeGreaterThan(290);
-    expect(performance.now() - started).toBeLessThan(3000);
+    expect(performance.now() - started).toBeLessThan(5_000);
     const next = check(fake.provider.base_url, loopback, 10_000);
     await stop();
     expect((await next).status).toBe('CHECK_STATUS_OK');
@@ -449,7 +454,7 @@ describe('concurrent checks', () => {
     expect((await check('http://127.0.0.1:1', loopback, 10_000, controller.signal)).message).toMatch(
       /was stopped before/,
     );
-    expect(performance.now() - started).toBeLessThan(3000);
+    expect(performance.now() - started).toBeLessThan(5_000);
   });
 
   it('release their slot after every outcome', async () => {
@@ -526,14 +531,14 @@ describe('a check over TLS', () => {
   });
 
   it('ignores the proxies of the environment', async () => {
-    const { port, sockets } = await startTcp((socket) => socket.end());
+    const { port, expectUnused } = await startTcp((socket) => socket.end());
     const proxy = `http://127.0.0.1:${port}`;
     const names = ['HTTPS_PROXY', 'HTTP_PROXY', 'ALL_PROXY', 'https_proxy', 'http_proxy', 'all_proxy'];
     const environment = { ...Object.fromEntries(names.map((name) => [name, proxy])), NODE_USE_ENV_PROXY: '1' };
     expect((await checkOverTls(goodCertificate(), { environment })).result).toMatchObject({
       status: 'CHECK_STATUS_OK',
     });
-    expect(sockets).toEqual([]);
+    await expectUnused();
   });
 
   it.each([
@@ -574,5 +579,5 @@ describe('a check over TLS', () => {
 it('startTcp records connections, on which the tests above depend', async () => {
   const { port, sockets } = await startTcp(() => undefined);
   connect(port, '127.0.0.1');
-  await vi.waitFor(() => expect(sockets).toHaveLength(1), { timeout: 10_000 });
+  await until(() => sockets.length === 1);
 });

@@ -1,10 +1,11 @@
 import { once } from 'node:events';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import { createServer as createTlsServer } from 'node:https';
-import { type AddressInfo, createServer as createTcpServer, type Socket } from 'node:net';
-import { onTestFinished } from 'vitest';
+import { type AddressInfo, connect, createServer as createTcpServer, type Socket } from 'node:net';
+import { expect, onTestFinished } from 'vitest';
 import { newProvider } from '../../src/domain/catalogue.js';
 import type { Provider } from '../../src/domain/rows.js';
+import { until } from '../support/until.js';
 import type { Certificate } from './certificate.js';
 
 /*
@@ -266,11 +267,21 @@ export const providerRow = (kind: Kind, base_url: string, fields: Partial<Provid
   ...fields,
 });
 
+/** A TCP server that records its connections. */
+export interface TcpServer {
+  readonly port: number;
+  readonly sockets: readonly Socket[];
+  /** Fails if something has connected. Connections arrive in order, so they would arrive before one of the test. */
+  expectUnused(): Promise<void>;
+}
+
 /** A TCP server that passes each connection to a function and ends with the test. */
-export async function startTcp(onConnection: (socket: Socket) => void): Promise<{ port: number; sockets: Socket[] }> {
+export async function startTcp(onConnection: (socket: Socket) => void): Promise<TcpServer> {
   const sockets: Socket[] = [];
+  const from: (number | undefined)[] = [];
   const server = createTcpServer((socket) => {
     sockets.push(socket.on('error', () => undefined));
+    from.push(socket.remotePort);
     onConnection(socket);
   });
   server.listen(0, '127.0.0.1');
@@ -279,5 +290,17 @@ export async function startTcp(onConnection: (socket: Socket) => void): Promise<
     server.close();
     for (const socket of sockets) socket.destroy();
   });
-  return { port: (server.address() as AddressInfo).port, sockets };
+  const { port } = server.address() as AddressInfo;
+  return {
+    port,
+    sockets,
+    async expectUnused() {
+      const control = connect(port, '127.0.0.1');
+      await once(control, 'connect');
+      const { localPort } = control;
+      await until(() => from.includes(localPort), 'the connection of the test arrives');
+      control.destroy();
+      expect(from).toEqual([localPort]);
+    },
+  };
 }

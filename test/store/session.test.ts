@@ -1,6 +1,11 @@
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { Knex } from 'knex';
+import pg from 'pg';
+import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { type Database, openDatabase } from '../../src/store/database.js';
+import { prepared } from '../../src/store/session.js';
 import { startPostgres, type TestPostgres } from '../support/postgres.js';
+import { connectPg } from '../support/sql.js';
+import { startBackend } from '../support/store.js';
 
 /*
  * A direct connection keeps its settings. The same settings behind PgBouncer, and every setting that a role may change,
@@ -9,19 +14,22 @@ import { startPostgres, type TestPostgres } from '../support/postgres.js';
 
 const OPTIONS = '-c DateStyle=German -c default_transaction_isolation=serializable -c extra_float_digits=-10';
 
+let postgres: TestPostgres;
+beforeAll(async () => {
+  postgres = await startPostgres();
+});
+afterAll(() => postgres?.stop());
+
+const openPool = (url: string) => openDatabase({ url, poolSize: 1, acquireTimeoutMs: 5_000, dataDir: '' });
+
 describe('a direct connection', () => {
-  let postgres: TestPostgres;
   let database: Database;
 
   beforeAll(async () => {
-    postgres = await startPostgres();
     const url = `${await postgres.createDatabase()}?options=${encodeURIComponent(OPTIONS)}`;
-    database = await openDatabase({ url, poolSize: 1, acquireTimeoutMs: 5_000, dataDir: '' });
+    database = await openPool(url);
   });
-  afterAll(async () => {
-    await database?.close();
-    await postgres?.stop();
-  });
+  afterAll(() => database?.close());
 
   const read = async (db: Database['knex']) => {
     const { rows } = await db.raw(
@@ -53,8 +61,107 @@ describe('a direct connection', () => {
     expect(await read(database.knex)).toEqual(expected);
   });
 
+  it('is closed when a statement that sets it up fails', async () => {
+    const observer = await connectPg(await postgres.createDatabase());
+    const url = Object.assign(new URL(postgres.url), { pathname: `/${observer.database}` }).href;
+    const opened = await openPool(url);
+    const { query } = pg.Client.prototype;
+    const spy = vi.spyOn(pg.Client.prototype, 'query').mockImplementation(function (
+      this: pg.Client,
+      ...args: unknown[]
+    ) {
+      if (String(args[0]).includes('idle_session_timeout')) return Promise.reject(new Error('the set-up failed'));
+      return query.apply(this, args as never);
+    } as never);
+    onTestFinished(() => spy.mockRestore());
+    await expect(opened.knex.raw('select 1')).rejects.toThrow('the set-up failed');
+    await vi.waitFor(
+      async () => {
+        const { rows } = await observer.query('select pid from pg_stat_activity where datname = current_database()');
+        expect(rows).toHaveLength(1);
+      },
+      { timeout: 10_000 },
+    );
+    await observer.end();
+    await opened.close();
+  });
+
   it('begins a transaction with the isolation level that is requested', async () => {
     const isolated = await database.knex.transaction((tx) => read(tx), { isolationLevel: 'repeatable read' });
     expect(isolated).toEqual({ ...expected, isolation: 'repeatable read' });
+  });
+});
+
+describe('the statement timeout', () => {
+  const SLOW = 'select pg_sleep(30)';
+
+  it('cancels a statement when statements are limited, also on a connection that was opened before', async () => {
+    const url = await postgres.createDatabase();
+    const database = await openPool(url);
+    await database.knex.raw('select pg_sleep(0.3)');
+    database.limitStatements?.({ statementTimeoutMs: 200, silenceMs: 60_000 });
+    await expect(database.knex.raw(SLOW)).rejects.toMatchObject({ code: '57014' });
+    await expect(database.knex.transaction((tx) => tx.raw(SLOW))).rejects.toMatchObject({ code: '57014' });
+    await database.close();
+  });
+});
+
+/** The statements that the only connection of a pool has prepared. */
+async function preparedIn(knex: Knex): Promise<string[]> {
+  const rows: { statement: string }[] = await knex('pg_prepared_statements').select('statement');
+  return rows.map(({ statement }) => statement);
+}
+
+describe('a statement of a direct connection', () => {
+  let database: Database;
+  beforeAll(async () => {
+    database = await openPool(await postgres.createDatabase());
+  });
+  afterAll(() => database?.close());
+
+  it('is prepared once when it is marked', async () => {
+    const { knex } = database;
+    for (const value of [1, 2, 3]) {
+      const { rows } = await prepared(knex.raw('select ?::int as marked', [value]));
+      expect(rows).toEqual([{ marked: value }]);
+    }
+    expect((await preparedIn(knex)).filter((one) => one.includes('marked'))).toEqual(['select $1::int as marked']);
+  });
+
+  it('is not prepared when it is not marked', async () => {
+    const { knex } = database;
+    await knex.raw('select ?::int as unmarked', [1]);
+    expect((await preparedIn(knex)).filter((one) => one.includes('unmarked'))).toEqual([]);
+  });
+
+  it('is not prepared when it is long, because each number of rows is a statement of its own', async () => {
+    const { knex } = database;
+    const long = knex.raw(`select ?::int as long_one ${' '.repeat(4_000)}`, [1]);
+    expect((await prepared(long)).rows).toEqual([{ long_one: 1 }]);
+    expect((await preparedIn(knex)).filter((one) => one.includes('long_one'))).toEqual([]);
+  });
+
+  it('is executed again after the table was changed', async () => {
+    const { knex } = database;
+    await knex.schema.createTable('changing', (table) => table.integer('id'));
+    const insert = () => prepared(knex('changing').insert({ id: 1 }).returning('id'));
+    await insert();
+    await knex.schema.alterTable('changing', (table) => table.text('added').defaultTo('x'));
+    expect(await insert()).toEqual([{ id: 1 }]);
+    expect(await knex('changing').select('added')).toEqual([{ added: 'x' }, { added: 'x' }]);
+  });
+});
+
+describe('the statements of a write', () => {
+  it('are prepared', async () => {
+    const backend = await startBackend({ url: await postgres.createDatabase('seeded') });
+    onTestFinished(() => backend.close());
+    await backend.agents.createAgent({ agent: { name: 'prepared', agent_type: 'analyst' } });
+    const statements = await preparedIn(backend.store.database.knex);
+    for (const part of ['update store_state', 'insert into "agent_configs"', 'insert into "config_revisions"'])
+      expect(
+        statements.filter((one) => one.includes(part)),
+        part,
+      ).toHaveLength(1);
   });
 });

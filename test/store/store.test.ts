@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import type { Knex } from 'knex';
-import pg from 'pg';
-import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import type pg from 'pg';
+import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { newAgent } from '../../src/domain/agent.js';
 import { newConfig } from '../../src/domain/config.js';
 import type { Draft } from '../../src/domain/draft.js';
@@ -16,7 +16,9 @@ import type { Plan, Write } from '../../src/store/write/planned_write.js';
 import { rehearse, transact } from '../../src/store/write/transact.js';
 import { startPostgres } from '../support/postgres.js';
 import { unique } from '../support/service.js';
+import { connectPg } from '../support/sql.js';
 import { contents, gapsInLog, openStore, replay, type TestStore } from '../support/store.js';
+import { until } from '../support/until.js';
 
 const text = (bytes: Uint8Array) => Buffer.from(bytes).toString();
 
@@ -28,7 +30,7 @@ function writing<T>(plan: Plan<T>, over: Partial<Write<T>> = {}): Write<T> {
     requestId: undefined,
     reason: undefined,
     plan,
-    answer: (result, revision) => Buffer.from(JSON.stringify({ result, revision })),
+    encodeResponse: (result, revision) => Buffer.from(JSON.stringify({ result, revision })),
     body: () => Buffer.from('body'),
     ...over,
   };
@@ -246,8 +248,8 @@ describe.each(['embedded', 'postgres'] as const)('the store on %s', (engine) => 
 
   it('changes nothing when a write is only rehearsed (validate_only)', async () => {
     const before = await snapshot();
-    const answer = JSON.parse(text(await rehearse(store, { ...creating(), requestId: randomUUID() })));
-    expect(answer).toEqual({ result: 0, revision: store.state.revision });
+    const response = JSON.parse(text(await rehearse(store, { ...creating(), requestId: randomUUID() })));
+    expect(response).toEqual({ result: 0, revision: store.state.revision });
     expect(await snapshot()).toEqual(before);
   });
 
@@ -354,10 +356,10 @@ describe.each(['embedded', 'postgres'] as const)('the store on %s', (engine) => 
     const failing = vi.spyOn(store, 'apply').mockImplementationOnce(() => {
       throw Object.assign(new Error('too many connections'), { code: '53300' });
     });
+    onTestFinished(() => failing.mockRestore());
     const requestId = randomUUID();
     const once = { ...creating(), requestId };
     await expect(transact(store, once)).rejects.toMatchObject({ reason: 'OUTCOME_UNKNOWN' });
-    failing.mockRestore();
     expect((await readHead(knex)).revision).toBe(before + 1);
     await transact(store, once);
     expect((await readHead(knex)).revision).toBe(before + 1);
@@ -496,9 +498,8 @@ describe.each(['embedded', 'postgres'] as const)('the store on %s', (engine) => 
   if (engine === 'postgres') {
     describe('a write during a failure of the database', () => {
       const session = async () => {
-        const client = new pg.Client({ connectionString: url });
+        const client = await connectPg(url as string);
         client.on('error', () => undefined);
-        await client.connect();
         return client;
       };
 
@@ -597,7 +598,7 @@ describe.each(['embedded', 'postgres'] as const)('the store on %s', (engine) => 
         await withTrigger('before insert', DIE, async () => {
           expect(await errorOf(transact(store, creating()))).toMatchObject({ reason: 'DATABASE_UNAVAILABLE' });
         });
-        await vi.waitFor(async () => expect(await snapshot()).toEqual(before), { timeout: 10_000 });
+        await vi.waitFor(async () => expect(await snapshot()).toEqual(before), { timeout: 30_000 });
       });
 
       it('fails with OUTCOME_UNKNOWN when the connection breaks during commit, and a retry succeeds', async () => {
@@ -605,7 +606,7 @@ describe.each(['embedded', 'postgres'] as const)('the store on %s', (engine) => 
         await withTrigger('at commit', DIE, async () => {
           expect(await errorOf(transact(store, request))).toMatchObject({ reason: 'OUTCOME_UNKNOWN' });
         });
-        const { revision } = await vi.waitFor(() => write(request), { timeout: 10_000 });
+        const { revision } = await vi.waitFor(() => write(request), { timeout: 30_000 });
         expect((await write(request)).revision).toBe(revision);
         expect(await gapsInLog(opened.database)).toEqual([]);
       });
@@ -635,16 +636,26 @@ describe.each(['embedded', 'postgres'] as const)('the store on %s', (engine) => 
           await client.query('insert into numbered values ($1)', [n]);
           return n;
         };
+        const { pid } = (await fast.query('select pg_backend_pid() as pid')).rows[0];
         try {
           await slow.query('begin');
           const first = await insert(slow);
           await fast.query('begin');
           // With the counter row this insert waits for the first transaction, so the test must not await it here.
-          const second = insert(fast).then(async (n) => {
-            await fast.query('commit');
-            return n;
-          });
-          await Promise.race([second, new Promise((resolve) => setTimeout(resolve, 300))]);
+          let settled = false;
+          const second = insert(fast)
+            .then(async (n) => {
+              await fast.query('commit');
+              return n;
+            })
+            .finally(() => {
+              settled = true;
+            });
+          const isWaiting = async () => {
+            const { rows } = await reader.query('select 1 from pg_locks where not granted and pid = $1', [pid]);
+            return rows.length > 0;
+          };
+          await until(async () => settled || (await isWaiting()), 'the second insert ends or waits for a lock');
           await read();
           await slow.query('commit');
           const written = [first, await second];
@@ -655,11 +666,7 @@ describe.each(['embedded', 'postgres'] as const)('the store on %s', (engine) => 
         }
       }
 
-      const session = async () => {
-        const client = new pg.Client({ connectionString: url });
-        await client.connect();
-        return client;
-      };
+      const session = () => connectPg(url as string);
 
       it('misses the transaction that commits late when numbers come from a sequence', async () => {
         await knex.raw('create table numbered (n int8 primary key)');

@@ -4,7 +4,7 @@ import { onTestFinished } from 'vitest';
 import { readContract } from '../../src/api/dispatch/contract.js';
 import { CallError } from './service.js';
 
-export { grant } from './grant.js';
+export { expire, grant } from './grant.js';
 
 export const contract = readContract();
 export const services = [...contract.registry].flatMap((type) => (type.kind === 'service' ? [type] : []));

@@ -126,7 +126,7 @@ export function useReplicas(options: ReplicaOptions = {}): () => readonly [Repli
 
 /** A finished call with its response as JSON, which is empty for a failed call. */
 export interface Answered extends Outcome {
-  readonly answer: JsonObject;
+  readonly response: JsonObject;
 }
 
 export type Calls = (name: string, json?: JsonObject, options?: Omit<RawCall, 'json'>) => Promise<Answered>;
@@ -144,13 +144,13 @@ export function callsOf({ port }: Pick<Replica, 'port'>, token?: string): Calls 
     const method = methodNamed(name);
     const outcome = await call(method, { token, json, ...options });
     const { registry } = contract;
-    const answer = outcome.bytes ? toJson(method.output, fromBinary(method.output, outcome.bytes), { registry }) : {};
-    return { ...outcome, answer: answer as JsonObject };
+    const response = outcome.bytes ? toJson(method.output, fromBinary(method.output, outcome.bytes), { registry }) : {};
+    return { ...outcome, response: response as JsonObject };
   };
 }
 
 /** A field of a response that is an object. */
-export const part = (answer: JsonObject, name: string): JsonObject => (answer[name] ?? {}) as JsonObject;
+export const part = (response: JsonObject, name: string): JsonObject => (response[name] ?? {}) as JsonObject;
 
 /** A recorded watch that is opened with a token. */
 export function watchAs({ port }: Pick<Replica, 'port'>, token: string | undefined, request: WatchRequest) {
@@ -191,21 +191,8 @@ export async function everyTable({ knex }: Database): Promise<string> {
 
 /** Creates an agent and returns its id. */
 export async function agentNamed(calls: Calls, name: string): Promise<number> {
-  const { answer, message } = await calls('AgentService/CreateAgent', { agent: { name, agentType: 'analyst' } });
-  const { id } = part(answer, 'agent');
+  const { response, message } = await calls('AgentService/CreateAgent', { agent: { name, agentType: 'analyst' } });
+  const { id } = part(response, 'agent');
   if (typeof id !== 'number') throw new Error(`no agent was created: ${message}`);
   return id;
-}
-
-/** Waits until a condition holds; throws with its description after `ms`. */
-export async function eventually(
-  holds: () => boolean | Promise<boolean>,
-  description: string,
-  ms = 5_000,
-): Promise<void> {
-  const end = performance.now() + ms;
-  while (!(await holds())) {
-    if (performance.now() > end) throw new Error(`not within ${ms} ms: ${description}`);
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
 }

@@ -19,7 +19,7 @@ export interface RunningCommand {
   /** The output so far, of both streams. */
   readonly output: () => string;
   /** Waits until the output matches a pattern. */
-  readonly says: (pattern: RegExp) => Promise<RegExpExecArray>;
+  readonly untilOutput: (pattern: RegExp) => Promise<RegExpExecArray>;
   readonly ended: Promise<Ended>;
 }
 
@@ -62,7 +62,7 @@ export function agentllm(
       resolve({ code, stdout, stderr });
     });
   });
-  const says = (pattern: RegExp) =>
+  const untilOutput = (pattern: RegExp) =>
     new Promise<RegExpExecArray>((resolve, reject) => {
       const check = () => {
         const match = pattern.exec(stdout + stderr);
@@ -77,13 +77,13 @@ export function agentllm(
       });
       check();
     });
-  return { child, output: () => stdout + stderr, says, ended };
+  return { child, output: () => stdout + stderr, untilOutput, ended };
 }
 
 /** Starts the service and waits until it is ready. Returns the command with the gRPC port. */
 export async function startCommand(env: Readonly<Record<string, string>>, args: readonly string[] = []) {
   const command = agentllm(['serve', ...args], env);
-  const [, port] = await command.says(/gRPC {6}[^:\s]+:(\d+)/);
+  const [, port] = await command.untilOutput(/gRPC {6}[^:\s]+:(\d+)/);
   return { ...command, port: Number(port) };
 }
 

@@ -20,8 +20,15 @@ export async function grant(store: Store, request: Partial<TokenRequest>): Promi
     requestId: undefined,
     reason: undefined,
     plan: (state, draft) => planToken(state, draft, { ...DEFAULTS, ...request }, token),
-    answer: () => new Uint8Array(),
+    encodeResponse: () => new Uint8Array(),
     body: () => new Uint8Array(),
   });
   return token;
+}
+
+/** Moves the expiry of a token into the past, in the state of one replica. */
+export function expire(store: Store, tokenId: string): void {
+  const expiry = store.state.tokenNamed(tokenId)?.expires_at;
+  if (!expiry) throw new Error(`token ${tokenId} does not expire`);
+  expiry.setTime(Date.now() - 1_000);
 }

@@ -4,10 +4,10 @@ import { chownSync, existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import pg from 'pg';
 import { packageFile } from '../../src/package.js';
 import { freePort } from './ports.js';
 import { startPostgres } from './postgres.js';
+import { withClient } from './sql.js';
 
 interface DumpableServer {
   createDatabase(): Promise<string>;
@@ -104,16 +104,12 @@ export async function startInstalled(bin: string): Promise<InstalledServer> {
 
 async function run(url: string, sql: string, attempts = 1): Promise<void> {
   for (let left = attempts - 1; ; left -= 1) {
-    const client = new pg.Client({ connectionString: url });
     try {
-      await client.connect();
-      await client.query(sql);
+      await withClient(url, (client) => client.query(sql));
       return;
     } catch (error) {
       if (left <= 0) throw error;
       await sleep(50);
-    } finally {
-      await client.end().catch(() => undefined);
     }
   }
 }

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import pg from 'pg';
+import { withClient } from './sql.js';
 
 /** The content of a new database: nothing, the tables of this version, or the tables with the seeded rows. */
 export type Content = 'empty' | 'migrated' | 'seeded';
@@ -34,12 +34,4 @@ export async function createTemplates(
 
 const urlOf = (server: string, name: string) => Object.assign(new URL(server), { pathname: `/${name}` }).href;
 
-async function execute(server: string, statement: string): Promise<void> {
-  const client = new pg.Client({ connectionString: server });
-  await client.connect();
-  try {
-    await client.query(statement);
-  } finally {
-    await client.end();
-  }
-}
+const execute = (server: string, statement: string) => withClient(server, (client) => client.query(statement));

@@ -1,5 +1,6 @@
 import { execFileSync } from 'node:child_process';
-import pg from 'pg';
+import type pg from 'pg';
+import { withClient } from './sql.js';
 
 /*
  * A database of the original Python system, which agentllm imports: tables created by Alembic, times without a zone,
@@ -242,16 +243,6 @@ async function insert(client: pg.Client, table: string, row: Readonly<Record<str
     `insert into ${table} (${Object.keys(row).join(', ')}) values (${parameters.join(', ')})`,
     Object.values(row),
   );
-}
-
-export async function withClient<T>(url: string, work: (client: pg.Client) => Promise<T>): Promise<T> {
-  const client = new pg.Client({ connectionString: url });
-  await client.connect();
-  try {
-    return await work(client);
-  } finally {
-    await client.end();
-  }
 }
 
 export type Row = Readonly<Record<string, unknown>>;

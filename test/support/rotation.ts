@@ -7,7 +7,7 @@ import {
 import { bindingOf } from '../../src/domain/credential.js';
 import { Keyring } from '../../src/domain/keyring.js';
 import type { Store } from '../../src/store/store.js';
-import { allTokens } from '../../src/store/write/rows.js';
+import { allCiphertexts } from '../../src/store/write/rows.js';
 import { CallError } from './service.js';
 
 type Progress = RotateEncryptionKeyResponse;
@@ -40,10 +40,10 @@ export async function keysUnder(store: Store, encryptionKey: string): Promise<Ma
   const keyring = Keyring.parse(encryptionKey);
   const keys = new Map<string, string | undefined>();
   for (const entity of ['config', 'credential'] as const)
-    for await (const tokens of allTokens(store.database.knex, entity))
-      for (const { id, token } of tokens) {
+    for await (const ciphertexts of allCiphertexts(store.database.knex, entity))
+      for (const { id, ciphertext } of ciphertexts) {
         const row = (entity === 'config' ? store.state.configs : store.state.credentials).get(id);
-        const opened = row && keyring.open(token, bindingOf(store.state, entity, row));
+        const opened = row && keyring.open(ciphertext, bindingOf(store.state, entity, row));
         keys.set(`${entity} ${id}`, opened && 'key' in opened ? opened.key : undefined);
       }
   return keys;

@@ -2,9 +2,8 @@ import { randomUUID } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { ServiceError as GrpcError } from '@grpc/grpc-js';
-import { status } from '@grpc/grpc-js';
-import { afterAll, beforeAll } from 'vitest';
+import { type ServiceError as GrpcError, InterceptingCall, type Interceptor, status } from '@grpc/grpc-js';
+import { afterAll, beforeAll, onTestFinished } from 'vitest';
 import { PreconditionFailure } from '../../gen/ts/google/rpc/error_details.js';
 import { Status } from '../../gen/ts/google/rpc/status.js';
 import {
@@ -109,15 +108,27 @@ export interface Clients {
   close(): void;
 }
 
+/** Leaves it to the service to end a call at its deadline. */
+const deadlineOfService: Interceptor = (options, next) =>
+  new InterceptingCall(next({ ...options, deadline: Number.POSITIVE_INFINITY }), {
+    start(metadata, listener, startCall) {
+      metadata.set('grpc-timeout', `${Math.max(0, Number(options.deadline) - Date.now())}m`);
+      startCall(metadata, listener);
+    },
+  });
+
+/** The client with calls that only the service ends: a busy caller would end them while the response arrives. */
+export const connectPatiently = (port: number, token?: string): Clients => connect(port, token, [deadlineOfService]);
+
 /** The client of the product without retries, so that tests observe a single call. */
-export function connect(port: number, token?: string): Clients {
+export function connect(port: number, token?: string, interceptors: readonly Interceptor[] = []): Clients {
   const agentllm = connectClient({
     address: `127.0.0.1:${port}`,
     token,
     deadlineMs: 20_000,
     retry: false,
     // Without it grpc-js shares one connection between all tests of a process.
-    channelOptions: { 'grpc.use_local_subchannel_pool': 1 },
+    channelOptions: { 'grpc.use_local_subchannel_pool': 1, interceptors },
   });
   return {
     agents: promised(agentllm.agents),
@@ -174,6 +185,13 @@ export async function startService(
       if (directory) await rm(directory, { recursive: true, force: true });
     },
   };
+}
+
+/** Starts the service until the end of the test, or until the test stops it. */
+export async function startUntilEnd(env: Readonly<Record<string, string>> = {}): Promise<TestService> {
+  const service = await startService(env);
+  onTestFinished(() => service.stop());
+  return service;
 }
 
 /**

@@ -1,6 +1,6 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readFileSync, statSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -150,33 +150,43 @@ export class Shell {
   async run({ command, output }: Step): Promise<string> {
     if (/(^|\s)agentllm serve(\s|$)/.test(command)) return this.serve(command, /^\^C$/m.test(output));
     const [, job] = /^(.*) &$/s.exec(command) ?? [];
-    if (job !== undefined) return this.withShownValues(await this.startJob(job));
+    if (job !== undefined) return this.startJob(job, output);
     const printed = await this.runScript(`{ ${this.withRealValues(command)}\n} 2>&1 </dev/null`);
-    return this.withShownValues(printed + (await this.readJobs()));
+    return this.withOutputOfJobs(printed, output);
   }
 
-  private async startJob(command: string): Promise<string> {
+  private async startJob(command: string, expected: string): Promise<string> {
     const log = join(this.directory, `.job-${this.jobs.length}`);
     // In a separate process group, because the job can have child processes.
     await this.runScript(`set -m; { ${this.withRealValues(command)}\n} >${log} 2>&1 </dev/null & set +m`);
     this.jobs.push({ log, shown: 0 });
-    for (let tries = 0; tries < 200 && sizeOf(log) === 0; tries++) await delay(100);
-    return this.readJobs();
+    return this.withOutputOfJobs('', expected);
   }
 
-  /** The new output of all jobs, when it has stopped growing. */
-  private async readJobs(): Promise<string> {
-    const sizes = () => this.jobs.map(({ log }) => sizeOf(log)).join();
-    for (let before = '', tries = 0; before !== sizes() && tries < 20; tries++) {
-      before = sizes();
-      await delay(QUIET_MS);
+  /**
+   * Adds the new output of all jobs, as soon as the whole is the expected output. Output that differs is returned when it
+   * has stopped growing. Output that arrives too late belongs to the next step, and differs there.
+   */
+  private async withOutputOfJobs(printed: string, expected: string): Promise<string> {
+    let output = printed + this.readJobs();
+    let changedAt = performance.now();
+    while (this.jobs.length > 0 && !agrees(expected, this.withShownValues(output))) {
+      await delay(POLL_MS);
+      const added = this.readJobs();
+      if (added !== '') changedAt = performance.now();
+      else if (performance.now() - changedAt > SILENCE_MS) break;
+      output += added;
     }
+    return this.withShownValues(output);
+  }
+
+  /** The output of the jobs since the last time. */
+  private readJobs(): string {
     return this.jobs
       .map((job) => {
-        const printed = readFileSync(job.log, 'utf8');
-        const fresh = printed.slice(job.shown);
-        job.shown = printed.length;
-        return fresh;
+        const added = readFileSync(job.log, 'utf8').slice(job.shown);
+        job.shown += added.length;
+        return added;
       })
       .join('');
   }
@@ -231,8 +241,9 @@ export class Shell {
   }
 }
 
-const QUIET_MS = 1_000;
-const sizeOf = (path: string) => statSync(path, { throwIfNoEntry: false })?.size ?? 0;
+/** How long a job that has not printed the expected output may be silent. */
+const SILENCE_MS = 20_000;
+const POLL_MS = 20;
 
 /** Prefixes a command that begins with an assignment with `env`, because `exec` does not accept assignments. */
 const withEnv = (command: string) => (/^\w+=/.test(command) ? `env ${command}` : command);

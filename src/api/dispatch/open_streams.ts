@@ -3,7 +3,7 @@ import type { Principal } from '../../domain/access.js';
 import { ServiceError } from '../../errors.js';
 import type { Sink } from '../../feed/watch.js';
 import { limits } from '../../limits.js';
-import type { CommittedRevision, Follower } from '../../store/replica_state.js';
+import type { CommittedRevision, RevisionListener } from '../../store/replica_state.js';
 
 /** How often streams are checked for tokens that have expired. */
 const CHECK_MS = 1_000;
@@ -25,7 +25,7 @@ interface Open {
  * The open streams. A stream ends as soon as its caller loses access to it. `Watches` notifies this class of a revision
  * before it delivers the revision, so that a caller does not receive a revision that revokes its access.
  */
-export class OpenStreams implements Follower {
+export class OpenStreams implements RevisionListener {
   private readonly streams = new Set<Open>();
   private readonly limiter = new ConcurrencyLimiter({ perKey: () => limits.streamsPerToken });
   private readonly timer = setInterval(() => this.check('caller'), CHECK_MS).unref();
@@ -67,6 +67,6 @@ export class OpenStreams implements Follower {
 
 const tooManyStreams = (ofToken: number) => ServiceError.of('TOO_MANY_WATCHES', { watches: String(ofToken) });
 
-/** Whether a change renames an agent, so that a token for certain agents may lose access to it. */
+/** Whether an agent was renamed, created or deleted, so that a token for certain agents may lose or gain access to it. */
 const isRenamed = (change: CommittedRevision['changes'][number]): boolean =>
   change.entity === 'agent' && change.before?.name !== change.after?.name;

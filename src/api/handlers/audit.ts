@@ -14,11 +14,11 @@ import { limits } from '../../limits.js';
 import { Problems } from '../../problems.js';
 import {
   type Audited,
+  type EventPosition,
   insertEvent,
   insertEvents,
   listAudited,
   type NewEvent,
-  type Place,
 } from '../../store/history/audit.js';
 import { namesIn } from '../../store/history/history.js';
 import type { Handlers } from '../dispatch/method.js';
@@ -80,7 +80,7 @@ async function listAuditEvents({ store }: Backend, state: State, request: ListAu
     since,
     before: until,
     until: state.revision,
-    behind: page.last && positionIn(page.last),
+    after: page.last && positionIn(page.last),
     limit: page.size + 1,
   });
   const names = await namesIn(
@@ -93,7 +93,7 @@ async function listAuditEvents({ store }: Backend, state: State, request: ListAu
     {
       type: ListAuditEventsResponse,
       revision,
-      keyOf: ({ place }) => place,
+      keyOf: ({ position }) => position,
       rowOf: (row) => ({ events: [eventMessage(row, names)] }),
     },
     complete,
@@ -120,13 +120,13 @@ function timeProblem(time: Date): string | undefined {
 }
 
 /** Reads the position in a page token, and checks it because a client can forge a token. */
-function positionIn(key: readonly (string | number)[]): Place {
+function positionIn(key: readonly (string | number)[]): EventPosition {
   const [ms, source, ...rest] = key;
   const areIntegers = [ms, ...rest].every((part) => Number.isSafeInteger(part));
   const isKnownSource = source === 'entry' || source === 'event';
   if (key.length !== 4 || !areIntegers || !isKnownSource || timeProblem(new Date(ms as number)))
     throw ServiceError.of('INVALID_PAGE_TOKEN', {});
-  return key as unknown as Place;
+  return key as unknown as EventPosition;
 }
 
 function eventMessage(audited: Audited, names: Names): AuditEvent {

@@ -6,7 +6,7 @@ import { type KeyChoice, keyOfHop } from '../../domain/key_choice.js';
 import type { Config, Provider } from '../../domain/rows.js';
 import type { State } from '../../domain/state.js';
 import { limits } from '../../limits.js';
-import { type Answer, checkProvider } from '../../providers/check_provider.js';
+import { checkProvider, type ModelCheck } from '../../providers/check_provider.js';
 import { saveHealth } from '../../store/config_health.js';
 import { openKey } from '../../store/keys/vault.js';
 import { healthMessage } from '../messages/entities.js';
@@ -39,7 +39,7 @@ interface PlannedCheck {
   readonly provider: Provider | undefined;
   readonly choice: KeyChoice;
   readonly key: string | undefined;
-  readonly immediateResult: Answer | undefined;
+  readonly immediateResult: ModelCheck | undefined;
 }
 
 /**
@@ -56,7 +56,7 @@ export async function checkConfigHealth(
   const results = await runChecks(backend, checks, timeLimitOf(call));
   // If the caller has cancelled, the checks were aborted and there are no results to save.
   call.signal.throwIfAborted();
-  const hops = checks.map((check, index) => hopCheck(check, index, results.get(check) as Answer));
+  const hops = checks.map((check, index) => hopCheck(check, index, results.get(check) as ModelCheck));
   const health = { config_id: id, config_revision: config.revision, hops };
   const checked_at = await saveHealth(backend.store, health);
   return { health: healthMessage(state, state.configs.get(id) ?? config, { ...health, checked_at }), revision };
@@ -102,16 +102,20 @@ async function keyOf(backend: Backend, choice: KeyChoice): Promise<Pick<PlannedC
   }
 }
 
-const withoutRequest = (status: CheckStatus, message: string): Answer => ({ status, message, latencyMs: undefined });
+const withoutRequest = (status: CheckStatus, message: string): ModelCheck => ({
+  status,
+  message,
+  latencyMs: undefined,
+});
 
 /** Runs the checks; hops with the same provider and key share one request. */
 async function runChecks(
   { allowedAddresses: allowed }: Backend,
   checks: readonly PlannedCheck[],
   timeLimit: TimeLimit,
-): Promise<ReadonlyMap<PlannedCheck, Answer>> {
+): Promise<ReadonlyMap<PlannedCheck, ModelCheck>> {
   const groups = new Map<string, PlannedCheck[]>();
-  const results = new Map<PlannedCheck, Answer>();
+  const results = new Map<PlannedCheck, ModelCheck>();
   for (const check of checks) {
     if (check.immediateResult) results.set(check, check.immediateResult);
     else {
@@ -124,14 +128,18 @@ async function runChecks(
     const models = group.map(({ hop }) => hop.model_name);
     const found = await checkProvider(provider as Provider, key, models, { allowed, ...timeLimit });
     group.forEach((check, at) => {
-      results.set(check, found[at] as Answer);
+      results.set(check, found[at] as ModelCheck);
     });
   };
   await Promise.all([...groups.values()].map(checkGroup));
   return results;
 }
 
-const hopCheck = ({ hop, choice }: PlannedCheck, index: number, { status, message, latencyMs }: Answer): HopCheck => ({
+const hopCheck = (
+  { hop, choice }: PlannedCheck,
+  index: number,
+  { status, message, latencyMs }: ModelCheck,
+): HopCheck => ({
   index,
   source: hop.source,
   provider: hop.provider,

@@ -11,7 +11,7 @@ import type { Vault } from '../../domain/vault.js';
 import { ServiceError } from '../../errors.js';
 import { limits } from '../../limits.js';
 import { type RotationProgress, rotateKeys } from '../../store/keys/rotation.js';
-import { giveUpLost } from '../../store/keys/vault.js';
+import { acceptLostKeys } from '../../store/keys/vault.js';
 import type { StreamCall } from '../dispatch/method.js';
 import { audit } from './audit.js';
 import type { Backend } from './backend.js';
@@ -27,7 +27,7 @@ export async function rotateEncryptionKey(
   let last: RotationProgress | undefined;
   try {
     const options = { actor, method, skipUnreadable: call.request.skip_unreadable };
-    if (options.skipUnreadable) await giveUpLost(backend.store);
+    if (options.skipUnreadable) await acceptLostKeys(backend.store);
     for await (const progress of rotateKeys(backend.store, options)) {
       if (!last || progress.finished) await recordRotation(backend, call, last ? 'finished' : 'begun', progress);
       last = progress;

@@ -12,6 +12,7 @@ import { entryName, fieldChanges, type HistoryEntry, type Names } from '../../do
 import type { Config, Entity } from '../../domain/rows.js';
 import type { State } from '../../domain/state.js';
 import { ServiceError } from '../../errors.js';
+import { limits } from '../../limits.js';
 import { Problems } from '../../problems.js';
 import { listEntries, namesIn } from '../../store/history/history.js';
 import type { Call, Handlers } from '../dispatch/method.js';
@@ -81,7 +82,7 @@ async function listConfigRevisions(
   const page = pageFrom(request, ['revisions', agentId, configId, kinds]);
   const after = page.last && positionIn(page.last);
   const entities = ENTITIES.filter((entity) => kinds.length === 0 || kinds.includes(KINDS[entity]));
-  const query = { agentId, configId, entities, until: state.revision, behind: after, limit: page.size + 1 };
+  const query = { agentId, configId, entities, until: state.revision, after, limit: page.size + 1 };
   const { revision } = state;
   const { rows, complete } = await listEntries(store, query);
   const names = await namesIn(store, rows);
@@ -105,9 +106,11 @@ export const idOfAny = (state: State, ref: AgentRef): number => ref.id ?? agentO
 
 /** Reads the position in a page token, and checks it because a client can forge a token. */
 function positionIn(key: readonly (string | number)[]): [number, number] {
-  if (key.length !== 2 || !key.every((part) => Number.isSafeInteger(part)))
+  const [revision, position] = key as [number, number];
+  const isPosition = Number.isInteger(position) && position >= 0 && position <= limits.maxInt32;
+  if (key.length !== 2 || !Number.isSafeInteger(revision) || !isPosition)
     throw ServiceError.of('INVALID_PAGE_TOKEN', {});
-  return key as [number, number];
+  return [revision, position];
 }
 
 async function getConfigRevision(

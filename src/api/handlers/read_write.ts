@@ -59,7 +59,7 @@ export function write<Request extends WriteRequest, Result, Response>(
       call.recheckAccess();
       return writing.plan(state, draft, writeProblems(request));
     },
-    answer: (result: Result, revision: number) =>
+    encodeResponse: (result: Result, revision: number) =>
       // Checked before the commit, so that a write whose response cannot be sent is not committed.
       checkedResponse(
         call.encodeReply(writing.respond(result, BigInt(revision), backend.store.state) as Response),
@@ -70,5 +70,5 @@ export function write<Request extends WriteRequest, Result, Response>(
   const done = transact(backend.store, planned);
   const waitMs = adoptionWaitMs(request);
   if (waitMs === undefined || !('adoptionWaits' in backend)) return done;
-  return done.then((bytes) => withAdoption(backend, bytes, { waitMs, remainingMs: call.remainingMs }));
+  return done.then((bytes) => withAdoption(backend, bytes, { waitMs, signal: call.signal }));
 }

@@ -7,7 +7,7 @@ import { databaseFailure, onDatabase } from '../../store/failure.js';
 import { horizonOf, oldestKept } from '../../store/history/compaction.js';
 import type { Store } from '../../store/store.js';
 import { readHead } from '../../store/write/head.js';
-import { isOf, type ResumePoint, readResumeToken } from '../messages/resume_token.js';
+import { isPrefixOf, type ResumePoint, readResumeToken } from '../messages/resume_token.js';
 
 interface ResumeContext {
   readonly store: Store;
@@ -29,15 +29,15 @@ export async function resumeAt(
   retentionMs: number,
 ): Promise<ResumePosition> {
   const point = readResumeToken(token);
-  if (point.mark !== filter.mark) throw ServiceError.of('RESUME_TOKEN_FILTER_CHANGED', {});
+  if (point.hash !== filter.hash) throw ServiceError.of('RESUME_TOKEN_FILTER_CHANGED', {});
   const { store } = context;
-  const isReached = () => isOf(point.identity, store.state.identity) && point.revision <= store.state.revision;
+  const isReached = () => isPrefixOf(point.identity, store.state.identity) && point.revision <= store.state.revision;
   if (!isReached()) await awaitRevision(context, point);
   const { revision } = store.state;
   if (point.revision < revision) await checkKept(context, point.revision, retentionMs);
   const nonce = await nonceAt(context, point);
   // The store may have been restored from a backup while the log was read.
-  if (!isOf(point.identity, store.state.identity) || !isOf(point.nonce, nonce))
+  if (!isPrefixOf(point.identity, store.state.identity) || !isPrefixOf(point.nonce, nonce))
     throw ServiceError.of('STORE_CHANGED', {});
   return { revision: point.revision, nonce };
 }
@@ -48,10 +48,10 @@ async function awaitRevision(
   { identity, revision }: ResumePoint,
 ): Promise<void> {
   const head = await onDatabase(store, (db) => readHead(db));
-  if (!isOf(identity, head.identity)) throw ServiceError.of('STORE_CHANGED', {});
+  if (!isPrefixOf(identity, head.identity)) throw ServiceError.of('STORE_CHANGED', {});
   if (revision > head.revision)
     throw ServiceError.of('REVISION_IN_FUTURE', { revision: `${revision}`, newest: `${head.revision}` });
-  if (!isOf(identity, store.state.identity)) await feed.poll();
+  if (!isPrefixOf(identity, store.state.identity)) await feed.poll();
   await feed.reached(revision, AbortSignal.any([signal, AbortSignal.timeout(limits.maxCallMs)]));
 }
 
@@ -62,7 +62,7 @@ async function checkKept({ store }: ResumeContext, revision: number, retentionMs
 
 /**
  * Caches the oldest revision that a watch can resume from, because all watchers of a restarted replica reconnect at
- * once.
+ * the same time.
  */
 class Horizons {
   private readonly cache = new WeakMap<Store, { readonly at: number; readonly oldest: Promise<number> }>();
@@ -96,5 +96,5 @@ const horizons = new Horizons();
 
 async function nonceAt({ store, watches }: ResumeContext, { revision }: ResumePoint): Promise<string> {
   const { state } = store;
-  return revision === state.revision ? state.nonce : (await watches.entryAt(revision)).nonce;
+  return revision === state.revision ? state.nonce : (await watches.eventAt(revision)).nonce;
 }

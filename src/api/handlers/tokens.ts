@@ -13,7 +13,7 @@ import { may, type Principal } from '../../domain/access.js';
 import type { Token } from '../../domain/rows.js';
 import type { State } from '../../domain/state.js';
 import { makeToken, planRevocation, planToken, stateOfToken, tokenOf, tokenProblems } from '../../domain/token.js';
-import { tokenMessage, wishOf } from '../../domain/token_message.js';
+import { tokenMessage, tokenRequestOf } from '../../domain/token_message.js';
 import { Problems } from '../../problems.js';
 import { usesOf } from '../../store/tokens.js';
 import type { AccessLog } from '../dispatch/access_log.js';
@@ -64,7 +64,7 @@ async function createToken(
   call: Call<CreateTokenRequest, CreateTokenResponse>,
 ): Promise<Reply<CreateTokenResponse>> {
   const created = makeToken();
-  const spec = wishOf(call.request);
+  const spec = tokenRequestOf(call.request);
   const bytes = await write(backend, call, {
     plan(state, draft, problems) {
       for (const [field, problem] of tokenProblems(spec)) problems.add(field, problem);

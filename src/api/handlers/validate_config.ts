@@ -30,7 +30,7 @@ function checkTarget(request: ValidateConfigRequest): void {
   const problems = new Problems();
   if (id !== undefined && (agent || config))
     problems.add('id', 'must be set alone, because a stored config determines its agent');
-  if (id === undefined && !agent && !config) problems.add('config', 'is required, or id, or agent alone');
+  if (id === undefined && !agent && !config) problems.add('config', 'is required: set config, id or agent');
   if (id !== undefined) problems.add('id', idProblem(id));
   if (agent) checkRef(problems, agent);
   else if (config && config.id === 0) problems.add('agent', 'is required for a proposal without config.id');

@@ -5,7 +5,7 @@ import type { State } from '../../domain/state.js';
 import { nameProblem } from '../../domain/text.js';
 import { limits } from '../../limits.js';
 import { Problems } from '../../problems.js';
-import { type Answer, checkProvider } from '../../providers/check_provider.js';
+import { checkProvider, type ModelCheck } from '../../providers/check_provider.js';
 import type { Call } from '../dispatch/method.js';
 import { type TokenBucket, takeCheck } from '../dispatch/token_bucket.js';
 import { audit } from './audit.js';
@@ -32,7 +32,7 @@ export async function validateKey(
   takeCheck(bucket);
   const revision = BigInt(state.revision);
   const [result] = await checkProvider(provider, api_key, models, { allowed, ...timeLimitOf(call) });
-  const { status, message, latencyMs } = result as Answer;
+  const { status, message, latencyMs } = result as ModelCheck;
   await audit(backend, {
     kind: AuditEventKind.KEY_VALIDATION,
     actor: call.caller,

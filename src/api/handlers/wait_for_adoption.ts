@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { DeleteCredentialResponse } from '../../../gen/ts/agentllm/v1/credential_service.js';
 import type { AdoptingWatcher, Adoption } from '../../../gen/ts/agentllm/v1/write.js';
+import { onAbort } from '../../abort.js';
 import type { ChangeEvent } from '../../feed/change_event.js';
 import { limits } from '../../limits.js';
 import { type Adopted, countAdopted } from '../../store/watchers.js';
@@ -10,15 +11,16 @@ const FIRST_POLL_MS = 50;
 const MAX_PAUSE_MS = 250;
 
 /**
- * Adds to the response of a write which watchers have applied the write. Waits until no watcher is pending or the time
- * limit is reached. The write is already committed, so the last known state is returned if the database is unavailable
- * or does not respond within the deadline: an incomplete response is better than an error that suggests that the write
- * failed.
+ * Adds to the response of a write which watchers have applied the write. Waits until no watcher is pending, the time
+ * limit is reached, or the call ends. The write is already committed, so the last known state is returned if the
+ * database is unavailable or does not respond within the deadline: an incomplete response is better than an error that
+ * suggests that the write failed.
+ * @param signal aborts when the call is cancelled or its deadline passes.
  */
 export async function withAdoption(
   backend: AdoptionBackend,
   bytes: Uint8Array,
-  { waitMs, remainingMs }: { readonly waitMs: number; readonly remainingMs: number },
+  { waitMs, signal }: { readonly waitMs: number; readonly signal: AbortSignal },
 ): Promise<Uint8Array> {
   // Every write response has its revision in the same field. Decoded as this message, the other fields are skipped.
   const revision = Number(DeleteCredentialResponse.decode(bytes).revision);
@@ -26,14 +28,21 @@ export async function withAdoption(
   const onUpdate = (latest: Adoption) => {
     adoption = latest;
   };
-  const finished = new AbortController();
-  const timeout = sleep(remainingMs, undefined, { signal: finished.signal }).catch(() => {});
+  let release = () => {};
+  const ended = new Promise<void>((resolve) => {
+    release = onAbort(signal, resolve);
+  });
   // If too many writes already wait, this write does not wait, and its response has the current state.
   const waits = waitMs > 0 && backend.adoptionWaits.tryEnter();
-  const end = performance.now() + (waits ? Math.min(waitMs, remainingMs) : 0);
-  await Promise.race([pollAdoption(backend, revision, end, onUpdate), timeout]).catch(() => {});
-  if (waits) backend.adoptionWaits.leave();
-  finished.abort();
+  const limit = { end: performance.now() + (waits ? waitMs : 0), signal };
+  try {
+    await Promise.race([pollAdoption(backend, revision, limit, onUpdate), ended]);
+  } catch {
+    // The response has the last known state.
+  } finally {
+    if (waits) backend.adoptionWaits.leave();
+    release();
+  }
   const encoded = DeleteCredentialResponse.encode({ revision: 0n, adoption }).finish();
   return Buffer.concat([bytes, encoded]);
 }
@@ -43,16 +52,16 @@ const unknownAdoption: Adoption = { complete: false, applied_count: 0, pending_c
 async function pollAdoption(
   backend: AdoptionBackend,
   revision: number,
-  end: number,
+  { end, signal }: { readonly end: number; readonly signal: AbortSignal },
   onUpdate: (latest: Adoption) => void,
 ): Promise<void> {
-  const agents = agentsIn(await backend.watches.entryAt(revision));
+  const agents = agentsIn(await backend.watches.eventAt(revision));
   for (let pause = FIRST_POLL_MS; ; pause = Math.min(pause * 1.5, MAX_PAUSE_MS)) {
     const adoption = await readAdoption(backend, revision, agents);
     onUpdate(adoption);
     const remaining = end - performance.now();
-    if (adoption.complete || remaining <= 0) return;
-    await sleep(Math.min(pause, remaining));
+    if (adoption.complete || remaining <= 0 || signal.aborted) return;
+    await sleep(Math.min(pause, remaining), undefined, { signal });
   }
 }
 

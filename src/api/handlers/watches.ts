@@ -8,6 +8,7 @@ import type {
 import { ListWatchersResponse } from '../../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
 import type { State } from '../../domain/state.js';
 import { textProblem, UUID } from '../../domain/text.js';
+import { ServiceError } from '../../errors.js';
 import { type Filter, filterOf } from '../../feed/filter.js';
 import type { WatcherIdentity } from '../../feed/watch.js';
 import type { ResumePosition } from '../../feed/watches.js';
@@ -115,7 +116,7 @@ async function listing(
   problems.throwIfAny();
   const agent = request.agent && agentOf(state, request.agent);
   const page = pageFrom(request, ['watchers', agent?.id, request.stale_only]);
-  const after = page.last && ([String(page.last[0]), String(page.last[1])] as const);
+  const after = page.last && watcherIn(page.last);
   try {
     await watcherRegistry.flush();
     const { rows, complete } = await listWatchers(store.database.knex, {
@@ -141,6 +142,15 @@ async function listing(
   } catch (error) {
     throw databaseFailure(error);
   }
+}
+
+/** Reads the name and id of a watcher in a page token, and checks them because a client can forge a token. */
+function watcherIn(key: readonly (string | number)[]): readonly [string, string] {
+  const [name, id] = key;
+  const isName = typeof name === 'string' && textProblem(name, limits.clientName) === undefined;
+  const isId = typeof id === 'string' && UUID.test(id);
+  if (key.length !== 2 || !isName || !isId) throw ServiceError.of('INVALID_PAGE_TOKEN', {});
+  return [name, id];
 }
 
 function watcherMessage(row: SeenWatcher, head: number): Watcher {

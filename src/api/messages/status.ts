@@ -61,10 +61,13 @@ const sizeOf = ({ type_url, value }: Detail) => base64(type_url.length + value.l
 /** A message is sent twice: in base64 within the details, and with all non-ASCII characters escaped. */
 const wireSize = (text: string) => base64(Buffer.byteLength(text)) + encodeURI(text).length;
 
+/** Maximum bytes on the wire of a UTF-16 code unit: of a character of three bytes, such as a Chinese one. */
+const WIRE_BYTES = 13;
+
 /** A printable text, truncated to its limits between two characters. */
 function truncated(text: string, { characters, bytes }: { characters: number; bytes: number }): string {
   const whole = printable(text, characters);
-  if (whole.length * 4 <= bytes || wireSize(whole) <= bytes) return whole;
+  if (whole.length * WIRE_BYTES <= bytes || wireSize(whole) <= bytes) return whole;
   let size = 8;
   let cut = '';
   for (const character of whole) {

@@ -54,7 +54,12 @@ export class WatchMessageEncoder implements MessageEncoder {
   constructor(private readonly store: Store) {}
 
   started({ client_id }: WatcherIdentity, resumed: boolean, newest: number): Buffer {
-    const started = { client_id, resumed, replica: this.store.mark, bookmark_interval_ms: limits.bookmarkPromiseMs };
+    const started = {
+      client_id,
+      resumed,
+      replica: this.store.replicaId,
+      bookmark_interval_ms: limits.bookmarkPromiseMs,
+    };
     return message({ started, revision: BigInt(newest) });
   }
 
@@ -82,12 +87,12 @@ export class WatchMessageEncoder implements MessageEncoder {
     return frames;
   }
 
-  entry(entry: ChangeEvent, filter: Filter): readonly Buffer[] {
-    if (!concernsAny(filter, entry)) return [];
-    const cached = this.cachedEvent(entry);
+  changes(event: ChangeEvent, filter: Filter): readonly Buffer[] {
+    if (!concernsAny(filter, event)) return [];
+    const cached = this.cachedEvent(event);
     const existing = cached.frames.get(filter.key);
     if (existing) return existing;
-    const frames = this.framesOf(entry, filter, this.partsOf(entry, filter, cached));
+    const frames = this.framesOf(event, filter, this.partsOf(event, filter, cached));
     for (const frame of frames) cached.bytes += frame.length;
     // A change that concerns many filters, such as a catalogue change, has a separate message for each filter, because
     // each filter has its own resume token. So the cached bytes are limited.
@@ -100,12 +105,12 @@ export class WatchMessageEncoder implements MessageEncoder {
   }
 
   /** The parts of a revision that concern a filter; shared by all filters that match the same agents. */
-  private partsOf(entry: ChangeEvent, filter: Filter, cached: CachedEvent): readonly Buffer[] {
-    const agents = entry.agents.filter((material) => concerns(filter, material));
+  private partsOf(event: ChangeEvent, filter: Filter, cached: CachedEvent): readonly Buffer[] {
+    const agents = event.agents.filter((material) => concerns(filter, material));
     const key = filter.all ? '*' : agents.map(({ id, name }) => `${id} ${name}`).join('\n');
     const existing = cached.parts.get(key);
     if (existing) return existing;
-    const encoded = [...parts(this.items(entry.catalogue, agents))].map((part) => Buffer.from(framed(CHANGES, part)));
+    const encoded = [...parts(this.items(event.catalogue, agents))].map((part) => Buffer.from(framed(CHANGES, part)));
     for (const part of encoded) cached.bytes += part.length;
     if (cached.bytes <= CACHED_BYTES) cached.parts.set(key, encoded);
     return encoded;
@@ -118,13 +123,13 @@ export class WatchMessageEncoder implements MessageEncoder {
     });
   }
 
-  private cachedEvent(entry: ChangeEvent): CachedEvent {
-    const existing = this.cache.get(entry);
+  private cachedEvent(event: ChangeEvent): CachedEvent {
+    const existing = this.cache.get(event);
     if (existing) return existing;
     const [oldest] = this.cache.keys();
     if (oldest && this.cache.size >= CACHED_EVENTS) this.cache.delete(oldest);
     const cached: CachedEvent = { parts: new Map(), frames: new Map(), bytes: 0 };
-    this.cache.set(entry, cached);
+    this.cache.set(event, cached);
     return cached;
   }
 
@@ -135,7 +140,7 @@ export class WatchMessageEncoder implements MessageEncoder {
   }
 
   private readonly token = (revision: number, nonce: string, filter: Filter): string =>
-    writeResumeToken({ identity: this.store.state.identity, revision, nonce, mark: filter.mark });
+    writeResumeToken({ identity: this.store.state.identity, revision, nonce, hash: filter.hash });
 }
 
 const message = (fields: Parameters<typeof WatchConfigsResponse.fromPartial>[0]): Buffer =>

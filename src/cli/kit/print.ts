@@ -1,7 +1,7 @@
-import type { Say } from '../../admin/protocol.js';
+import type { Output } from '../../admin/protocol.js';
 
 /** Prints results to standard output, and progress and errors to standard error. */
-export const terminal: Say = {
+export const terminal: Output = {
   out: (text) => void process.stdout.write(`${text}\n`),
   err: (text) => void process.stderr.write(`${text}\n`),
 };

@@ -29,10 +29,10 @@ export function backupCommand(): Command {
     });
 }
 
-async function backup({ store, say }: TaskContext, { file, force, json }: Options): Promise<void> {
-  const about = await makeBackup(store.database, { file, force, onStep: (text) => !json && say.err(text) });
-  if (json) return say.out(JSON.stringify({ file, ...about }));
-  say.out(`wrote ${file}: revision ${about.revision}, ${(about.bytes / 1e6).toFixed(1)} MB`);
+async function backup({ store, output }: TaskContext, { file, force, json }: Options): Promise<void> {
+  const about = await makeBackup(store.database, { file, force, onStep: (text) => !json && output.err(text) });
+  if (json) return output.out(JSON.stringify({ file, ...about }));
+  output.out(`wrote ${file}: revision ${about.revision}, ${(about.bytes / 1e6).toFixed(1)} MB`);
 }
 
 /** Throws on PostgreSQL. The command that it prints uses the variable of the shell, so that it contains no password. */

@@ -145,7 +145,7 @@ function clientOf(out: string, identity: string) {
     certificateIdentities(names)[0] !== identityOf(identity) ||
     (!isUri(identity) && identity.length > MAX_COMMON_NAME_LENGTH)
   )
-    throw problem(`must be a URI, or a common name of at most ${MAX_COMMON_NAME_LENGTH} letters, without spaces`);
+    throw problem(`must be a URI, or a common name of at most ${MAX_COMMON_NAME_LENGTH} characters, without spaces`);
   const base = join(out, `client-${identity.replace(/[^\w.-]+/g, '-')}`);
   const existing = readIf(`${base}.pem`);
   if (existing !== undefined && identityIn(certificateIn(base, existing)) !== identityOf(identity))

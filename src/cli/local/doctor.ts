@@ -2,7 +2,7 @@ import { resolve as absolute } from 'node:path';
 import { Command } from 'commander';
 import { z } from 'zod';
 import type { GetCallerResponse } from '../../../gen/ts/agentllm/v1/access_service.js';
-import type { Say } from '../../admin/protocol.js';
+import type { Output } from '../../admin/protocol.js';
 import { AgentLLMError } from '../../client/index.js';
 import { readSettings, type Settings, SettingsError, settings } from '../../config.js';
 import { editDistance } from '../../domain/text.js';
@@ -39,7 +39,7 @@ export const doctorTask: Task<Options> = {
   name: 'doctor',
   options,
   async run(context, taskOptions) {
-    const report = new DoctorReport(context.say, taskOptions);
+    const report = new DoctorReport(context.output, taskOptions);
     try {
       for await (const one of examine(context, {
         checkProviders: !taskOptions.offline,
@@ -100,7 +100,7 @@ async function runDoctor({ json, offline }: Flags, command: Command): Promise<vo
 /** Runs the database checks in the service that owns the database, or here. */
 async function examineDatabase(shellSettings: Settings, options: Options): Promise<void> {
   let hasOutput = false;
-  const tracking: Say = {
+  const tracking: Output = {
     out: (text) => {
       hasOutput = true;
       terminal.out(text);
@@ -127,7 +127,7 @@ async function examineHere(shellSettings: Settings, options: Options): Promise<v
     return report.finish();
   }
   try {
-    await doctorTask.run({ store: new Store(database), settings: shellSettings, say: terminal }, options);
+    await doctorTask.run({ store: new Store(database), settings: shellSettings, output: terminal }, options);
   } finally {
     await database.close();
   }
@@ -242,7 +242,7 @@ class DoctorReport {
   private readonly found: Diagnosis[] = [];
 
   constructor(
-    private readonly say: Say,
+    private readonly output: Output,
     private readonly options: Options,
   ) {
     for (const one of options.before) this.add(one);
@@ -251,20 +251,20 @@ class DoctorReport {
   add(one: Diagnosis): void {
     this.found.push(one);
     if (this.options.json) return;
-    this.say.out(`${MARKS[one.verdict]}  ${one.area.padEnd(9)}  ${one.finding}`);
-    if (one.remedy) this.say.out(`                 → ${one.remedy}`);
+    this.output.out(`${MARKS[one.verdict]}  ${one.area.padEnd(9)}  ${one.finding}`);
+    if (one.remedy) this.output.out(`                 → ${one.remedy}`);
   }
 
   /** Prints the summary. Throws when a check failed, which sets the exit code. */
   finish(): void {
     const { found } = this;
     const count = (verdict: Diagnosis['verdict']) => found.filter((one) => one.verdict === verdict).length;
-    if (this.options.json) this.say.out(JSON.stringify({ healthy: count('fail') === 0, diagnoses: found }, null, 2));
+    if (this.options.json) this.output.out(JSON.stringify({ healthy: count('fail') === 0, diagnoses: found }, null, 2));
     const [fail, ok, warn] = [count('fail'), count('ok'), count('warn')];
     if (fail > 0) throw new UnhealthyError(`${fail} of ${counted(found.length, 'check')} failed`);
     if (this.options.json) return;
     const warnings = warn > 0 ? `, ${counted(warn, 'warning')}` : '';
-    this.say.out(`${counted(ok, 'check')} passed${warnings}`);
+    this.output.out(`${counted(ok, 'check')} passed${warnings}`);
   }
 }
 

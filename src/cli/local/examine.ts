@@ -1,6 +1,6 @@
 import { resolve as absolute } from 'node:path';
 import type { Finding } from '../../../gen/ts/agentllm/v1/finding.js';
-import { parseDatabaseUrl, placeOf } from '../../domain/database_url.js';
+import { displayAddress, parseDatabaseUrl } from '../../domain/database_url.js';
 import { Keyring } from '../../domain/keyring.js';
 import { lintChain } from '../../domain/lint.js';
 import { retiringUses } from '../../domain/retiring.js';
@@ -12,7 +12,7 @@ import { inspectVault } from '../../store/keys/vault.js';
 import { refuseForeignNames } from '../../store/maintenance/foreign_names.js';
 import { inspectDatabase } from '../../store/maintenance/inspect.js';
 import { migrator } from '../../store/maintenance/migrate.js';
-import { missingForMigrations, missingPrivileges } from '../../store/maintenance/privileges.js';
+import { missingForMigrations, missingForRenewal, missingPrivileges } from '../../store/maintenance/privileges.js';
 import { catchUp } from '../../store/write/change_log.js';
 import { counted } from '../kit/print.js';
 import { type Diagnosis, diagnosisFactory, type ExaminationOptions } from './diagnosis.js';
@@ -39,7 +39,7 @@ async function* examineDatabase({ store: { database }, settings }: TaskContext):
   const { version, versionNumber, readOnly, clockAheadMs, answeredInMs } = await inspectDatabase(database);
   const { DATABASE_URL, DATA_DIR } = settings;
   const directory = inDirectory(settings) ? absolute(DATA_DIR) : DATA_DIR;
-  const where = DATABASE_URL ? `at ${placeOf(parseDatabaseUrl(DATABASE_URL))}` : `embedded, in ${directory}`;
+  const where = DATABASE_URL ? `at ${displayAddress(parseDatabaseUrl(DATABASE_URL))}` : `embedded, in ${directory}`;
   const finding = `PostgreSQL ${version} ${where}, responds in ${answeredInMs} ms`;
   if (versionNumber < OLDEST_POSTGRES)
     yield {
@@ -54,7 +54,7 @@ async function* examineDatabase({ store: { database }, settings }: TaskContext):
     yield {
       area: 'database',
       verdict: 'fail',
-      finding: 'It accepts no writes: it is a standby or set to read-only',
+      finding: 'The database accepts no writes: it is a standby or set to read-only',
       remedy,
     };
   }
@@ -80,6 +80,7 @@ async function* examineSchema({ store: { database } }: TaskContext): AsyncGenera
   const missing = await missingPrivileges(database.knex);
   for (const { finding, remedy } of missing) yield found('fail', finding, remedy);
   if (missing.length > 0) return false;
+  for (const { finding, remedy } of await missingForRenewal(database.knex)) yield found('warn', finding, remedy);
   const { current, applied, pending, unknown } = await migrator(database).status();
   if (pending.length > 0 && unknown.length === 0) yield* examineMigratable(database, pending);
   if (unknown.length > 0)

@@ -24,9 +24,13 @@ export function* examineCaller(caller: GetCallerResponse, { address, secure }: C
     yield found('ok', `This shell is ${actor}, ${roleName(role)}${until}, ${how}`);
   } else if (isLocal(address)) {
     const closes = 'If others use it: agentllm token create --role admin --local';
-    yield found('ok', `It is open: callers on this machine need no token, ${how}`, closes);
+    yield found('ok', `The service is open: callers on this machine need no token, ${how}`, closes);
   } else
-    yield found('warn', `It is open to every caller that can reach ${address}`, 'Start it without --allow-anonymous');
+    yield found(
+      'warn',
+      `The service is open to every caller that can reach ${address}`,
+      'Start it without --allow-anonymous',
+    );
   if (!secure && !isLocal(address))
     yield found('warn', `The connection to ${address} is not encrypted`, 'Set TLS_CERT_FILE and TLS_KEY_FILE');
 }

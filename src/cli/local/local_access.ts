@@ -6,11 +6,11 @@ import {
   ListTokensRequest,
   RevokeTokenRequest,
 } from '../../../gen/ts/agentllm/v1/access_service.js';
-import type { Say } from '../../admin/protocol.js';
+import type { Output } from '../../admin/protocol.js';
 import { callLocally, isLocalMethod, type LocalMethod } from '../../api/local_access.js';
 import { type AgentLLM, AgentLLMError } from '../../client/index.js';
 import { readSettings } from '../../config.js';
-import { parseDatabaseUrl, placeOf } from '../../domain/database_url.js';
+import { displayAddress, parseDatabaseUrl } from '../../domain/database_url.js';
 import { type Reason, ServiceError, StartError } from '../../errors.js';
 import { invalidFields } from '../../problems.js';
 import { migrator } from '../../store/maintenance/migrate.js';
@@ -40,7 +40,7 @@ export const localAccess: TokenMethods = {
 /** The location of the store, for messages. */
 export function storePlace(): string {
   const { DATABASE_URL, DATA_DIR } = readSettings(process.env);
-  return DATABASE_URL ? `PostgreSQL at ${placeOf(parseDatabaseUrl(DATABASE_URL))}` : DATA_DIR;
+  return DATABASE_URL ? `PostgreSQL at ${displayAddress(parseDatabaseUrl(DATABASE_URL))}` : DATA_DIR;
 }
 
 interface Method<Request, Response> {
@@ -67,7 +67,7 @@ export const tokenTask: Task<Options> = {
   instead:
     'agentllm serve creates it at its first start. If the service uses another database, set the same DATA_DIR or DATABASE_URL, or call the service with --address',
   async run(context, call) {
-    context.say.out(JSON.stringify(await outcomeOf(context, call)));
+    context.output.out(JSON.stringify(await outcomeOf(context, call)));
   },
 };
 
@@ -91,7 +91,7 @@ async function callStore<Request, Response>(
 ): Promise<Response> {
   const output: string[] = [];
   const errors: string[] = [];
-  const capture: Say = { out: (line) => void output.push(line), err: (line) => void errors.push(line) };
+  const capture: Output = { out: (line) => void output.push(line), err: (line) => void errors.push(line) };
   await runTask(tokenTask, { method: name, request: method.requestSerialize(request).toString('base64') }, capture);
   const [line] = output;
   if (line === undefined) throw new StartError(errors.join('\n').replaceAll('agentllm: ', ''));

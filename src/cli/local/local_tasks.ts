@@ -57,7 +57,7 @@ export async function runInService({ command, options }: AdminRequest, context: 
     await run(context, options);
     return 0;
   } catch (error) {
-    context.say.err(explain(error));
+    context.output.err(explain(error));
     return 1;
   }
 }

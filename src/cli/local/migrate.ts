@@ -11,7 +11,7 @@ type Print = (text: string) => void;
 const onMigrator = (run: (migrations: Migrator, print: Print, options: Options) => Promise<void>) =>
   ({
     options,
-    run: ({ store, say }: TaskContext, options: Options) => run(migrator(store.database), say.out, options),
+    run: ({ store, output }: TaskContext, options: Options) => run(migrator(store.database), output.out, options),
   }) as const;
 
 const SCHEMA_IN_USE = 'it uses this schema';

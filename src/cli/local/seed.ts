@@ -26,17 +26,17 @@ const IMPORTED = `On a store that was imported from the original Python system, 
 own default models, and configs can be missing because they were deleted. With --even-imported, missing default agents
 are created, and every agent without a config gets openai/gpt-4.`;
 
-async function runSeeds({ store, say }: TaskContext, { json, evenImported }: Options): Promise<void> {
+async function runSeeds({ store, output }: TaskContext, { json, evenImported }: Options): Promise<void> {
   await migrator(store.database).check({ pending: true });
   await catchUp(store);
   const created = await seed(store, 'all', { evenImported });
-  if (json) return say.out(JSON.stringify(created));
-  say.out(
+  if (json) return output.out(JSON.stringify(created));
+  output.out(
     table(
       ['SEED', 'ROWS'],
       Object.entries(created).map(([name, rows]) => [name, String(rows)]),
     ),
   );
   if (!evenImported && (await isImported(store.database.knex)))
-    say.out('This store was imported: no agents and no default configs were created (--even-imported creates them)');
+    output.out('This store was imported: no agents and no default configs were created (--even-imported creates them)');
 }

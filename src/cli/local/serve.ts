@@ -1,6 +1,6 @@
 import { Command } from 'commander';
 import { readSettings, type Settings, settings } from '../../config.js';
-import { parseDatabaseUrl, placeOf } from '../../domain/database_url.js';
+import { displayAddress, parseDatabaseUrl } from '../../domain/database_url.js';
 import { createLog, logOutput } from '../../log.js';
 import { type Running, serve } from '../../main.js';
 import type { AccessPolicy, ServeFlags } from '../../net/exposure.js';
@@ -48,7 +48,7 @@ const banner = (title: string, lines: readonly string[]) =>
   `${[title, ...lines.map((line) => `  ${line}`)].join('\n')}\n`;
 
 function where({ DATABASE_URL, DATA_DIR }: Settings): string[] {
-  if (DATABASE_URL) return [`database  PostgreSQL at ${placeOf(parseDatabaseUrl(DATABASE_URL))}`];
+  if (DATABASE_URL) return [`database  PostgreSQL at ${displayAddress(parseDatabaseUrl(DATABASE_URL))}`];
   return [`database  embedded PostgreSQL in ${DATA_DIR} (the first start takes a few seconds)`];
 }
 

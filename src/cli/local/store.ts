@@ -1,8 +1,7 @@
 import { Command } from 'commander';
 import { z } from 'zod';
 import { StartError } from '../../errors.js';
-import { renewStoreIdentity } from '../../store/maintenance/store_identity.js';
-import { holdsStore } from '../../store/write/head.js';
+import { holdsStore, renewStoreIdentity } from '../../store/maintenance/store_identity.js';
 import { runTask, type Task, type TaskContext } from './store_task.js';
 
 const options = z.object({ json: z.boolean().default(false) });
@@ -21,11 +20,13 @@ export function storeCommand(): Command {
   return command;
 }
 
-async function renew({ store, say }: TaskContext, { json }: Options): Promise<void> {
+async function renew({ store, output }: TaskContext, { json }: Options): Promise<void> {
   if (!(await holdsStore(store.database.knex)))
     throw new StartError('There is no store in this database yet: agentllm serve or agentllm migrate up creates it.');
   const { revision, identity } = await renewStoreIdentity(store);
-  if (json) say.out(JSON.stringify({ identity, revision }));
+  if (json) output.out(JSON.stringify({ identity, revision }));
   else
-    say.out(`the identity of the store is now ${identity}, at revision ${revision}; earlier etags are no longer valid`);
+    output.out(
+      `the identity of the store is now ${identity}, at revision ${revision}; earlier etags are no longer valid`,
+    );
 }

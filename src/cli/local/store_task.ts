@@ -2,7 +2,7 @@ import { resolve as absolute } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { z } from 'zod';
 import { noResponse, runInService } from '../../admin/client.js';
-import type { AdminRequest, Say } from '../../admin/protocol.js';
+import type { AdminRequest, Output } from '../../admin/protocol.js';
 import { readSettings, type Settings } from '../../config.js';
 import { StartError } from '../../errors.js';
 import { openConfigured } from '../../main.js';
@@ -20,7 +20,7 @@ export interface TaskContext {
   readonly store: Store;
   /** The settings of the process that owns the database. */
   readonly settings: Settings;
-  readonly say: Say;
+  readonly output: Output;
 }
 
 /** A command that uses the database. */
@@ -51,7 +51,7 @@ export async function runTask<Options extends Record<string, unknown>>(
     if (absence && options['json'] !== true) sayTo.out(absence);
     const database = await openConfigured(absence ? { ...settings, DATA_DIR: 'memory:' } : settings);
     try {
-      await task.run({ store: new Store(database), settings, say: sayTo }, options);
+      await task.run({ store: new Store(database), settings, output: sayTo }, options);
     } finally {
       await database.close();
     }

@@ -139,7 +139,7 @@ async function makeClaim(lockDirectory: string): Promise<Claim> {
       info.role = role;
     },
     withdraw: () => {
-      // close() stops listening at once. Its callback would also wait for open connections of processes that may be
+      // close() stops listening immediately. Its callback would also wait for open connections of processes that may be
       // stopped.
       withdrawn ??= removeIfPresent(join(lockDirectory, name)).finally(() => server.close());
       return withdrawn;

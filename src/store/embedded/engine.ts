@@ -22,7 +22,7 @@ export interface EngineOptions {
   /** A tarball from `dump`, from which a new database is created instead of with initdb. */
   loadDump?: Blob | Uint8Array;
   /** If a request has no response after this time, in ms, the engine is terminated. So no statement can take longer. */
-  wedgedAfterMs?: number;
+  unresponsiveAfterMs?: number;
   /** A client that is not served within this time, in ms, is rejected. */
   connectWithinMs?: number;
   /** Whether commits survive a power failure, and not only a crash of the process. Costs one fsync per commit. */
@@ -73,14 +73,14 @@ class EmbeddedEngine implements Engine {
   /** Resolves when the last client in the queue has disconnected and the session is reset. */
   #lastClient: Promise<void> = Promise.resolve();
   readonly #clients = new Set<ClientStream>();
-  readonly #wedgedAfterMs: number;
+  readonly #unresponsiveAfterMs: number;
   readonly #connectWithinMs: number;
 
   constructor(
     private readonly options: EngineOptions,
     private readonly settings: WorkerSettings,
   ) {
-    this.#wedgedAfterMs = options.wedgedAfterMs ?? REQUEST_TIMEOUT_MS;
+    this.#unresponsiveAfterMs = options.unresponsiveAfterMs ?? REQUEST_TIMEOUT_MS;
     this.#connectWithinMs = options.connectWithinMs ?? CONNECT_TIMEOUT_MS;
   }
 
@@ -133,13 +133,13 @@ class EmbeddedEngine implements Engine {
     // A dump is loaded at the first start only. A database that is opened again exists already.
     const settings = this.#link === undefined ? this.settings : { ...this.settings, loadDump: undefined };
     try {
-      return await WorkerLink.open(settings, this.#wedgedAfterMs);
+      return await WorkerLink.open(settings, this.#unresponsiveAfterMs);
     } catch (error) {
       throw this.options.dataDir === undefined ? error : explainOpening(this.options.dataDir, error);
     }
   }
 
-  /** Opens the database again at once, so that the next client does not wait for it. */
+  /** Opens the database again immediately, so that the next client does not wait for it. */
   #recover(error: EngineLostError): void {
     if (this.#closing !== undefined) return;
     this.options.log?.warn({ err: error, dataDir: this.options.dataDir }, 'embedded database lost; opening it again');

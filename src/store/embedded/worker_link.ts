@@ -57,7 +57,7 @@ export class WorkerLink {
 
   private constructor(
     private readonly worker: Worker,
-    private readonly wedgedAfterMs: number,
+    private readonly unresponsiveAfterMs: number,
   ) {
     let whenLost: ((error: EngineLostError) => void) | undefined;
     this.lost = new Promise((resolve) => {
@@ -69,7 +69,7 @@ export class WorkerLink {
     worker.on('exit', () => this.#lose(new EngineLostError('the embedded database exited')));
   }
 
-  static async open(settings: WorkerSettings, wedgedAfterMs: number): Promise<WorkerLink> {
+  static async open(settings: WorkerSettings, unresponsiveAfterMs: number): Promise<WorkerLink> {
     const worker = startWorker(settings);
     try {
       await waitUntilOpen(worker);
@@ -77,7 +77,7 @@ export class WorkerLink {
       await worker.terminate();
       throw error;
     }
-    return new WorkerLink(worker, wedgedAfterMs);
+    return new WorkerLink(worker, unresponsiveAfterMs);
   }
 
   get isLost(): boolean {
@@ -88,7 +88,7 @@ export class WorkerLink {
   request(
     request: Request,
     onOutput: Output = ignore,
-    withinMs = this.wedgedAfterMs,
+    withinMs = this.unresponsiveAfterMs,
   ): Promise<Uint8Array<ArrayBuffer> | undefined> {
     const response = this.#lastRequest.then(() => this.#send(request, onOutput, withinMs));
     this.#lastRequest = response.catch(ignore);

@@ -40,7 +40,7 @@ export async function deleteOldEvents(db: Knex, historyMs: number): Promise<void
 }
 
 /** The sort key of an audited event, newest first: time, source table, and the key within that table. */
-export type Place = readonly [ms: number, source: 'entry' | 'event', first: number, second: number];
+export type EventPosition = readonly [ms: number, source: 'entry' | 'event', first: number, second: number];
 
 /** Filter and page of an audit query. A field that is undefined does not filter. */
 export interface AuditQuery {
@@ -55,14 +55,14 @@ export interface AuditQuery {
   readonly before: Date | undefined;
   /** The newest revision to return. */
   readonly until: number;
-  readonly behind: Place | undefined;
+  readonly after: EventPosition | undefined;
   readonly limit: number;
 }
 
 /** An entry of the history, or an audit event. */
 export type Audited =
-  | { readonly place: Place; readonly entry: HistoryEntry }
-  | { readonly place: Place; readonly event: StoredEvent };
+  | { readonly position: EventPosition; readonly entry: HistoryEntry }
+  | { readonly position: EventPosition; readonly event: StoredEvent };
 
 type Row = Omit<HistoryEntry, 'revision'> &
   Omit<StoredEvent, 'id'> & { readonly source: 'entry' | 'event'; readonly first: number; readonly second: number };
@@ -71,7 +71,7 @@ type Row = Omit<HistoryEntry, 'revision'> &
 export function listAudited(store: Store, query: AuditQuery): Promise<BoundedRows<Audited>> {
   return onDatabase(store, (db) =>
     readBounded(query.limit, (last, limit) =>
-      auditedAfter(db, { ...query, limit, ...(last && { behind: last.place }) }),
+      auditedAfter(db, { ...query, limit, ...(last && { after: last.position }) }),
     ),
   );
 }
@@ -109,7 +109,7 @@ function eventsOf(db: Knex, query: AuditQuery): Knex.QueryBuilder {
 /** Restricts the rows of one source to the filter and to those after the previous page. */
 function filtered(
   rows: Knex.QueryBuilder,
-  { agentId, actor, since, before, behind, limit }: AuditQuery,
+  { agentId, actor, since, before, after, limit }: AuditQuery,
   source: string,
   [first, second]: readonly [string, string],
 ): Knex.QueryBuilder {
@@ -117,8 +117,8 @@ function filtered(
   if (actor !== undefined) rows.where({ actor });
   if (since) rows.where('created_at', '>=', since);
   if (before) rows.where('created_at', '<', before);
-  if (behind) {
-    const [ms, ...rest] = behind;
+  if (after) {
+    const [ms, ...rest] = after;
     const time = new Date(ms);
     rows
       .where('created_at', '<=', time)
@@ -136,8 +136,8 @@ const newestFirst = (rows: Knex.QueryBuilder, limit: number): Knex.QueryBuilder 
 
 function auditedOf(row: Row): Audited {
   const { source, first, second, kind, config_id, provider, outcome, ...entry } = row;
-  const place: Place = [row.created_at.getTime(), source, first, second];
-  if (source === 'entry') return { place, entry: { ...entry, revision: first } };
+  const position: EventPosition = [row.created_at.getTime(), source, first, second];
+  if (source === 'entry') return { position, entry: { ...entry, revision: first } };
   const { actor, method, agent_id, created_at } = row;
-  return { place, event: { id: first, kind, actor, method, agent_id, config_id, provider, outcome, created_at } };
+  return { position, event: { id: first, kind, actor, method, agent_id, config_id, provider, outcome, created_at } };
 }

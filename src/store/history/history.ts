@@ -38,7 +38,7 @@ export interface HistoryQuery {
   /** The newest revision to return. */
   readonly until: number;
   /** Revision and position of the last entry of the previous page. */
-  readonly behind: readonly [number, number] | undefined;
+  readonly after: readonly [number, number] | undefined;
   readonly limit: number;
 }
 
@@ -46,21 +46,21 @@ export interface HistoryQuery {
 export function listEntries(store: Store, query: HistoryQuery): Promise<BoundedRows<HistoryEntry>> {
   return onDatabase(store, (db) =>
     readBounded(query.limit, (last, limit) =>
-      entriesAfter(db, { ...query, limit, ...(last && { behind: [last.revision, last.position] }) }),
+      entriesAfter(db, { ...query, limit, ...(last && { after: [last.revision, last.position] }) }),
     ),
   );
 }
 
 function entriesAfter(
   db: Knex,
-  { agentId, configId, entities, until, behind, limit }: HistoryQuery,
+  { agentId, configId, entities, until, after, limit }: HistoryQuery,
 ): PromiseLike<HistoryEntry[]> {
   const entries = db<HistoryEntry>('config_revisions')
     .select(...ENTRY_COLUMNS)
-    .where('revision', '<=', behind?.[0] ?? until)
+    .where('revision', '<=', after?.[0] ?? until)
     .orderBy([{ column: 'revision', order: 'desc' }, 'position'])
     .limit(limit);
-  if (behind) entries.where((rest) => rest.where('revision', '<', behind[0]).orWhere('position', '>', behind[1]));
+  if (after) entries.where((rest) => rest.where('revision', '<', after[0]).orWhere('position', '>', after[1]));
   if (agentId !== undefined) entries.where({ agent_id: agentId });
   if (configId !== undefined) entries.where({ entity: 'config', entity_id: configId });
   if (entities.length > 0) entries.whereIn('entity', entities as Entity[]);

@@ -24,12 +24,12 @@ export async function openKeys(
 ): Promise<{ readonly keys: OpenedKeys } | { readonly newer: number }> {
   const { state } = store;
   const { keyring } = state.vault;
-  const tokens = await onDatabase(store, async (db) => {
-    const found = new Map<string, { readonly token: string | null; readonly key_revision: number | null }>();
+  const ciphertexts = await onDatabase(store, async (db) => {
+    const found = new Map<string, { readonly ciphertext: string | null; readonly key_revision: number | null }>();
     for (const holder of ['config', 'credential'] as const) {
       const ids = stored.filter((storedKey) => holderOf(storedKey) === holder).map(({ row }) => row.id);
       if (ids.length === 0) continue;
-      const columns = ['id', 'api_key_encrypted as token', 'key_revision'];
+      const columns = ['id', 'api_key_encrypted as ciphertext', 'key_revision'];
       const rows = await db(tables[holder].name).select(columns).whereIn('id', ids);
       for (const { id, ...row } of rows) found.set(keyHolder(holder, id), row);
     }
@@ -38,14 +38,14 @@ export async function openKeys(
   const keys = new Map<StoredKey['row'], string>();
   for (const storedKey of stored) {
     const { row } = storedKey;
-    const token = tokens.get(keyHolder(holderOf(storedKey), row.id));
-    if (token?.token == null || token.key_revision !== row.key_revision) {
+    const current = ciphertexts.get(keyHolder(holderOf(storedKey), row.id));
+    if (current?.ciphertext == null || current.key_revision !== row.key_revision) {
       const newer = await newerThan(store, state);
       if (newer !== undefined) return { newer };
       // The ciphertext was changed with SQL outside of the service, so it is not a key of this row.
       continue;
     }
-    const opened = keyring?.open(token.token, bindingOf(state, holderOf(storedKey), row));
+    const opened = keyring?.open(current.ciphertext, bindingOf(state, holderOf(storedKey), row));
     if (opened && 'key' in opened) keys.set(row, opened.key);
   }
   return { keys };

@@ -2,15 +2,15 @@ import { bindingOf } from '../../domain/credential.js';
 import type { KeyChange } from '../../domain/draft.js';
 import type { Config, Credential } from '../../domain/rows.js';
 import type { State } from '../../domain/state.js';
-import { keyHolder, tokenMark } from '../../domain/vault.js';
+import { ciphertextVersion, keyHolder } from '../../domain/vault.js';
 import { ServiceError } from '../../errors.js';
 import { limits } from '../../limits.js';
 import { onDatabase } from '../failure.js';
 import type { Store } from '../store.js';
 import { catchUp } from '../write/change_log.js';
-import { readTokens } from '../write/rows.js';
+import { readCiphertexts } from '../write/rows.js';
 import { transact } from '../write/transact.js';
-import { checkTokens, rowOf } from './vault.js';
+import { checkCiphertexts, rowOf } from './vault.js';
 
 /** The caller and the options of a rotation. */
 export interface RotationOptions {
@@ -42,7 +42,7 @@ interface Holder {
 /** An API key in plaintext, between decryption and encryption. */
 interface OpenedKey extends Holder {
   /** Identifies the ciphertext that the key was decrypted from. */
-  readonly mark: string;
+  readonly version: string;
   readonly key: string;
 }
 
@@ -67,7 +67,7 @@ export async function* rotateKeys(store: Store, options: RotationOptions): Async
     yield progress.report(store.state);
   }
   // Records which keys are unreadable.
-  if (progress.foundUnreadable) await onDatabase(store, () => checkTokens(store));
+  if (progress.foundUnreadable) await onDatabase(store, () => checkCiphertexts(store));
   await refresh(store);
   yield progress.report(store.state, true);
 }
@@ -149,15 +149,16 @@ async function decryptAll(store: Store, batch: readonly Holder[]) {
   for (const entity of ['config', 'credential'] as const) {
     const ids = batch.filter((holder) => holder.entity === entity).map(({ id }) => id);
     if (ids.length === 0) continue;
-    const tokens = await onDatabase(store, (db) => readTokens(db, entity, ids));
+    const ciphertexts = await onDatabase(store, (db) => readCiphertexts(db, entity, ids));
     const { state } = store;
-    for (const token of tokens) {
-      const row = rowOf(state, entity, token);
+    for (const stored of ciphertexts) {
+      const row = rowOf(state, entity, stored);
       // The row has received another key meanwhile, in the state or in the database.
-      if (!row || !isOutdated(state, { entity, id: token.id })) continue;
-      const decrypted = state.vault.writable.open(token.token, bindingOf(state, entity, row));
-      if ('key' in decrypted) opened.push({ entity, id: token.id, mark: tokenMark(row), key: decrypted.key });
-      else unreadable.push({ entity, id: token.id });
+      if (!row || !isOutdated(state, { entity, id: stored.id })) continue;
+      const decrypted = state.vault.writable.open(stored.ciphertext, bindingOf(state, entity, row));
+      if ('key' in decrypted)
+        opened.push({ entity, id: stored.id, version: ciphertextVersion(row), key: decrypted.key });
+      else unreadable.push({ entity, id: stored.id });
     }
   }
   return { opened, unreadable };
@@ -176,12 +177,13 @@ async function storeReencrypted(
     reason: undefined,
     plan(state, draft) {
       const { primaryId } = state.vault.writable;
-      for (const { entity, id, mark, key } of keys) {
+      for (const { entity, id, version, key } of keys) {
         const row = rowsOf(state, entity).get(id);
-        if (row && tokenMark(row) === mark) draft.reseal(entity, row as Config & Credential, primaryId, key);
+        if (row && ciphertextVersion(row) === version)
+          draft.reencrypt(entity, row as Config & Credential, primaryId, key);
       }
     },
-    answer: () => new Uint8Array(),
+    encodeResponse: () => new Uint8Array(),
     body: () => new Uint8Array(),
   });
 }

@@ -3,13 +3,13 @@ import { bindingOf, keyProblem } from '../../domain/credential.js';
 import { Keyring } from '../../domain/keyring.js';
 import type { Config, Credential } from '../../domain/rows.js';
 import type { State } from '../../domain/state.js';
-import { keyHolder, REBOUND, tokenMark, UNBOUND, Vault, type VaultProblem } from '../../domain/vault.js';
+import { ciphertextVersion, keyHolder, REBOUND, UNBOUND, Vault, type VaultProblem } from '../../domain/vault.js';
 import { databaseFailure, onDatabase } from '../failure.js';
 import type { Store } from '../store.js';
-import { allTokens, readToken, type Token } from '../write/rows.js';
+import { allCiphertexts, readCiphertext, type StoredCiphertext } from '../write/rows.js';
 import { transact } from '../write/transact.js';
 
-/** The result of opening the vault, for the log. */
+/** The result of a check of the stored keys, for the log. */
 export interface VaultReport {
   readonly problem: VaultProblem | undefined;
   /** Rows whose API key cannot be decrypted, as `config 7`. */
@@ -20,44 +20,69 @@ export interface VaultReport {
 
 /**
  * Opens the vault with the keys of ENCRYPTION_KEY. If they are missing or wrong, the service continues: requests that
- * need no key are served, and the others fail with an error that states the problem.
+ * need no key are served, and the others fail with an error that states the problem. Repeated while the service runs,
+ * because other replicas and a restore change the keys in use.
  */
 export async function openVault(store: Store, setting: string): Promise<VaultReport> {
-  const { keyring, problem } = await readVault(store, setting);
-  store.state.vault = new Vault(keyring, problem);
-  if (keyring && !problem) await recordPrimaryKey(store.database.knex, keyring);
-  const rebound = keyring && !problem ? await rebind(store, keyring) : 0;
-  return { problem, unreadable: await checkTokens(store), rebound };
+  const { keyring, problem, isRecorded } = await replaceKeys(store, setting);
+  const usable = problem ? undefined : keyring;
+  if (usable && !isRecorded) await recordPrimaryKey(store.database.knex, usable);
+  const rebound = usable ? await rebind(store, usable) : 0;
+  const unreadable = await checkCiphertexts(store);
+  return { problem: store.state.vault.problem, unreadable, rebound };
+}
+
+/** Replaces the keys of the vault. If it has changed meanwhile (`acceptLostKeys`), it is checked again. */
+async function replaceKeys(store: Store, setting: string): Promise<OpenedKeyring> {
+  for (;;) {
+    const before = store.state.vault;
+    const opened = await readKeyring(store, setting);
+    if (store.state.vault !== before) continue;
+    store.state.vault = before.withKeys(opened.keyring, opened.problem);
+    return opened;
+  }
 }
 
 /** Checks the keys of ENCRYPTION_KEY as `openVault` does, without changing anything, not even in memory. */
 export async function inspectVault(store: Store, setting: string): Promise<VaultReport> {
-  const { keyring, problem } = await readVault(store, setting);
-  return { problem, unreadable: [...(await unreadableTokens(store, keyring)).keys()], rebound: 0 };
+  const { keyring, problem } = await readKeyring(store, setting);
+  return { problem, unreadable: [...(await unreadableCiphertexts(store, keyring)).keys()], rebound: 0 };
 }
 
 /**
  * Accepts the current encryption keys when all earlier ones are lost. The stored API keys stay unreadable until they
  * are stored again or their encryption key is added.
  */
-export async function giveUpLost(store: Store): Promise<void> {
+export async function acceptLostKeys(store: Store): Promise<void> {
   const { keyring, problem } = store.state.vault;
   if (!keyring || problem?.reason !== 'ENCRYPTION_KEY_WRONG') return;
   await onDatabase(store, async (db) => {
     await db('encryption_keys').whereNotIn('key_id', keyring.ids).delete();
     await recordPrimaryKey(db, keyring);
   });
-  const unreadable = await onDatabase(store, () => unreadableTokens(store, keyring));
+  const unreadable = await onDatabase(store, () => unreadableCiphertexts(store, keyring));
   store.state.vault = new Vault(keyring, undefined, unreadable);
 }
 
-async function readVault(
-  store: Store,
-  setting: string,
-): Promise<{ keyring: Keyring | undefined; problem: VaultProblem | undefined }> {
-  const { keyring, problem: settingProblem } = parseSetting(setting);
-  const problem = settingProblem ?? (keyring && (await checkCanaries(store.database.knex, store.state, keyring)));
-  return { keyring, problem };
+interface OpenedKeyring {
+  readonly keyring: Keyring | undefined;
+  readonly problem: VaultProblem | undefined;
+  /** Whether the canary of the key that encrypts is stored. */
+  readonly isRecorded: boolean;
+}
+
+async function readKeyring(store: Store, setting: string): Promise<OpenedKeyring> {
+  const { keyring, problem } = parseSetting(setting);
+  if (!keyring) return { keyring, problem, isRecorded: false };
+  const recorded: Canary[] = await store.database.knex('encryption_keys').select('key_id', 'canary');
+  const isRecorded = recorded.some(({ key_id }) => key_id === keyring.primaryId);
+  return { keyring, problem: checkCanaries(recorded, store.state, keyring), isRecorded };
+}
+
+/** A row of `encryption_keys`. */
+interface Canary {
+  readonly key_id: string;
+  readonly canary: string;
 }
 
 function parseSetting(setting: string): { keyring?: Keyring; problem?: VaultProblem } {
@@ -71,8 +96,7 @@ function parseSetting(setting: string): { keyring?: Keyring; problem?: VaultProb
 }
 
 /** The problem if the store's API keys were encrypted with other keys, and none of those is in the keyring. */
-async function checkCanaries(db: Knex, state: State, keyring: Keyring): Promise<VaultProblem | undefined> {
-  const recorded: { key_id: string; canary: string }[] = await db('encryption_keys').select('key_id', 'canary');
+function checkCanaries(recorded: readonly Canary[], state: State, keyring: Keyring): VaultProblem | undefined {
   const inUse = recorded.filter(({ key_id }) => isInUse(state, key_id));
   const readable = inUse.filter(({ canary }) => keyring.readsCanary(canary));
   if (inUse.length > 0 && readable.length === 0)
@@ -97,34 +121,38 @@ function isInUse(state: State, keyId: string): boolean {
 }
 
 /** Tries to decrypt every ciphertext. Rows whose ciphertext cannot be decrypted are marked as unreadable. */
-export async function checkTokens(store: Store): Promise<string[]> {
-  const { keyring, problem } = store.state.vault;
-  const unreadable = await unreadableTokens(store, keyring);
-  store.state.vault = new Vault(keyring, problem, unreadable);
+export async function checkCiphertexts(store: Store): Promise<string[]> {
+  const unreadable = await unreadableCiphertexts(store, store.state.vault.keyring);
+  // The vault may have changed meanwhile.
+  store.state.vault = store.state.vault.withUnreadable(unreadable);
   return [...unreadable.keys()];
 }
 
 /**
- * The rows whose ciphertext cannot be decrypted, each with the mark of its ciphertext. Without a keyring: all rows with
+ * The rows whose ciphertext cannot be decrypted, each with the version of its ciphertext. Without a keyring: all rows with
  * a ciphertext.
  */
-async function unreadableTokens(store: Store, keyring: Keyring | undefined): Promise<Map<string, string>> {
+async function unreadableCiphertexts(store: Store, keyring: Keyring | undefined): Promise<Map<string, string>> {
   if (!keyring) return keyHolders(store.state);
   const unreadable = new Map<string, string>();
   for (const entity of ['config', 'credential'] as const)
-    for await (const tokens of allTokens(store.database.knex, entity))
-      for (const token of tokens) {
-        const row = rowOf(store.state, entity, token);
-        if (row && 'unreadable' in keyring.open(token.token, bindingOf(store.state, entity, row)))
-          unreadable.set(keyHolder(entity, row.id), tokenMark(row));
+    for await (const ciphertexts of allCiphertexts(store.database.knex, entity))
+      for (const stored of ciphertexts) {
+        const row = rowOf(store.state, entity, stored);
+        if (row && 'unreadable' in keyring.open(stored.ciphertext, bindingOf(store.state, entity, row)))
+          unreadable.set(keyHolder(entity, row.id), ciphertextVersion(row));
       }
   return unreadable;
 }
 
 /** The row of a ciphertext; undefined when the row has got another ciphertext since the read. */
-export function rowOf(state: State, entity: 'config' | 'credential', token: Token): Config | Credential | undefined {
-  const row = (entity === 'config' ? state.configs : state.credentials).get(token.id);
-  return row && tokenMark(row) === tokenMark(token) ? row : undefined;
+export function rowOf(
+  state: State,
+  entity: 'config' | 'credential',
+  stored: StoredCiphertext,
+): Config | Credential | undefined {
+  const row = (entity === 'config' ? state.configs : state.credentials).get(stored.id);
+  return row && ciphertextVersion(row) === ciphertextVersion(stored) ? row : undefined;
 }
 
 /** The API key of a row for immediate use; undefined when there is none that can be decrypted. */
@@ -136,8 +164,8 @@ export async function openKey(
 ): Promise<string | undefined> {
   if (!keyring) return undefined;
   try {
-    const token = await readToken(store.database.knex, entity, row.id);
-    const opened = token === undefined ? undefined : keyring.open(token, bindingOf(store.state, entity, row));
+    const ciphertext = await readCiphertext(store.database.knex, entity, row.id);
+    const opened = ciphertext === undefined ? undefined : keyring.open(ciphertext, bindingOf(store.state, entity, row));
     return opened && 'key' in opened ? opened.key : undefined;
   } catch (error) {
     throw databaseFailure(error);
@@ -147,9 +175,10 @@ export async function openKey(
 /** Every row with an API key. Without ENCRYPTION_KEY none of them can be decrypted. */
 function keyHolders({ configs, credentials }: State): Map<string, string> {
   const holders = new Map<string, string>();
-  for (const row of configs.values()) if (row.key_id !== null) holders.set(keyHolder('config', row.id), tokenMark(row));
+  for (const row of configs.values())
+    if (row.key_id !== null) holders.set(keyHolder('config', row.id), ciphertextVersion(row));
   for (const row of credentials.values())
-    if (row.key_id !== null) holders.set(keyHolder('credential', row.id), tokenMark(row));
+    if (row.key_id !== null) holders.set(keyHolder('credential', row.id), ciphertextVersion(row));
   return holders;
 }
 
@@ -174,8 +203,8 @@ const CIPHERTEXT = /^(gAAAAA|Z0FBQUFB)/;
 async function readUnbound(store: Store, keyring: Keyring, unbound: readonly Config[]): Promise<Map<number, string>> {
   const texts = new Map<number, string>();
   if (unbound.length > 0)
-    for await (const tokens of allTokens(store.database.knex, 'config'))
-      for (const { id, token } of tokens) texts.set(id, token);
+    for await (const ciphertexts of allCiphertexts(store.database.knex, 'config'))
+      for (const { id, ciphertext } of ciphertexts) texts.set(id, ciphertext);
   const keys = new Map<number, string>();
   const plaintext = new Map<number, string>();
   for (const config of unbound) {
@@ -202,10 +231,10 @@ async function storeBound(store: Store, keys: ReadonlyMap<number, string>): Prom
       // The API key does not change, so the times, revision and etag of the row do not change either.
       for (const [id, key] of keys) {
         const before = state.configs.get(id);
-        if (before?.key_id === UNBOUND) draft.reseal('config', before, primaryId, key);
+        if (before?.key_id === UNBOUND) draft.reencrypt('config', before, primaryId, key);
       }
     },
-    answer: () => new Uint8Array(),
+    encodeResponse: () => new Uint8Array(),
     body: () => new Uint8Array(),
   });
 }

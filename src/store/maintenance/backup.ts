@@ -1,8 +1,8 @@
 import { StartError } from '../../errors.js';
 import { version } from '../../package.js';
 import type { Database } from '../database.js';
-import { holdsStore } from '../write/head.js';
 import { type AboutBackup, refuseOverwrite, writeBackup } from './backup_file.js';
+import { holdsStore } from './store_identity.js';
 
 export interface BackupOptions {
   /** An absolute path, because the service has another working directory than the caller. */

@@ -2,7 +2,7 @@ import type { Knex } from 'knex';
 import { CHECKS } from '../../../migrations/0005_chain_columns.js';
 import { DEFAULT_MODEL_CHECKS } from '../../../migrations/0015_optional_default_model.js';
 import { describeRows } from '../../../migrations/convert_table.js';
-import { isImportedTable } from '../../../migrations/import_tables.js';
+import { columnsOf, hasTable, isImportedTable } from '../../../migrations/import_tables.js';
 import type { State } from '../../domain/state.js';
 import { REBOUND, UNBOUND } from '../../domain/vault.js';
 import type { Store } from '../store.js';
@@ -24,7 +24,7 @@ export interface DatabaseImport {
 
 /** Reads the report. Also works for a database that was not imported or is not migrated completely. */
 export async function readImport(db: Knex): Promise<DatabaseImport> {
-  if (!(await db.schema.hasTable('adopted_tables'))) return { tables: [], findings: [] };
+  if (!(await hasTable(db, 'adopted_tables'))) return { tables: [], findings: [] };
   const imported: { name: string; notes: string[] }[] = await db('adopted_tables').orderBy('name');
   const tables = imported.map(({ name }) => name);
   const notes = imported.flatMap(({ name, notes }) => notes.map((note) => `${name}: ${note}`));
@@ -65,11 +65,11 @@ const hasUnvalidatedCheck = async (db: Knex, name: string): Promise<boolean> =>
 
 /** Findings for ciphertexts that are not bound to their rows yet. */
 async function unboundKeys(db: Knex): Promise<string[]> {
-  if (!(await db.schema.hasColumn('agent_llm_configs', 'key_id'))) return [];
+  if (!(await columnsOf(db, 'agent_llm_configs')).includes('key_id')) return [];
   const ids: number[] = await db('agent_llm_configs').where({ key_id: UNBOUND }).orderBy('id').pluck('id');
   if (ids.length === 0) return [];
   const isBindingDone =
-    (await db.schema.hasTable('store_seeds')) && (await db('store_seeds').where({ name: REBOUND }).limit(1)).length > 0;
+    (await hasTable(db, 'store_seeds')) && (await db('store_seeds').where({ name: REBOUND }).limit(1)).length > 0;
   return [
     isBindingDone
       ? `agent_llm_configs: the API keys of ${describeRows(ids)} cannot be read. ENCRYPTION_KEY did not list their encryption key when the keys of this database were imported. Store these API keys again`
@@ -95,11 +95,11 @@ export async function importRows(store: Store): Promise<number> {
   let imported = 0;
   await transact(store, {
     actor: 'agentllm',
-    method: 'adopt',
+    method: 'database/import',
     requestId: undefined,
     reason: 'rows that the database had before agentllm',
     plan: importPlan,
-    answer: (count) => {
+    encodeResponse: (count) => {
       imported = count;
       return new Uint8Array();
     },
@@ -111,11 +111,11 @@ export async function importRows(store: Store): Promise<number> {
 const importPlan: Plan<number> = (state, draft) => {
   const canonical = (name: string) => state.provider(name.trim())?.name ?? name;
   for (const { entity, row } of rowsWithoutRevision(state))
-    if (entity === 'agent') draft.adopt('agent', { ...row, llm_provider: canonical(row.llm_provider) });
+    if (entity === 'agent') draft.addImported('agent', { ...row, llm_provider: canonical(row.llm_provider) });
     else {
       const fallback_provider = row.fallback_provider && canonical(row.fallback_provider);
       const key_revision = row.key_id === null ? null : (row.key_revision ?? draft.revision);
-      draft.adopt('config', { ...row, provider: canonical(row.provider), fallback_provider, key_revision });
+      draft.addImported('config', { ...row, provider: canonical(row.provider), fallback_provider, key_revision });
     }
   return draft.changes.length;
 };

@@ -1,6 +1,6 @@
 import type { Knex } from 'knex';
-import { ImportError } from '../../../migrations/convert_table.js';
-import { refuseForeignTables } from '../../../migrations/import_tables.js';
+import { CURRENT_SCHEMA, ImportError } from '../../../migrations/convert_table.js';
+import { columnsOf, hasTable, refuseForeignTables } from '../../../migrations/import_tables.js';
 import { type CreatedName, IMPORTABLE, namesOf } from '../../../migrations/names.js';
 import { StartError } from '../../errors.js';
 
@@ -30,7 +30,6 @@ const KINDS: Readonly<Record<string, string>> = {
   c: 'type',
   T: 'type',
 };
-const SCHEMA = '(select oid from pg_namespace where nspname = current_schema())';
 
 /** Throws a StartError that names the existing objects with names that the migrations need. */
 export async function refuseForeignNames(knex: Knex, pending: readonly string[]): Promise<void> {
@@ -76,17 +75,17 @@ function isImportable(object: ExistingObject, { kind, table }: CreatedName, ownT
  * them.
  */
 async function missingKnexTables(knex: Knex): Promise<string[]> {
-  return (await knex.schema.hasTable('knex_migrations')) ? [] : ['knex_migrations', 'knex_migrations_lock'];
+  return (await hasTable(knex, 'knex_migrations')) ? [] : ['knex_migrations', 'knex_migrations_lock'];
 }
 
 async function existingObjects(knex: Knex, names: readonly string[]): Promise<ExistingObject[]> {
   const { rows } = await knex.raw<{ rows: ExistingObject[] }>(
     `select c.relname as name, c.relkind::text as kind, t.relname as table
        from pg_class c left join pg_index i on i.indexrelid = c.oid left join pg_class t on t.oid = i.indrelid
-      where c.relnamespace = ${SCHEMA} and c.relname = any(?::text[])
+      where c.relnamespace = ${CURRENT_SCHEMA} and c.relname = any(?::text[])
      union all
      select typname, 'T', null from pg_type
-      where typnamespace = ${SCHEMA} and typrelid = 0 and typname = any(?::text[])
+      where typnamespace = ${CURRENT_SCHEMA} and typrelid = 0 and typname = any(?::text[])
         and not (typelem <> 0 and typname like '\\\\_%')
      order by 1`,
     [names as string[], names as string[]],
@@ -104,7 +103,7 @@ const COLUMNS = ['id', 'name', 'batch', 'migration_time'];
 
 /** Throws a StartError when a table does not have the columns of Knex's table of migrations. */
 export async function refuseForeignTable(knex: Knex, table: string): Promise<void> {
-  const columns = Object.keys(await knex(table).columnInfo());
+  const columns = await columnsOf(knex, table);
   if (!COLUMNS.every((column) => columns.includes(column))) throw await foreignTable(knex, table);
 }
 

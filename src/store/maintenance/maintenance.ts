@@ -1,6 +1,6 @@
 import { deleteOldEvents } from '../history/audit.js';
 import { compactHistory } from '../history/compaction.js';
-import { checkTokens } from '../keys/vault.js';
+import { checkCiphertexts } from '../keys/vault.js';
 import type { Store } from '../store.js';
 import { deleteExpiredWatchers } from '../watchers.js';
 import { deleteExpiredResponses } from '../write/idempotency.js';
@@ -14,7 +14,7 @@ export async function runMaintenance(store: Store, historyMs: number): Promise<v
   await deleteExpiredResponses(knex);
   await compactHistory(store, historyMs);
   await deleteOldEvents(knex, historyMs);
-  await checkTokens(store);
+  await checkCiphertexts(store);
   await deleteExpiredWatchers(knex);
   // PGlite has no autovacuum: without this, tables whose rows are updated often keep growing.
   if (kind === 'embedded') await knex.raw('vacuum (analyze)');

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Knex } from 'knex';
 import type pg from 'pg';
 import { ImportError } from '../../../migrations/convert_table.js';
-import { isImportedTable } from '../../../migrations/import_tables.js';
+import { hasTable, isImportedTable } from '../../../migrations/import_tables.js';
 import { migrations as allMigrations, type Migration } from '../../../migrations/index.js';
 import { StartError } from '../../errors.js';
 import { withConnection } from '../connection.js';
@@ -148,7 +148,7 @@ export function migrator(database: MigratableDatabase, options: MigratorOptions 
 
   /** If the first migration fails, also drops the tables of Knex, which are created outside of its transaction. */
   async function cleanUpAfterFailure(work: () => Promise<void>): Promise<void> {
-    const existedBefore = await knex.schema.hasTable(TABLE);
+    const existedBefore = await hasTable(knex, TABLE);
     try {
       await work();
     } catch (error) {
@@ -214,7 +214,7 @@ function refuseMismatch(status: MigrationStatus, refusePending = false): Migrati
 }
 
 async function readApplied(knex: Knex, known: readonly Migration[]): Promise<{ name: string; appliedAt: Date }[]> {
-  if (!(await knex.schema.hasTable(TABLE))) return [];
+  if (!(await hasTable(knex, TABLE))) return [];
   await refuseForeignTable(knex, TABLE);
   const applied: { name: string; appliedAt: Date }[] = await knex(TABLE)
     .select({ name: 'name', appliedAt: 'migration_time' })
@@ -253,7 +253,7 @@ function withoutLogging(knex: Knex): Knex {
 /** This process holds the advisory lock, so a locked row of Knex was left by a process that was killed. */
 async function freeStaleLockRow(knex: Knex, config: Knex.MigratorConfig): Promise<void> {
   const table = `${TABLE}_lock`;
-  if (!(await knex.schema.hasTable(table))) return;
+  if (!(await hasTable(knex, table))) return;
   const stale: unknown = await knex(table).whereNot('is_locked', 0).first();
   if (stale !== undefined) await knex.migrate.forceFreeMigrationsLock(config);
 }

@@ -1,4 +1,5 @@
 import type { Knex } from 'knex';
+import { CURRENT_SCHEMA } from '../../../migrations/convert_table.js';
 import { StartError } from '../../errors.js';
 import { quoted } from './schema.js';
 
@@ -8,11 +9,16 @@ export interface MissingPrivilege {
   readonly remedy: string;
 }
 
+/** Privileges by table. */
+type Privileges = Readonly<Record<string, readonly string[]>>;
+
 const ALL = ['select', 'insert', 'update', 'delete'];
 
-/** The privileges that the service needs on each table. */
-const NEEDED: Readonly<Record<string, readonly string[]>> = {
+/** The privileges that the service needs. */
+const NEEDED: Privileges = {
   knex_migrations: ['select'],
+  // Only in an imported database.
+  adopted_tables: ['select'],
   store_state: ['select', 'update'],
   store_seeds: ['select', 'insert'],
   config_revisions: ['select', 'insert', 'delete'],
@@ -39,7 +45,6 @@ const SEQUENCES = [
   'audit_events',
   'api_tokens',
 ];
-const SCHEMA = '(select oid from pg_namespace where nspname = current_schema())';
 
 interface Facts {
   readonly role: string;
@@ -49,26 +54,40 @@ interface Facts {
   readonly read_only: boolean;
 }
 
+/** Finds missing privileges of the service. */
+export const missingPrivileges = (knex: Knex): Promise<MissingPrivilege[]> => findMissing(knex, NEEDED, SEQUENCES);
+
+/** Finds the privilege that the service does not need, but `store renew`. */
+export async function missingForRenewal(knex: Knex): Promise<MissingPrivilege[]> {
+  const missing = await findMissing(knex, { config_revisions: ['update'] });
+  return missing.map(({ finding, remedy }) => ({ finding: `${finding}, which agentllm store renew needs`, remedy }));
+}
+
 /**
- * Finds missing privileges. Reads only the system catalogue of PostgreSQL, which every role may read. Tables that do
- * not exist yet are ignored. The functions are called inside CASE because they fail for other kinds of relations, which
- * the planner may evaluate first.
+ * Reads only the system catalogue of PostgreSQL, which every role may read. Tables that do not exist yet are ignored.
+ * The functions are called inside CASE because they fail for other kinds of relations, which the planner may evaluate
+ * first.
+ * @param sequences tables whose sequences are needed.
  */
-export async function missingPrivileges(knex: Knex): Promise<MissingPrivilege[]> {
-  const needed = Object.entries(NEEDED).flatMap(([table, all]) => all.map((privilege) => [table, privilege] as const));
+async function findMissing(
+  knex: Knex,
+  privileges: Privileges,
+  sequences: readonly string[] = [],
+): Promise<MissingPrivilege[]> {
+  const needed = Object.entries(privileges).flatMap(([table, all]) => all.map((one) => [table, one] as const));
   const { rows } = await knex.raw<{ rows: { name: string; privilege: string; sequence: boolean }[] }>(
     `select w.name, w.privilege, false as sequence
        from unnest(?::text[], ?::text[]) with ordinality as w (name, privilege, place)
-       join pg_class c on c.relname = w.name and c.relnamespace = ${SCHEMA} and c.relkind in ('r', 'p')
+       join pg_class c on c.relname = w.name and c.relnamespace = ${CURRENT_SCHEMA} and c.relkind in ('r', 'p')
       where not case when c.relkind in ('r', 'p') then has_table_privilege(c.oid, w.privilege) else true end
      union all
      select s.oid::regclass::text, 'usage', true
        from unnest(?::text[]) as w (name)
-       join pg_class c on c.relname = w.name and c.relnamespace = ${SCHEMA} and c.relkind in ('r', 'p')
+       join pg_class c on c.relname = w.name and c.relnamespace = ${CURRENT_SCHEMA} and c.relkind in ('r', 'p')
        join pg_depend d on d.refobjid = c.oid and d.deptype in ('a', 'i') and d.classid = 'pg_class'::regclass
        join pg_class s on s.oid = d.objid and s.relkind = 'S'
       where not case when s.relkind = 'S' then has_sequence_privilege(s.oid, 'usage') else true end`,
-    [needed.map(([table]) => table), needed.map(([, privilege]) => privilege), SEQUENCES],
+    [needed.map(([table]) => table), needed.map(([, privilege]) => privilege), sequences as string[]],
   );
   if (rows.length === 0) return [];
   const { role, schema } = await readFacts(knex);
@@ -100,7 +119,7 @@ export async function missingForMigrations(knex: Knex): Promise<MissingPrivilege
     });
   const { rows } = await knex.raw<{ rows: { name: string; owner: string }[] }>(
     `select c.relname as name, pg_get_userbyid(c.relowner) as owner from pg_class c
-      where c.relname = any(?::text[]) and c.relnamespace = ${SCHEMA} and c.relkind in ('r', 'p')
+      where c.relname = any(?::text[]) and c.relnamespace = ${CURRENT_SCHEMA} and c.relkind in ('r', 'p')
         and not pg_has_role(c.relowner, 'usage') order by 1`,
     [Object.keys(NEEDED)],
   );

@@ -25,8 +25,8 @@ const BEGIN = `begin isolation level read committed read only; select set_config
   set_config('idle_in_transaction_session_timeout', '0', true)`;
 
 /**
- * Chooses the schema once, before anything is read. Every transaction then sets it as search_path, so a later change of
- * the role's search_path has no effect.
+ * Chooses the schema once, before anything is read. Every connection, or every transaction through a
+ * pooler, then sets it as search_path, so a later change of the role's search_path has no effect.
  * @param requested the parameter `schema` of the URL; undefined: the first existing schema of the search_path.
  * @throws StartError with the remedy when the schema cannot be used.
  */

@@ -4,7 +4,7 @@ import { transact } from '../write/transact.js';
 import { importRows, isImported } from './database_import.js';
 
 /**
- * Number of rows that each seed created; 0 when nothing was missing.
+ * Number of rows that each seed created or updated; 0 when nothing was missing.
  * `adopted`: the number of imported rows that were added to the log, if any.
  */
 export type Seeded = Readonly<Record<string, number>>;
@@ -56,7 +56,7 @@ async function runSeed(store: Store, { name, plan }: Seed): Promise<number> {
     requestId: undefined,
     reason: undefined,
     plan,
-    answer: (count) => {
+    encodeResponse: (count) => {
       rows = count;
       return new Uint8Array();
     },

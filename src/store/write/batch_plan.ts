@@ -19,10 +19,10 @@ export interface PlannedRevision {
   readonly nonce: string;
   readonly draft: Draft;
   /** Ciphertexts, each bound to its row and to the origin of its provider; null: the key is deleted. */
-  readonly tokens: readonly {
+  readonly ciphertexts: readonly {
     readonly entity: 'config' | 'credential';
     readonly id: number;
-    readonly token: string | null;
+    readonly ciphertext: string | null;
   }[];
   readonly bytes: Uint8Array;
   /** Hash of the request, when it has an idempotency key and its response is stored. */
@@ -82,15 +82,15 @@ function planEach(
       if (earlier) return { status: 'fulfilled', value: matchingResponse(write, earlier, hash) };
       const revision = counter.revision + steps.length;
       const { result, draft } = planOf(state, write, ids, revision, counter.now);
-      if (draft.changes.length === 0) return { status: 'fulfilled', value: write.answer(result, revision - 1) };
+      if (draft.changes.length === 0) return { status: 'fulfilled', value: write.encodeResponse(result, revision - 1) };
       const nonce = steps.length === 0 ? counter.nonce : randomUUID();
       const step = {
         write,
         revision,
         nonce,
         draft,
-        tokens: encryptKeys(state, draft),
-        bytes: write.answer(result, revision),
+        ciphertexts: encryptKeys(state, draft),
+        bytes: write.encodeResponse(result, revision),
         hash,
       };
       state.apply(revision, nonce, draft.changes);
@@ -106,9 +106,9 @@ function planEach(
   return { steps, outcomes };
 }
 
-const encryptKeys = (state: State, { keys, now }: Draft): PlannedRevision['tokens'] =>
+const encryptKeys = (state: State, { keys, now }: Draft): PlannedRevision['ciphertexts'] =>
   keys.map(({ entity, row, key }) => ({
     entity,
     id: row.id,
-    token: key === null ? null : state.vault.writable.seal(key, bindingOf(state, entity, row), now),
+    ciphertext: key === null ? null : state.vault.writable.seal(key, bindingOf(state, entity, row), now),
   }));

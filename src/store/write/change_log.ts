@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import type { Knex } from 'knex';
 import type { Change, Entity } from '../../domain/rows.js';
 import { State } from '../../domain/state.js';
+import { limits } from '../../limits.js';
 import { oldestKept } from '../history/compaction.js';
 import type { CommittedRevision, ReplicaState } from '../replica_state.js';
 import { type Head, readHead } from './head.js';
@@ -23,8 +24,10 @@ interface LogRow {
   history_from: number;
 }
 
-/** Maximum number of revisions that a page of the log contains after its first one. */
+/** Maximum number of revisions of a page of the log. */
 export const REVISIONS_PER_PAGE = 200;
+/** Bytes that a row of the log counts in addition to its JSON. */
+const ROW_BYTES = 200;
 const ROWS_PER_INSERT = 1000;
 
 /** Reads the whole configuration at one revision. */
@@ -46,6 +49,7 @@ export async function catchUp(store: ReplicaState): Promise<void> {
   const { knex } = store.database;
   if (store.state.identity === '') return store.replaceState(await loadState(knex));
   const head = await readHead(knex);
+  if (head.read_only) store.writesFail = true;
   const { revision, nonce, identity } = store.state;
   if (head.revision !== revision || head.nonce !== nonce || head.identity !== identity)
     await advance(store, knex, head);
@@ -55,6 +59,7 @@ export async function catchUp(store: ReplicaState): Promise<void> {
  * Updates the store's state to `target` from the log. The state is reloaded when the log does not contain the revisions
  * in between: the database was restored and its revision numbers are reused, it has a new identity, or the revisions
  * have been compacted.
+ * @throws StateOutdatedError when the state must be reloaded and `db` is a transaction.
  */
 export async function advance(store: ReplicaState, db: Knex, target: Head): Promise<void> {
   let head: Position = target;
@@ -74,6 +79,11 @@ export async function advance(store: ReplicaState, db: Knex, target: Head): Prom
   }
 }
 
+/** A transaction cannot reload the state: if it is rolled back, the store does not get the new identity. */
+export class StateOutdatedError extends Error {
+  override readonly name = 'StateOutdatedError';
+}
+
 type Position = Pick<Head, 'revision' | 'nonce' | 'identity'>;
 
 /**
@@ -87,11 +97,10 @@ async function replaceState(
   head: Position,
   isCompacted: boolean,
 ): Promise<Position> {
+  if (db.isTransaction) throw new StateOutdatedError('the state must be reloaded');
   if (stale.identity !== '' && stale.identity === head.identity && !isCompacted)
     await db('store_state').where({ identity: head.identity }).update({ identity: randomUUID() });
-  const fresh = db.isTransaction ? await readState(db) : await loadState(db);
-  // Within a write the counter row is one revision ahead of the tables, so the state is at `head`.
-  if (db.isTransaction) Object.assign(fresh, { revision: head.revision, nonce: head.nonce });
+  const fresh = await loadState(db);
   // If the state has been replaced meanwhile, the replacement was read later than this one and is kept.
   if (store.state === stale) store.replaceState(fresh);
   return { revision: fresh.revision, nonce: fresh.nonce, identity: fresh.identity };
@@ -122,17 +131,36 @@ const changeOf = (row: LogRow): Change =>
     after: fromLog(row.entity, row.after),
   }) as Change;
 
-/** The rows of a revision and of those after it, up to `last`. */
-const readLog = (db: Knex, revision: number, last = revision + REVISIONS_PER_PAGE): Promise<LogRow[]> =>
+/**
+ * The first row of a revision, which has its nonce, and a page of the whole revisions after it, up to `last`. One
+ * statement, so that a compaction or a restore cannot take place between two parts of a page.
+ */
+const readLog = (db: Knex, after: number, last = Number.MAX_SAFE_INTEGER): Promise<LogRow[]> =>
   db('config_revisions')
     .select('revision', 'nonce', 'entity', 'entity_id', 'before', 'after', 'actor', 'method', 'reason', 'created_at')
     .select(db.raw('(select history_from from store_state) as history_from'))
-    .whereBetween('revision', [revision, last])
+    .where('revision', '>=', after)
+    .where((either) => either.where('revision', '>', after).orWhere('position', 0))
+    .whereRaw(`revision <= coalesce((${LAST_OF_PAGE}), ?)`, [
+      after,
+      Math.min(last, after + REVISIONS_PER_PAGE),
+      limits.readBytes,
+      after,
+    ])
     .orderBy(['revision', 'position']);
+
+/** The last revision of a page: the first one with which the page has the maximum number of bytes. */
+const LAST_OF_PAGE = `
+  select max(revision) from (
+    select revision, sum(bytes) over (order by revision) - bytes as preceding from (
+      select revision, sum(${ROW_BYTES} + coalesce(octet_length(before::text), 0) + coalesce(octet_length(after::text), 0)) as bytes
+      from config_revisions where revision > ? and revision <= ? group by revision) as sizes) as revisions
+  where preceding < ?`;
 
 /** Reads revisions that the log still contains, at most one page. */
 export async function readRevisions(db: Knex, from: number, last: number): Promise<CommittedRevision[]> {
-  return [...revisionsOf(await readLog(db, from, Math.min(last, from + REVISIONS_PER_PAGE)))];
+  const rows = await readLog(db, from - 1, last);
+  return [...revisionsOf(rows.filter(({ revision }) => revision >= from))];
 }
 
 /** The agent of a change; null for the catalogue and credentials. */
@@ -149,17 +177,8 @@ export interface Revision {
   readonly draft: { readonly changes: readonly Change[] };
 }
 
-/**
- * Appends the changes of revisions.
- * @param combined a statement that is sent with the first insert, which saves a round trip while the counter row is
- *   locked.
- */
-export async function appendChanges(
-  tx: Knex,
-  now: Date,
-  revisions: readonly Revision[],
-  combined?: Statement,
-): Promise<void> {
+/** The statements that append the changes of revisions. */
+export function appendChanges(tx: Knex, now: Date, revisions: readonly Revision[]): Statement[] {
   const rows = revisions.flatMap(({ write, revision, nonce, draft }) =>
     draft.changes.map((change, position) => ({
       revision,
@@ -178,8 +197,8 @@ export async function appendChanges(
       created_at: now,
     })),
   );
-  for (let at = 0; at < rows.length; at += ROWS_PER_INSERT) {
-    const insert = tx('config_revisions').insert(rows.slice(at, at + ROWS_PER_INSERT));
-    await (at === 0 && combined ? insert.with('combined', combined) : insert);
-  }
+  const statements: Statement[] = [];
+  for (let at = 0; at < rows.length; at += ROWS_PER_INSERT)
+    statements.push(tx('config_revisions').insert(rows.slice(at, at + ROWS_PER_INSERT)));
+  return statements;
 }

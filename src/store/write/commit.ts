@@ -1,17 +1,18 @@
 import type { Knex } from 'knex';
-import { altersChain, isResealed } from '../../domain/draft.js';
+import { altersChain, isReencrypted } from '../../domain/draft.js';
 import type { Change, Entities, Entity } from '../../domain/rows.js';
 import type { State } from '../../domain/state.js';
 import { ServiceError } from '../../errors.js';
-import { databaseFailure, isAboutValues, isLostConnection, takesNoWrites } from '../failure.js';
+import { databaseFailure, isAboutValues, isLostConnection, rejectsWrites } from '../failure.js';
 import type { ReplicaState } from '../replica_state.js';
+import { prepared } from '../session.js';
 import { type Outcome, type PlannedRevision, planBatch } from './batch_plan.js';
-import { advance, appendChanges } from './change_log.js';
+import { advance, appendChanges, catchUp, StateOutdatedError } from './change_log.js';
 import { readHead } from './head.js';
 import { readResponses, storeResponses } from './idempotency.js';
 import type { Ready } from './planned_write.js';
-import { lockCounter, moveCounter } from './revision_counter.js';
-import { deleteRows, entities, moveChains, putRows, putTokens, type Statement } from './rows.js';
+import { lockCounter, setCounter } from './revision_counter.js';
+import { deleteRows, entities, moveChains, putCiphertexts, putRows, type Statement } from './rows.js';
 
 /**
  * Executes writes in one transaction, in order, each as a separate revision. The counter row is locked first, so
@@ -21,7 +22,7 @@ import { deleteRows, entities, moveChains, putRows, putTokens, type Statement } 
  */
 export async function commitTogether(store: ReplicaState, writes: readonly Ready[]): Promise<readonly Outcome[]> {
   try {
-    return await commit(store, writes);
+    return await commitCurrent(store, writes);
   } catch (error) {
     // Values of one write that the database rejects must not fail the other writes.
     if (writes.length > 1 && isAboutValues(error)) return await oneByOne(store, writes);
@@ -33,6 +34,21 @@ async function oneByOne(store: ReplicaState, writes: readonly Ready[]): Promise<
   const outcomes: Outcome[] = [];
   for (const write of writes) outcomes.push(...(await commitTogether(store, [write])));
   return outcomes;
+}
+
+const ATTEMPTS = 3;
+
+/** Commits, and reloads the state in between when it does not belong to the database, for example after a restore. */
+async function commitCurrent(store: ReplicaState, writes: readonly Ready[]): Promise<readonly Outcome[]> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await commit(store, writes);
+    } catch (error) {
+      if (!(error instanceof StateOutdatedError)) throw error;
+      if (attempt === ATTEMPTS) throw ServiceError.of('WRITE_CONFLICT', {}, { cause: error });
+      await catchUp(store);
+    }
+  }
 }
 
 interface Batch {
@@ -56,7 +72,7 @@ async function commit(store: ReplicaState, writes: readonly Ready[]): Promise<re
     return batch.outcomes;
   } catch (error) {
     if (error instanceof NothingToDo) return error.outcomes;
-    if (takesNoWrites(error)) store.writesFail = true;
+    if (rejectsWrites(error)) store.writesFail = true;
     // After the commit has been sent, the write may have succeeded in spite of the error.
     if (stage.committed || (stage.committing && isLostConnection(error)))
       throw ServiceError.of('OUTCOME_UNKNOWN', {}, { cause: error });
@@ -73,12 +89,14 @@ class NothingToDo extends Error {
 
 /** Locks the counter, plans the writes and stores everything. Only the commit remains. */
 async function prepare(store: ReplicaState, tx: Knex, writes: readonly Ready[]): Promise<Batch> {
-  const counter = await lockCounter(tx, store.database.listenUrl === undefined ? undefined : store.mark);
-  await advance(store, tx, { ...counter, revision: counter.revision - 1, nonce: counter.previous_nonce });
-  const stored = await readResponses(
+  const locking = lockCounter(tx, store.database.listenTarget === undefined ? undefined : store.replicaId);
+  // Sent together with the lock, and executed after it.
+  const reading = readResponses(
     tx,
     writes.map(({ write }) => write),
   );
+  const [counter, stored] = await Promise.all([locking, reading]);
+  await advance(store, tx, { ...counter, revision: counter.revision - 1, nonce: counter.previous_nonce });
   const { state } = store;
   const { steps, outcomes } = await planBatch(tx, state, counter, writes, stored);
   if (steps.length === 0) throw new NothingToDo(outcomes);
@@ -87,18 +105,32 @@ async function prepare(store: ReplicaState, tx: Knex, writes: readonly Ready[]):
 }
 
 async function execute(tx: Knex, now: Date, steps: readonly PlannedRevision[]): Promise<void> {
-  const statements = [...rowStatements(tx, steps), ...keyStatements(tx, steps)];
-  const last = statements.pop();
-  for (const statement of statements) await statement;
-  await appendChanges(tx, now, steps, last);
-  if (steps.length > 1) {
-    const [before, newest] = steps.slice(-2) as [PlannedRevision, PlannedRevision];
-    await moveCounter(tx, { revision: newest.revision, nonce: newest.nonce, previous_nonce: before.nonce });
-  }
   const responses = steps.flatMap(({ write, revision, bytes, hash }) =>
     hash ? [{ entry: write, revision, bytes, hash }] : [],
   );
-  await storeResponses(tx, now, responses);
+  await runTogether([
+    ...rowStatements(tx, steps),
+    ...keyStatements(tx, steps),
+    ...appendChanges(tx, now, steps),
+    ...counterStatements(tx, steps),
+    ...storeResponses(tx, now, responses),
+  ]);
+}
+
+/**
+ * Sends statements of a transaction without waiting for each result, which takes one round trip while the counter row is
+ * locked. They are executed in order; those after one that fails fail too, and its error is thrown.
+ */
+async function runTogether(statements: readonly Statement[]): Promise<void> {
+  const results = await Promise.allSettled(statements.map((statement) => prepared(statement as Knex.QueryBuilder)));
+  for (const result of results) if (result.status === 'rejected') throw result.reason;
+}
+
+/** Sets the counter, which was moved to the first revision when it was locked, to the last one. */
+function counterStatements(tx: Knex, steps: readonly PlannedRevision[]): Statement[] {
+  if (steps.length === 1) return [];
+  const [before, newest] = steps.slice(-2) as [PlannedRevision, PlannedRevision];
+  return [setCounter(tx, { revision: newest.revision, nonce: newest.nonce, previous_nonce: before.nonce })];
 }
 
 /** Applies a committed batch. If the state was reloaded during the transaction, it is updated from the log instead. */
@@ -129,13 +161,13 @@ function rowStatements(tx: Knex, steps: readonly PlannedRevision[]): Statement[]
         ),
       );
   }
-  const isImport = steps.some(({ draft }) => draft.adopts);
+  const isImport = steps.some(({ draft }) => draft.isImport);
   for (const entity of entities) {
     const put = changes.filter((change) => change.entity === entity && change.after);
-    const written = put.filter((change) => !isResealed(change)).map(rowAfter);
+    const written = put.filter((change) => !isReencrypted(change)).map(rowAfter);
     statements.push(
       ...putRows(tx, entity, written, isImport),
-      ...putRows(tx, entity, put.filter(isResealed).map(rowAfter), true),
+      ...putRows(tx, entity, put.filter(isReencrypted).map(rowAfter), true),
     );
   }
   const chains = changedChains(steps);
@@ -168,10 +200,10 @@ function changedChains(steps: readonly PlannedRevision[]): ReadonlyMap<number, n
 
 /** Stores the final ciphertext of each row. */
 function keyStatements(tx: Knex, steps: readonly PlannedRevision[]): Statement[] {
-  const all = steps.flatMap(({ tokens }) => tokens);
+  const all = steps.flatMap(({ ciphertexts }) => ciphertexts);
   return (['config', 'credential'] as const).flatMap((entity) => {
-    const last = new Map(all.filter((token) => token.entity === entity).map((token) => [token.id, token]));
-    return last.size > 0 ? [putTokens(tx, entity, [...last.values()])] : [];
+    const last = new Map(all.filter((one) => one.entity === entity).map((one) => [one.id, one]));
+    return last.size > 0 ? [putCiphertexts(tx, entity, [...last.values()])] : [];
   });
 }
 

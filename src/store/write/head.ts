@@ -10,12 +10,16 @@ export interface Head {
   readonly hash_key: Buffer;
 }
 
-/** Whether a database contains a store. A schema from before migration 0006 has no identity and no history. */
-export const holdsStore = (db: Knex): Promise<boolean> => db.schema.hasTable('store_state');
+/** The head as a reader finds it. */
+export interface ReadHead extends Head {
+  /** Whether a transaction can write nothing: the database is read-only, or the transaction is. */
+  readonly read_only: boolean;
+}
 
 /** @param connection the connection to use; undefined: any connection of the pool. */
-export async function readHead(db: Knex, connection?: unknown): Promise<Head> {
-  const query = db('store_state').select<Head[]>('revision', 'nonce', 'identity', 'hash_key');
+export async function readHead(db: Knex, connection?: unknown): Promise<ReadHead> {
+  const readOnly = db.raw(`current_setting('transaction_read_only') = 'on' as read_only`);
+  const query = db('store_state').select<ReadHead[]>('revision', 'nonce', 'identity', 'hash_key', readOnly);
   const [head] = await (connection === undefined ? query : query.connection(connection as never));
   if (!head) throw new StoreLostError('store_state has no row');
   return head;

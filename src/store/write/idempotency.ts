@@ -2,7 +2,9 @@ import { createHmac, timingSafeEqual } from 'node:crypto';
 import type { Knex } from 'knex';
 import { ServiceError } from '../../errors.js';
 import { limits } from '../../limits.js';
+import { prepared } from '../session.js';
 import type { ChangeAuthor } from './planned_write.js';
+import type { Statement } from './rows.js';
 
 /*
  * Stored responses of writes with a request_id, so that a retry after a lost response returns the same one. A response
@@ -49,20 +51,27 @@ export function matchingResponse({ requestId }: ChangeAuthor, response: StoredRe
   throw ServiceError.of('REQUEST_ID_REUSED', { request_id: requestId as string });
 }
 
+interface StoredRow {
+  readonly caller: string;
+  readonly method: string;
+  readonly request_id: string;
+  readonly body_hash: Buffer;
+  readonly response: Buffer;
+}
+
 /** Reads the stored responses for the request ids of these writes. */
 export async function readResponses(db: Knex, entries: readonly ChangeAuthor[]): Promise<StoredResponses> {
   const stored = new StoredResponses();
   const withId = entries.filter(({ requestId }) => requestId !== undefined);
   if (withId.length === 0) return stored;
-  const rows: { caller: string; method: string; request_id: string; body_hash: Buffer; response: Buffer }[] = await db(
-    'idempotent_answers',
-  )
+  const query = db('idempotent_answers')
     .select('caller', 'method', 'request_id', 'body_hash', 'response')
     .whereIn(
       ['caller', 'method', 'request_id'],
       withId.map(({ actor, method, requestId }) => [actor, method, requestId as string]),
     )
     .where('created_at', '>', expiryTime(db));
+  const rows: StoredRow[] = await prepared(query);
   for (const { caller, method, request_id, body_hash, response } of rows)
     stored.put(
       { actor: caller, method, requestId: request_id, reason: undefined },
@@ -77,9 +86,9 @@ export interface NewStoredResponse extends StoredResponse {
   readonly revision: number;
 }
 
-/** Stores responses. An expired response with the same key is replaced. */
-export async function storeResponses(tx: Knex, now: Date, responses: readonly NewStoredResponse[]): Promise<void> {
-  if (responses.length === 0) return;
+/** The statements that store responses. An expired response with the same key is replaced. */
+export function storeResponses(tx: Knex, now: Date, responses: readonly NewStoredResponse[]): Statement[] {
+  if (responses.length === 0) return [];
   const rows = responses.map(({ entry, hash, bytes, revision }) => ({
     caller: entry.actor,
     method: entry.method,
@@ -89,10 +98,8 @@ export async function storeResponses(tx: Knex, now: Date, responses: readonly Ne
     revision,
     created_at: now,
   }));
-  await tx('idempotent_answers')
-    .insert(rows)
-    .onConflict(['caller', 'method', 'request_id'])
-    .merge(['body_hash', 'response', 'revision', 'created_at']);
+  const insert = tx('idempotent_answers').insert(rows).onConflict(['caller', 'method', 'request_id']);
+  return [insert.merge(['body_hash', 'response', 'revision', 'created_at'])];
 }
 
 /** Deletes responses older than `limits.requestIdHours`. */

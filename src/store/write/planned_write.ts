@@ -13,7 +13,7 @@ export type Plan<T> = (state: State, draft: Draft) => T;
 export interface Write<T> extends ChangeAuthor {
   readonly plan: Plan<T>;
   /** Encodes the response, which is sent and stored under the request id. */
-  readonly answer: (result: T, revision: number) => Uint8Array;
+  readonly encodeResponse: (result: T, revision: number) => Uint8Array;
   /** The encoded request, which is compared when a request id is reused. */
   readonly body: () => Uint8Array;
   /** Aborts when the caller no longer waits. A write that has begun is completed nevertheless. */

@@ -4,7 +4,9 @@ import { limits } from '../../limits.js';
 import { StoreLostError } from '../failure.js';
 import { missingPrivileges } from '../maintenance/privileges.js';
 import { CHANNEL } from '../notifications.js';
+import { prepared } from '../session.js';
 import type { Head } from './head.js';
+import type { Statement } from './rows.js';
 
 /** The locked counter row, with the revision of the current write. */
 export interface LockedCounter extends Head {
@@ -36,7 +38,7 @@ function settings(tx: Knex, writer: string | undefined): Knex.Raw {
  * the settings, so they take effect before it waits for the lock. This statement is bounded by the lock timeout.
  */
 export async function lockCounter(tx: Knex, writer: string | undefined): Promise<LockedCounter> {
-  const { rows } = await tx.raw<{ rows: LockedCounter[] }>(
+  const lock = tx.raw<{ rows: LockedCounter[] }>(
     `with applied_settings as materialized (?)
      update store_state set revision = revision + 1, previous_nonce = nonce, nonce = ?
        from applied_settings
@@ -44,18 +46,17 @@ export async function lockCounter(tx: Knex, writer: string | undefined): Promise
                  date_trunc('milliseconds', clock_timestamp()) as now`,
     [settings(tx, writer), randomUUID()],
   );
+  const { rows } = await prepared(lock);
   const [counter] = rows;
   if (!counter) throw new StoreLostError('store_state has no row');
   return counter;
 }
 
 /** Sets the locked counter to the last of several revisions. */
-export async function moveCounter(
+export const setCounter = (
   tx: Knex,
   to: { readonly revision: number; readonly nonce: string; readonly previous_nonce: string },
-): Promise<void> {
-  await tx('store_state').update(to);
-}
+): Statement => tx('store_state').update(to);
 
 /**
  * Rejects while the database does not accept writes. Changes nothing: the transaction is rolled back. The probe is

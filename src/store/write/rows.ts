@@ -139,55 +139,66 @@ export function putRows<E extends Entity>(
 const PUT_CHUNK = 1000;
 
 /** A ciphertext with its row, its encryption key, and the revision at which it was stored. */
-export interface Token {
+export interface StoredCiphertext {
   readonly id: number;
-  readonly token: string;
+  readonly ciphertext: string;
   readonly key_id: string | null;
   readonly key_revision: number | null;
 }
 
 /** Stores or deletes ciphertexts. Their column is the only one that is not part of a row in memory. */
-export function putTokens(
+export function putCiphertexts(
   db: Knex,
   entity: 'config' | 'credential',
-  tokens: readonly { readonly id: number; readonly token: string | null }[],
+  stored: readonly { readonly id: number; readonly ciphertext: string | null }[],
 ): Statement {
   return db.raw(
-    `update ?? as t set api_key_encrypted = v.token
-       from unnest(?::int[], ?::text[]) as v (id, token) where t.id = v.id`,
-    [tables[entity].name, tokens.map(({ id }) => id), tokens.map(({ token }) => token) as string[]],
+    `update ?? as t set api_key_encrypted = v.ciphertext
+       from unnest(?::int[], ?::text[]) as v (id, ciphertext) where t.id = v.id`,
+    [tables[entity].name, stored.map(({ id }) => id), stored.map(({ ciphertext }) => ciphertext) as string[]],
   );
 }
 
 /** The ciphertext of one row, or undefined. */
-export async function readToken(db: Knex, entity: 'config' | 'credential', id: number): Promise<string | undefined> {
-  const [row] = await db(tables[entity].name).select('api_key_encrypted as token').where({ id });
-  return row?.token ?? undefined;
+export async function readCiphertext(
+  db: Knex,
+  entity: 'config' | 'credential',
+  id: number,
+): Promise<string | undefined> {
+  const [row] = await db(tables[entity].name).select('api_key_encrypted as ciphertext').where({ id });
+  return row?.ciphertext ?? undefined;
 }
 
 /** The ciphertexts of some rows; empty, and so not decryptable, for a row without one. */
-export const readTokens = (db: Knex, entity: 'config' | 'credential', ids: readonly number[]): Promise<Token[]> =>
+export const readCiphertexts = (
+  db: Knex,
+  entity: 'config' | 'credential',
+  ids: readonly number[],
+): Promise<StoredCiphertext[]> =>
   db(tables[entity].name)
-    .select('id', 'key_id', 'key_revision', db.raw(`coalesce(api_key_encrypted, '') as token`))
+    .select('id', 'key_id', 'key_revision', db.raw(`coalesce(api_key_encrypted, '') as ciphertext`))
     .whereIn('id', ids);
 
 /** Reads all ciphertexts of an entity in chunks by id. */
-export async function* allTokens(db: Knex, entity: 'config' | 'credential'): AsyncGenerator<readonly Token[]> {
+export async function* allCiphertexts(
+  db: Knex,
+  entity: 'config' | 'credential',
+): AsyncGenerator<readonly StoredCiphertext[]> {
   let last = 0;
   for (;;) {
-    const tokens: Token[] = await db(tables[entity].name)
-      .select('id', 'api_key_encrypted as token', 'key_id', 'key_revision')
+    const rows: StoredCiphertext[] = await db(tables[entity].name)
+      .select('id', 'api_key_encrypted as ciphertext', 'key_id', 'key_revision')
       .whereNotNull('api_key_encrypted')
       .where('id', '>', last)
       .orderBy('id')
-      .limit(TOKEN_CHUNK);
-    if (tokens.length > 0) yield tokens;
-    if (tokens.length < TOKEN_CHUNK) return;
-    last = (tokens.at(-1) as Token).id;
+      .limit(CIPHERTEXT_CHUNK);
+    if (rows.length > 0) yield rows;
+    if (rows.length < CIPHERTEXT_CHUNK) return;
+    last = (rows.at(-1) as StoredCiphertext).id;
   }
 }
 /** Decryption takes 8 µs per ciphertext and blocks the event loop. */
-const TOKEN_CHUNK = 500;
+const CIPHERTEXT_CHUNK = 500;
 
 export const deleteRows = (db: Knex, entity: Entity, ids: readonly number[]): Statement =>
   db(tables[entity].name).whereIn('id', ids).delete();

@@ -10,13 +10,13 @@ import { dryRun, planOf, type Ready, type Write } from './planned_write.js';
 /** Runs all checks of a write and returns the response that it would have, without writing anything. */
 export async function rehearse<T>(store: Store, write: Write<T>): Promise<Uint8Array> {
   try {
-    // Before the stored response: a request whose fields are invalid may have no encoding to compare.
+    // The dry run comes first, because a request with invalid fields may have no encoding to hash.
     const prepared = await prepare(store, write);
     if ('stored' in prepared) return prepared.stored;
     // A used request id returns the stored response for the same request and is rejected for a different one.
     const stored = write.requestId ? await readStoredResponse(store, write) : undefined;
     if (stored) return stored;
-    return write.answer(planOf(store.state, write, new CountedIds()).result, store.state.revision);
+    return write.encodeResponse(planOf(store.state, write, new CountedIds()).result, store.state.revision);
   } catch (error) {
     throw databaseFailure(error);
   }
@@ -50,9 +50,9 @@ async function prepare<T>(store: Store, write: Write<T>): Promise<Prepared<T>> {
     return dryRun(store.state, write);
   } catch (error) {
     if (!(error instanceof ServiceError)) throw error;
-    const stored = await readStoredResponse(store, write).catch((databaseError) => {
+    const stored = await readStoredResponse(store, write).catch((failure) => {
       // Invalid fields are reported even while the database is unavailable.
-      throw error.reason === 'INVALID_FIELDS' ? error : databaseError;
+      throw error.reason === 'INVALID_FIELDS' ? error : failure;
     });
     return stored ? { stored } : dryRun(store.state, write);
   }

@@ -1,14 +1,13 @@
 import { randomUUID } from 'node:crypto';
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { JsonObject } from '@bufbuild/protobuf';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { WatchRequest } from '../../feed/support.js';
 import { send } from '../../http/support.js';
 import { grant } from '../../support/access.js';
 import {
   agentNamed,
   type Calls,
   callsOf,
-  eventually,
   part,
   type Replica,
   startReplica,
@@ -16,6 +15,7 @@ import {
   watchAs,
 } from '../../support/access_replica.js';
 import { unique } from '../../support/service.js';
+import { until } from '../../support/until.js';
 
 /* A token that is limited to agents applies to agents with these names, at every revision and in every request. */
 
@@ -31,7 +31,7 @@ const RESOLVE = 'AgentLLMConfigService/ResolveConfig';
 const asAdmin = async () => callsOf(a(), (await grant(a().store, { role: 'ROLE_ADMIN' })).text);
 const agentToken = async (...agents: string[]) => (await grant(a().store, { role: 'ROLE_AGENT', agents })).text;
 const waitForSync = () =>
-  eventually(() => a().store.state.revision === b.store.state.revision, 'both replicas have the same revision');
+  until(() => a().store.state.revision === b.store.state.revision, 'both replicas have the same revision');
 const rename = (admin: Calls, id: number, name: string, description = '') =>
   admin('AgentService/UpdateAgent', { agent: { id, name, ...(description && { description }) } });
 
@@ -49,13 +49,13 @@ describe('an agent that is renamed', () => {
       ]),
     );
     const byName = await Promise.all([a(), b].map((at) => watchAs(at, token, { agents: [{ name }] }).ready()));
-    const { answer } = await rename(admin, id, secret, 'SECRET');
+    const { response } = await rename(admin, id, secret, 'SECRET');
     for (const watch of watches) {
       expect(await watch.end()).toMatchObject({ code: 7, reason: 'AGENT_NOT_ALLOWED' });
       expect(JSON.stringify(watch.events, bigintAsText)).not.toContain('SECRET');
       expect(watch.error?.message).not.toContain('SECRET');
     }
-    const revision = Number(answer['revision']);
+    const revision = Number(response['revision']);
     for (const watch of byName) {
       await watch.has(revision);
       const [tombstone] = watch.itemsOf(revision).agents;
@@ -92,8 +92,8 @@ describe('an agent that is renamed', () => {
     await rename(admin, id, name, 'mine');
     await rename(admin, id, other, 'SECRET');
     await admin('AgentService/UpdateAgent', { agent: { id, description: 'SECRET2' } });
-    const { answer } = await rename(admin, id, name, 'mine again');
-    await watch.has(Number(answer['revision']));
+    const { response } = await rename(admin, id, name, 'mine again');
+    await watch.has(Number(response['revision']));
     expect(JSON.stringify(watch.events, bigintAsText)).toContain('mine again');
     expect(JSON.stringify(watch.events, bigintAsText)).not.toContain('SECRET');
   });
@@ -158,8 +158,8 @@ describe('the history of an agent whose current name is in the scope', () => {
     const second = await agentNamed(admin, other);
     await rename(admin, second, name);
     const calls = callsOf(a(), await agentToken(name));
-    const { answer } = await calls(RESOLVE, { agent: { name }, atRevision: String(past) });
-    expect(part(answer, 'resolved')['agentId']).toBe(first);
+    const { response } = await calls(RESOLVE, { agent: { name }, atRevision: String(past) });
+    expect(part(response, 'resolved')['agentId']).toBe(first);
     // An id refers to the agent that exists now, which had another name.
     for (const id of [first, second])
       expect(await calls(RESOLVE, { agent: { id }, atRevision: String(past) })).toMatchObject(NOT_ALLOWED);
@@ -177,9 +177,9 @@ describe('the history of an agent whose current name is in the scope', () => {
     admins.cancel();
     await rename(admin, id, secret);
     await admin('AgentService/UpdateAgent', { agent: { id, description: 'SECRET too' } });
-    const { answer } = await rename(admin, id, name, 'mine again');
+    const { response } = await rename(admin, id, name, 'mine again');
     await waitForSync();
-    const back = Number(answer['revision']);
+    const back = Number(response['revision']);
     // A watch with full access must not share its events with a limited watch.
     const whole = watchAs(a(), adminToken, { agents: [{ id }], resume_token: admins.token });
     await whole.has(back);
@@ -220,9 +220,9 @@ describe('an agent that is deleted', () => {
     const id = await agentNamed(admin, name);
     const token = await agentToken(name);
     const watch = await watchAs(a(), token, { agents: [{ id }] }).ready();
-    const { answer } = await admin('AgentService/DeleteAgent', { agent: { id } });
-    await watch.has(Number(answer['revision']));
-    expect(watch.itemsOf(Number(answer['revision'])).agents).toMatchObject([{ name, agent: undefined, configs: [] }]);
+    const { response } = await admin('AgentService/DeleteAgent', { agent: { id } });
+    await watch.has(Number(response['revision']));
+    expect(watch.itemsOf(Number(response['revision'])).agents).toMatchObject([{ name, agent: undefined, configs: [] }]);
   });
 });
 
@@ -309,6 +309,8 @@ describe('AcknowledgeRevision for a client that watches other agents', () => {
     readonly attacker: string;
     readonly owner: string;
     readonly applied: () => Promise<number | undefined>;
+    /** A client of the attacker with a watch at the same replica. */
+    readonly ownClient: { readonly client_id: string; readonly applied: () => Promise<number | undefined> };
   }
 
   /** A client that watches at one of the replicas, and the token of an attacker. */
@@ -319,31 +321,40 @@ describe('AcknowledgeRevision for a client that watches other agents', () => {
     await agentNamed(admin, mine);
     const [attacker, owner] = [await agentToken(mine), await agentToken(theirs)];
     await waitForSync();
-    const client_id = randomUUID();
-    await watchAs(at, owner, { client_id, agents: [byId ? { id } : { name: theirs }] }).ready();
-    const row = async () => {
-      const { answer } = await admin('AgentLLMConfigWatchService/ListWatchers', { pageSize: 1000 });
-      return ((answer['watchers'] ?? []) as JsonObject[]).find(({ clientId }) => clientId === client_id);
+    const clientOf = async (token: string, agents: WatchRequest['agents']) => {
+      const client_id = randomUUID();
+      await watchAs(at, token, { client_id, agents }).ready();
+      const row = async () => {
+        const { response } = await admin('AgentLLMConfigWatchService/ListWatchers', { pageSize: 1000 });
+        return ((response['watchers'] ?? []) as JsonObject[]).find(({ clientId }) => clientId === client_id);
+      };
+      await until(async () => (await row()) !== undefined, 'the client is listed');
+      const applied = async () => {
+        const { appliedRevision } = (await row()) ?? {};
+        return appliedRevision === undefined ? undefined : Number(appliedRevision);
+      };
+      return { client_id, applied };
     };
-    await eventually(async () => (await row()) !== undefined, 'the client is listed');
-    const applied = async () => {
-      const { appliedRevision } = (await row()) ?? {};
-      return appliedRevision === undefined ? undefined : Number(appliedRevision);
-    };
-    return { admin, client_id, mine, theirs, attacker, owner, applied };
+    const ownClient = await clientOf(attacker, [{ name: mine }]);
+    const client = await clientOf(owner, [byId ? { id } : { name: theirs }]);
+    return { admin, ...client, mine, theirs, attacker, owner, ownClient };
   }
 
-  const acknowledge = (at: Replica, token: string, clientId: string, revision: number) =>
-    callsOf(at, token)(ACKNOWLEDGE, { acknowledgements: [{ clientId, revision: String(revision) }] });
+  const acknowledge = (at: Replica, token: string, clientIds: readonly string[], revision: number) =>
+    callsOf(at, token)(ACKNOWLEDGE, {
+      acknowledgements: clientIds.map((clientId) => ({ clientId, revision: String(revision) })),
+    });
 
   async function changesNothing(where: Replica, byId: boolean): Promise<void> {
-    const { client_id, attacker, owner, applied } = await setUp(a(), { byId });
-    expect((await acknowledge(where, attacker, client_id, a().store.state.revision)).code).toBe('OK');
-    await sleep(1_500);
-    expect(await applied()).toBeUndefined();
+    const { client_id, attacker, owner, applied, ownClient } = await setUp(a(), { byId });
     const revision = a().store.state.revision;
-    await acknowledge(where, owner, client_id, revision);
-    await eventually(async () => (await applied()) === revision, 'the acknowledgement of the owner is visible');
+    const { code } = await acknowledge(where, attacker, [client_id, ownClient.client_id], revision);
+    expect(code).toBe('OK');
+    // Both acknowledgements are written together.
+    await until(async () => (await ownClient.applied()) === revision, 'the acknowledgement of the attacker is visible');
+    expect(await applied()).toBeUndefined();
+    await acknowledge(where, owner, [client_id], revision);
+    await until(async () => (await applied()) === revision, 'the acknowledgement of the owner is visible');
   }
 
   it('changes nothing on the same replica for a watch by name', () => changesNothing(a(), false));
@@ -363,7 +374,7 @@ describe('AcknowledgeRevision for a client that watches other agents', () => {
     await Promise.all([asAttacker('AccessService/GetCaller'), asOwner('AccessService/GetCaller')]);
     await asAttacker(ACKNOWLEDGE, { acknowledgements: [{ clientId: client_id, revision: String(later) }] });
     await asOwner(ACKNOWLEDGE, { acknowledgements: [{ clientId: client_id, revision: String(acknowledged) }] });
-    await eventually(async () => (await applied()) !== undefined, 'the acknowledgement of the owner is visible');
+    await until(async () => (await applied()) !== undefined, 'the acknowledgement of the owner is visible');
     expect(await applied()).toBe(acknowledged);
   });
 
@@ -375,7 +386,7 @@ describe('AcknowledgeRevision for a client that watches other agents', () => {
     await Promise.all([asAttacker('AccessService/GetCaller'), asOwner('AccessService/GetCaller')]);
     await asOwner(ACKNOWLEDGE, { acknowledgements: [{ clientId: client_id, revision: String(revision) }] });
     await asAttacker(ACKNOWLEDGE, { acknowledgements: [{ clientId: client_id, revision: '1' }] });
-    await eventually(async () => (await applied()) === revision, 'the acknowledgement of the owner is visible');
+    await until(async () => (await applied()) === revision, 'the acknowledgement of the owner is visible');
   });
 });
 

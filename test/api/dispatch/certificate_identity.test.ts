@@ -15,11 +15,11 @@ import {
   type Pair,
   startTls,
   tlsSettings,
-  until,
   useFiles,
 } from '../../net/support.js';
 import { copyFirstStart } from '../../support/command.js';
 import { grantAll } from '../../support/service.js';
+import { until } from '../../support/until.js';
 
 let authority: Pair;
 let server: Pair;

@@ -1,5 +1,6 @@
-import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { limits } from '../../../src/limits.js';
+import { withLimits } from '../../feed/support.js';
 import { type FakeProvider, json, KEY, text as plain, startFakeProvider, wire } from '../../providers/fake_provider.js';
 import {
   checked,
@@ -14,6 +15,7 @@ import {
 import { startPostgres, type TestPostgres } from '../../support/postgres.js';
 import { type Clients, failure, startService, type TestService, unique, useService } from '../../support/service.js';
 import { connectPg } from '../../support/sql.js';
+import { until } from '../../support/until.js';
 import { newAgent, newConfig, present } from './support.js';
 
 const MANY = 200;
@@ -68,7 +70,7 @@ describe.each(['embedded', 'postgres'] as const)('CheckConfigHealth under concur
     const calls = Array.from({ length: MANY }, (_, i) =>
       ending(service().configs.checkConfigHealth({ id: present(ids[i % ids.length]) }, { deadlineMs: 20_000 })),
     );
-    await sleep(100);
+    await until(() => slow.seen.length > 0);
     let settled = false;
     const all = Promise.all(calls).finally(() => {
       settled = true;
@@ -229,19 +231,17 @@ describe.each(['embedded', 'postgres'] as const)('CheckConfigHealth under concur
     const { revision } = await service().agents.listAgents({ page_size: 1 });
     const min_revision = revision + 1n;
     const calls = () => [
-      service().configs.checkConfigHealth({ id, min_revision }, { deadlineMs: 1_000 }),
-      service().configs.listConfigHealth({ min_revision }, { deadlineMs: 1_000 }),
-      service().configs.listRetiringModels({ min_revision }, { deadlineMs: 1_000 }),
-      service().providers.validateApiKey({ provider, api_key: KEY, min_revision }, { deadlineMs: 1_000 }),
-    ];
-    expect(await Promise.all(calls().map(ending))).toEqual(Array(4).fill('14 REVISION_NOT_REACHED'));
-    expect(fake.seen).toEqual([]);
-    const waiting = Promise.all([
       service().configs.checkConfigHealth({ id, min_revision }),
       service().configs.listConfigHealth({ min_revision }),
       service().configs.listRetiringModels({ min_revision }),
       service().providers.validateApiKey({ provider, api_key: KEY, min_revision }),
-    ]);
+    ];
+    const { maxCallMs } = limits;
+    withLimits({ maxCallMs: 1_000 });
+    expect(await Promise.all(calls().map(ending))).toEqual(Array(4).fill('14 REVISION_NOT_REACHED'));
+    expect(fake.seen).toEqual([]);
+    withLimits({ maxCallMs });
+    const waiting = Promise.all(calls());
     await newAgent(service());
     for (const response of await waiting) expect(response.revision).toBeGreaterThanOrEqual(min_revision);
   });
@@ -307,6 +307,7 @@ describe('CheckConfigHealth on PostgreSQL', () => {
     await checked(a, config.id);
     for (const request of [{}, { config_id: config.id }, { statuses: ['CHECK_STATUS_OK' as const] }]) {
       const { health } = await b.configs.listConfigHealth(request);
+      if (!('config_id' in request)) expect(health.map(({ config_id }) => config_id)).toContain(known.id);
       for (const one of health) {
         expect(one.agent_id).toBeGreaterThan(0);
         expect(one.agent_name).not.toBe('');
@@ -323,7 +324,8 @@ describe('CheckConfigHealth on PostgreSQL', () => {
     const change = await a.configs.updateConfig({ config: { id: known.id, temperature: 0.4 } });
     await checked(a, known.id);
     const { health, revision } = await b.configs.listConfigHealth({ config_id: known.id });
-    if (revision < change.revision) expect(health.map((one) => one.outdated)).toEqual(health.map(() => false));
+    expect(revision).toBeLessThan(change.revision);
+    expect(health.map((one) => one.outdated)).toEqual([false]);
   });
 
   it('completes 200 checks and concurrent writes with a pool of two connections', async () => {
@@ -369,7 +371,8 @@ describe('CheckConfigHealth on PostgreSQL', () => {
     } finally {
       await postgres.restart();
     }
-    await vi.waitFor(async () => expect(short((await checked(one, id)).status)).toBe('OK'), { timeout: 20_000 });
+    await until(async () => (await ending(one.configs.checkConfigHealth({ id }))) === 'OK', 'a check succeeds');
+    expect(short((await checked(one, id)).status)).toBe('OK');
     expect(await rows(one, id)).toHaveLength(1);
   });
 

@@ -195,7 +195,7 @@ describe.each(['embedded', 'postgres'] as const)('the change history on %s', (ba
     const { next_page_token: page_token } = await list({ page_size: 1 });
     await refused(list({ page_token, kinds: ['RESOURCE_KIND_AGENT'] }), status.INVALID_ARGUMENT, 'INVALID_PAGE_TOKEN');
     const [filterHash] = JSON.parse(Buffer.from(page_token, 'base64url').toString());
-    for (const position of [[1], ['1', 0], [1.5, 0], [1, 0, 0], [1e300, 0]]) {
+    for (const position of [[1], ['1', 0], [1.5, 0], [1, 0, 0], [1e300, 0], [1, 2 ** 31], [1, -(2 ** 40)]]) {
       const forged = Buffer.from(JSON.stringify([filterHash, ...position])).toString('base64url');
       await refused(list({ page_token: forged }), status.INVALID_ARGUMENT, 'INVALID_PAGE_TOKEN');
     }

@@ -5,6 +5,7 @@ import { generateKey } from '../../../src/domain/fernet.js';
 import { type LeaseKeyPair, makeLeaseKeyPair, openSealedKey } from '../../../src/domain/lease.js';
 import { Vault } from '../../../src/domain/vault.js';
 import { openVault } from '../../../src/store/keys/vault.js';
+import { withLimits } from '../../feed/support.js';
 import { grant } from '../../support/access.js';
 import { startPostgres, type TestPostgres } from '../../support/postgres.js';
 import { type Clients, connect, unique } from '../../support/service.js';
@@ -236,10 +237,12 @@ describe('LeaseApiKeys with an invalid request', () => {
   });
 
   it('returns REVISION_NOT_REACHED for a revision that is not reached', async () => {
-    const call = admin.credentials.leaseApiKeys(
-      { agent, public_key: Buffer.from(pair.publicKey), min_revision: 1_000_000n },
-      { deadlineMs: 500 },
-    );
+    withLimits({ maxCallMs: 500 });
+    const call = admin.credentials.leaseApiKeys({
+      agent,
+      public_key: Buffer.from(pair.publicKey),
+      min_revision: 1_000_000n,
+    });
     await refused(call, status.UNAVAILABLE, 'REVISION_NOT_REACHED');
   });
 

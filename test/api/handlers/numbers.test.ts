@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { withLimits } from '../../feed/support.js';
 import { errorOf, send } from '../../http/support.js';
 import { connect, failure, useService } from '../../support/service.js';
 import { present } from './support.js';
@@ -13,9 +14,10 @@ describe('a number at the limit of its range', () => {
   ]);
 
   it('is returned exactly in the error when it is the largest min_revision', async () => {
-    const error = await failure(service().agents.getAgent({ agent, min_revision: LARGEST }, { deadlineMs: 2_000 }));
+    withLimits({ maxCallMs: 500 });
+    const error = await failure(service().agents.getAgent({ agent, min_revision: LARGEST }));
     expect(error.metadata['wanted']).toBe(String(LARGEST));
-    const list = await failure(service().configs.listConfigs({ min_revision: LARGEST - 1n }, { deadlineMs: 2_000 }));
+    const list = await failure(service().configs.listConfigs({ min_revision: LARGEST - 1n }));
     expect(list.metadata['wanted']).toBe(String(LARGEST - 1n));
   });
 

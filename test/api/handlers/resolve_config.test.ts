@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ModelFacts, type ResolvedConfig, type ResolvedHop } from '../../../gen/ts/agentllm/v1/resolution.js';
 import { generateKey } from '../../../src/domain/fernet.js';
 import { Keyring } from '../../../src/domain/keyring.js';
-import { keyHolder, tokenMark, Vault } from '../../../src/domain/vault.js';
+import { ciphertextVersion, keyHolder, Vault } from '../../../src/domain/vault.js';
 import { unique } from '../../support/service.js';
 import { startBackend, type TestBackend } from '../../support/store.js';
 import {
@@ -217,7 +217,7 @@ describe('ResolveConfig', () => {
     const before = state.vault;
     expect((await firstOf({ agent: { id: agent.id } })).api_key_state).toBe('API_KEY_STATE_SET');
     const row = present(state.configs.get(present(created.config).id));
-    const lost = new Map([[keyHolder('config', row.id), tokenMark(row)]]);
+    const lost = new Map([[keyHolder('config', row.id), ciphertextVersion(row)]]);
     state.vault = new Vault(before.keyring, undefined, lost);
     const { hops, findings } = await resolved({ agent: { id: agent.id } });
     state.vault = before;
@@ -454,7 +454,11 @@ describe('ResolveConfig at a past revision', () => {
     const { state } = backend.store;
     const before = state.vault;
     const row = present(state.configs.get(present(created.config).id));
-    state.vault = new Vault(before.keyring, undefined, new Map([[keyHolder('config', row.id), tokenMark(row)]]));
+    state.vault = new Vault(
+      before.keyring,
+      undefined,
+      new Map([[keyHolder('config', row.id), ciphertextVersion(row)]]),
+    );
     const keyStateThen = async () => (await firstOf({ agent: { id }, at_revision: created.revision })).api_key_state;
     expect(await keyStateThen()).toBe('API_KEY_STATE_UNREADABLE');
     await backend.configs.updateConfig({ config: { id: row.id }, clear_api_key: true });

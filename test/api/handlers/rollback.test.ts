@@ -6,6 +6,7 @@ import { KEY, startFakeProvider } from '../../providers/fake_provider.js';
 import { startPostgres, type TestPostgres } from '../../support/postgres.js';
 import { unique, useService } from '../../support/service.js';
 import { startBackend, type TestBackend } from '../../support/store.js';
+import { until } from '../../support/until.js';
 import {
   type ConfigFields,
   configsOf,
@@ -421,11 +422,11 @@ describe('a deletion and a rollback that are committed together', () => {
     await holder('store_state').forUpdate();
     const queued = vi.spyOn(store.writeQueue, 'add');
     const first = configs.updateConfig({ config: { id: other.id, temperature: 0 } });
-    await vi.waitUntil(() => queued.mock.calls.length === 1);
+    await until(() => queued.mock.calls.length === 1);
     const deletion = configs.deleteConfig({ id });
-    await vi.waitUntil(() => queued.mock.calls.length === 2);
+    await until(() => queued.mock.calls.length === 2);
     const rolling = configs.rollbackConfig({ id, to_revision: bare });
-    await vi.waitUntil(() => queued.mock.calls.length === 3);
+    await until(() => queued.mock.calls.length === 3);
     await holder.rollback();
     const [, deleted, rolled] = await Promise.all([first, deletion, rolling]);
     const log = knex('config_revisions').whereIn('revision', [deleted.revision, rolled.revision].map(Number));

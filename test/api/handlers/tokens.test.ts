@@ -3,7 +3,7 @@ import type { JsonObject } from '@bufbuild/protobuf';
 import { describe, expect, it } from 'vitest';
 import { CreateTokenRequest } from '../../../gen/ts/agentllm/v1/access_service.js';
 import { send } from '../../http/support.js';
-import { grant, rawCaller } from '../../support/access.js';
+import { expire, grant, rawCaller } from '../../support/access.js';
 import { callsOf, everyTable, methodNamed, part, startReplica, useReplica } from '../../support/access_replica.js';
 import { unique } from '../../support/service.js';
 
@@ -22,7 +22,7 @@ const agent = (more: JsonObject = {}): JsonObject => ({
   ...more,
 });
 const many = (count: number) => Array.from({ length: count }, (_, at) => `agent_${at}`);
-const tokenOf = (answer: JsonObject) => part(answer, 'token');
+const tokenOf = (response: JsonObject) => part(response, 'token');
 
 describe('CreateToken', () => {
   it.each<[string, JsonObject, string[]]>([
@@ -101,40 +101,40 @@ describe('CreateToken with a valid request', () => {
     ['a token with a lifetime of 3650 days', viewer({ lifetime: `${3650 * 86_400}s` }), { role: 'ROLE_VIEWER' }],
   ])('creates %s, which is valid at once', async (_, json, expected) => {
     const admin = await asAdmin();
-    const { code, answer, message } = await admin(CREATE, json);
+    const { code, response, message } = await admin(CREATE, json);
     expect(code, message).toBe('OK');
-    const token = tokenOf(answer);
-    const text = String(answer['text']);
+    const token = tokenOf(response);
+    const text = String(response['text']);
     expect(token).toMatchObject({ ...expected, name: json['name'], state: 'TOKEN_STATE_ACTIVE' });
     expect(token['id']).toMatch(/^al_[a-z2-7]{10}$/);
     expect(text.startsWith(`${token['id']}_`)).toBe(true);
     // 256 random bits.
     expect(text.slice(`${token['id']}_`.length)).toMatch(/^[\w-]{43}$/);
-    expect(token['revision']).toBe(answer['revision']);
+    expect(token['revision']).toBe(response['revision']);
     const lifetimeMs = Number(String(json['lifetime'] ?? '0').replace('s', '')) * 1000;
     const left = Date.parse(String(token['expiresAt'])) - Date.parse(String(token['createdAt']));
     if (lifetimeMs) expect(left).toBe(lifetimeMs);
     else expect(token['expiresAt']).toBeUndefined();
     const caller = await callsOf(replica(), text)('AccessService/GetCaller');
-    expect(caller.answer).toMatchObject({ actor: `token:${token['id']}`, role: expected['role'] });
-    expect((await admin('AccessService/GetToken', { id: token['id'] as string })).answer).toMatchObject({
+    expect(caller.response).toMatchObject({ actor: `token:${token['id']}`, role: expected['role'] });
+    expect((await admin('AccessService/GetToken', { id: token['id'] as string })).response).toMatchObject({
       token: { id: token['id'] },
     });
   });
 
   it('stores only a SHA-256 of the text', async () => {
-    const { answer } = await (await asAdmin())(CREATE, viewer());
+    const { response } = await (await asAdmin())(CREATE, viewer());
     const row = await replica()
       .database.knex('api_tokens')
-      .where({ token_id: tokenOf(answer)['id'] })
+      .where({ token_id: tokenOf(response)['id'] })
       .first();
-    expect(row.token_hash).toBe(createHash('sha256').update(String(answer['text'])).digest('hex'));
+    expect(row.token_hash).toBe(createHash('sha256').update(String(response['text'])).digest('hex'));
   });
 
   it('creates texts that are independent of each other', async () => {
     const admin = await asAdmin();
     const created = await Promise.all(Array.from({ length: 20 }, () => admin(CREATE, viewer())));
-    const texts = created.map(({ answer }) => String(answer['text']));
+    const texts = created.map(({ response }) => String(response['text']));
     expect(new Set(texts.map((text) => text.slice(3, 9))).size).toBe(20);
     expect(new Set(texts.map((text) => text.slice(14, 24))).size).toBe(20);
   });
@@ -143,19 +143,19 @@ describe('CreateToken with a valid request', () => {
     const admin = await asAdmin();
     const before = replica().store.state;
     const [revision, count] = [before.revision, before.tokens.size];
-    const { code, answer } = await admin(CREATE, viewer({ validateOnly: true, name: 'rehearsed' }));
+    const { code, response } = await admin(CREATE, viewer({ validateOnly: true, name: 'rehearsed' }));
     expect(code).toBe('OK');
-    expect(answer['text']).toBeUndefined();
-    expect(tokenOf(answer)).toMatchObject({ name: 'rehearsed', role: 'ROLE_VIEWER' });
-    expect(tokenOf(answer)['revision'] ?? '0').toBe('0');
-    expect(answer['revision']).toBe(String(revision));
+    expect(response['text']).toBeUndefined();
+    expect(tokenOf(response)).toMatchObject({ name: 'rehearsed', role: 'ROLE_VIEWER' });
+    expect(tokenOf(response)['revision'] ?? '0').toBe('0');
+    expect(response['revision']).toBe(String(revision));
     expect([replica().store.state.revision, replica().store.state.tokens.size]).toEqual([revision, count]);
     expect(await everyTable(replica().database)).not.toContain('rehearsed');
   });
 
   it('returns no id with validate_only', async () => {
-    const { answer } = await (await asAdmin())(CREATE, viewer({ validateOnly: true }));
-    expect(tokenOf(answer)['id'] ?? '').toBe('');
+    const { response } = await (await asAdmin())(CREATE, viewer({ validateOnly: true }));
+    expect(tokenOf(response)['id'] ?? '').toBe('');
   });
 
   it('creates one token for a repeated request_id, and returns its text once', async () => {
@@ -163,16 +163,16 @@ describe('CreateToken with a valid request', () => {
     const request = viewer({ requestId: randomUUID() });
     const first = await admin(CREATE, request);
     const again = await admin(CREATE, request);
-    expect(first.answer['text']).toBeDefined();
-    expect(again.answer['text']).toBeUndefined();
-    expect(tokenOf(again.answer)).toEqual(tokenOf(first.answer));
-    expect(again.answer['revision']).toBe(first.answer['revision']);
+    expect(first.response['text']).toBeDefined();
+    expect(again.response['text']).toBeUndefined();
+    expect(tokenOf(again.response)).toEqual(tokenOf(first.response));
+    expect(again.response['revision']).toBe(first.response['revision']);
     const other = await admin(CREATE, { ...request, name: 'another' });
     expect(other).toMatchObject({ code: 'INVALID_ARGUMENT', reason: 'REQUEST_ID_REUSED' });
     // The same request_id of another caller is independent: a caller cannot read the response to another administrator.
     const others = await (await asAdmin())(CREATE, request);
-    expect(tokenOf(others.answer)['id']).not.toBe(tokenOf(first.answer)['id']);
-    expect(others.answer['text']).toBeDefined();
+    expect(tokenOf(others.response)['id']).not.toBe(tokenOf(first.response)['id']);
+    expect(others.response['text']).toBeDefined();
   });
 
   it('creates one token for concurrent calls with one request_id, and returns its text in only one response', async () => {
@@ -180,10 +180,10 @@ describe('CreateToken with a valid request', () => {
     for (let round = 0; round < 5; round++) {
       const request = viewer({ requestId: randomUUID() });
       const outcomes = await Promise.all(Array.from({ length: 8 }, () => admin(CREATE, request)));
-      const responses = outcomes.filter(({ code }) => code === 'OK').map(({ answer }) => answer);
+      const responses = outcomes.filter(({ code }) => code === 'OK').map(({ response }) => response);
       expect(responses.length).toBe(8);
-      expect(new Set(responses.map((answer) => tokenOf(answer)['id'])).size).toBe(1);
-      const texts = responses.filter((answer) => answer['text'] !== undefined);
+      expect(new Set(responses.map((response) => tokenOf(response)['id'])).size).toBe(1);
+      const texts = responses.filter((response) => response['text'] !== undefined);
       expect(texts.length).toBe(1);
       const caller = await callsOf(replica(), String(texts[0]?.['text']))('AccessService/GetCaller');
       expect(caller.code).toBe('OK');
@@ -193,10 +193,10 @@ describe('CreateToken with a valid request', () => {
 
 it('CreateToken with wait_for_adoption returns the text and complete adoption without watchers', async () => {
   const request = viewer({ waitForAdoption: { timeout: '20s' } });
-  const { code, answer, message } = await (await asAdmin())(CREATE, request);
+  const { code, response, message } = await (await asAdmin())(CREATE, request);
   expect(code, message).toBe('OK');
-  expect(answer['adoption']).toMatchObject({ complete: true });
-  expect((await callsOf(replica(), String(answer['text']))('AccessService/GetCaller')).code).toBe('OK');
+  expect(response['adoption']).toMatchObject({ complete: true });
+  expect((await callsOf(replica(), String(response['text']))('AccessService/GetCaller')).code).toBe('OK');
 });
 
 describe('a certificate identity', () => {
@@ -204,21 +204,21 @@ describe('a certificate identity', () => {
     'such as %s is bound to a token',
     async (identity) => {
       const admin = await asAdmin();
-      const { code, answer } = await admin(CREATE, viewer({ certificateIdentity: identity }));
+      const { code, response } = await admin(CREATE, viewer({ certificateIdentity: identity }));
       expect(code).toBe('OK');
-      expect(answer['text']).toBeUndefined();
-      expect(tokenOf(answer)).toMatchObject({ certificateIdentity: identity });
+      expect(response['text']).toBeUndefined();
+      expect(tokenOf(response)).toMatchObject({ certificateIdentity: identity });
       const { access } = replica();
       const principal = access.identify({ identities: [identity] }, 'test');
-      expect(principal.token?.token_id).toBe(tokenOf(answer)['id']);
+      expect(principal.token?.token_id).toBe(tokenOf(response)['id']);
       expect(principal.actor.length).toBeLessThanOrEqual(100);
       // The token has no text, so no bearer value matches it.
       const row = await replica()
         .database.knex('api_tokens')
-        .where({ token_id: tokenOf(answer)['id'] })
+        .where({ token_id: tokenOf(response)['id'] })
         .first();
       expect(row.token_hash).toBeNull();
-      for (const text of [identity, tokenOf(answer)['id'] as string, '', 'null', 'undefined'])
+      for (const text of [identity, tokenOf(response)['id'] as string, '', 'null', 'undefined'])
         expect(() => access.identify({ authorization: `Bearer ${text}` }, 'test')).toThrow(
           'not issued by this service',
         );
@@ -229,7 +229,7 @@ describe('a certificate identity', () => {
     const admin = await asAdmin();
     const certificateIdentity = unique('spiffe://desk/');
     const first = await admin(CREATE, viewer({ certificateIdentity }));
-    const id = tokenOf(first.answer)['id'] as string;
+    const id = tokenOf(first.response)['id'] as string;
     const second = await admin(CREATE, viewer({ certificateIdentity }));
     expect(second).toMatchObject({ code: 'ALREADY_EXISTS', reason: 'CERTIFICATE_BOUND' });
     expect(second.error?.resources).toEqual([{ type: 'token', name: id }]);
@@ -316,12 +316,12 @@ describe('the text of a token', () => {
     const admin = callsOf(replica(), adminText);
     const requestId = randomUUID();
     const request = viewer({ requestId, reason: 'for the scan' });
-    const { answer } = await admin(CREATE, request);
-    const text = String(answer['text']);
+    const { response } = await admin(CREATE, request);
+    const text = String(response['text']);
     const secret = text.slice(14);
     const recorded: string[] = [];
     const record = async (name: string, json: JsonObject, calls = admin) => {
-      const { answer: returned, message, error } = await calls(name, json);
+      const { response: returned, message, error } = await calls(name, json);
       const { metadata, violations, resources, preconditions } = error ?? {};
       recorded.push(JSON.stringify([returned, message, metadata, violations, resources, preconditions]));
     };
@@ -357,7 +357,7 @@ describe('the text of a token', () => {
       metrics: (await send(replica().http, 'GET', '/metrics', { headers: { authorization: `Bearer ${adminText}` } }))
         .text,
     };
-    expect(places.tables).toContain(String(tokenOf(answer)['id']));
+    expect(places.tables).toContain(String(tokenOf(response)['id']));
     expect(places.log).toContain('GetToken');
     for (const [place, content] of Object.entries(places))
       for (const form of [
@@ -384,8 +384,8 @@ describe('ListTokens and RevokeToken', () => {
     const name = unique('listed');
     const ids: string[] = [];
     for (let at = 0; at < 3; at++) {
-      const { answer } = await admin(CREATE, viewer({ name }));
-      ids.push(String(tokenOf(answer)['id']));
+      const { response } = await admin(CREATE, viewer({ name }));
+      ids.push(String(tokenOf(response)['id']));
     }
     await grant(replica().store, { name, role: 'ROLE_VIEWER', lifetimeMs: -1 });
     await admin('AccessService/RevokeToken', { id: ids[1] as string });
@@ -393,17 +393,17 @@ describe('ListTokens and RevokeToken', () => {
       const found: JsonObject[] = [];
       let pageToken = '';
       do {
-        const { answer } = await admin('AccessService/ListTokens', { showEnded, pageSize: 7, pageToken });
-        found.push(...((answer['tokens'] ?? []) as JsonObject[]));
-        pageToken = String(answer['nextPageToken'] ?? '');
+        const { response } = await admin('AccessService/ListTokens', { showEnded, pageSize: 7, pageToken });
+        found.push(...((response['tokens'] ?? []) as JsonObject[]));
+        pageToken = String(response['nextPageToken'] ?? '');
       } while (pageToken !== '');
       return found.filter((token) => token['name'] === name);
     };
     expect((await list(false)).map(({ id }) => id)).toEqual([ids[0], ids[2]]);
     const states = (await list(true)).map(({ state }) => state);
     expect(states).toEqual(['ACTIVE', 'REVOKED', 'ACTIVE', 'EXPIRED'].map((state) => `TOKEN_STATE_${state}`));
-    const { answer } = await admin('AccessService/ListTokens', { pageSize: 1 });
-    const reused = { showEnded: true, pageSize: 1, pageToken: String(answer['nextPageToken']) };
+    const { response } = await admin('AccessService/ListTokens', { pageSize: 1 });
+    const reused = { showEnded: true, pageSize: 1, pageToken: String(response['nextPageToken']) };
     expect(await admin('AccessService/ListTokens', reused)).toMatchObject({ reason: 'INVALID_PAGE_TOKEN' });
   });
 
@@ -415,9 +415,9 @@ describe('ListTokens and RevokeToken', () => {
     expect(replica().store.state.tokenNamed(id)?.revoked_at).toBeNull();
     const first = await admin('AccessService/RevokeToken', { id });
     const again = await admin('AccessService/RevokeToken', { id });
-    expect(tokenOf(first.answer)).toMatchObject({ state: 'TOKEN_STATE_REVOKED' });
-    expect(tokenOf(again.answer)['revokedAt']).toBe(tokenOf(first.answer)['revokedAt']);
-    expect(tokenOf(again.answer)['revision']).toBe(tokenOf(first.answer)['revision']);
+    expect(tokenOf(first.response)).toMatchObject({ state: 'TOKEN_STATE_REVOKED' });
+    expect(tokenOf(again.response)['revokedAt']).toBe(tokenOf(first.response)['revokedAt']);
+    expect(tokenOf(again.response)['revision']).toBe(tokenOf(first.response)['revision']);
     for (const name of ['AccessService/GetToken', 'AccessService/RevokeToken']) {
       expect(await admin(name, { id: 'al_aaaaaaaaaa' })).toMatchObject({
         code: 'NOT_FOUND',
@@ -435,10 +435,10 @@ describe('ListTokens and RevokeToken', () => {
   });
 
   it('are rejected, like every call, after the token has expired', async () => {
-    const { text } = await grant(replica().store, { role: 'ROLE_ADMIN', lifetimeMs: 300 });
+    const { id, text } = await grant(replica().store, { role: 'ROLE_ADMIN', lifetimeMs: 600_000 });
     const calls = callsOf(replica(), text);
     expect((await calls('AccessService/GetCaller')).code).toBe('OK');
-    await new Promise((resolve) => setTimeout(resolve, 320));
+    expire(replica().store, id);
     const outcome = await calls('AccessService/GetCaller');
     expect(outcome).toMatchObject({ code: 'UNAUTHENTICATED', reason: 'TOKEN_EXPIRED' });
     expect(outcome.message).toMatch(/^Token al_[a-z2-7]{10} expired at .*Z; use another one$/);

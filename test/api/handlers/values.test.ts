@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { withLimits } from '../../feed/support.js';
 import { failure, unique, useService } from '../../support/service.js';
 import {
   type ConfigFields,
@@ -341,7 +342,8 @@ describe.each(['embedded', 'postgres'] as const)('values on %s', (backend) => {
     it.each([2n ** 53n - 1n, 2n ** 53n, 2n ** 63n - 1n])(
       'results in UNAVAILABLE as min_revision %s',
       async (min_revision) => {
-        const call = service().agents.listAgents({ min_revision }, { deadlineMs: 500 });
+        withLimits({ maxCallMs: 500 });
+        const call = service().agents.listAgents({ min_revision });
         const code = await call.then(
           () => 'OK',
           (error) => error.code as number,

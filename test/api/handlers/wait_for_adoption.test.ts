@@ -2,7 +2,8 @@ import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { engines, startWatchBackend, useWatchBackend, type WatchBackend } from '../../feed/backend.js';
 import { type RecordedWatch, type WatchRequest, watchCalls, withLimits } from '../../feed/support.js';
-import { unique } from '../../support/service.js';
+import { connectPatiently, unique } from '../../support/service.js';
+import { until } from '../../support/until.js';
 import { GPT4, invalid, newAgent, newConfig, newProvider, present, refused, status } from './support.js';
 
 const seconds = (count: number, nanos = 0) => ({ timeout: { seconds: BigInt(Math.trunc(count)), nanos } });
@@ -53,6 +54,12 @@ describe.each(engines)('wait_for_adoption on two replicas and %s', (engine) => {
     onTestFinished(() => clearInterval(timer));
   }
 
+  const patient = () => {
+    const clients = connectPatiently(backend().port);
+    onTestFinished(() => clients.close());
+    return clients;
+  };
+
   const timed = async <T>(promise: Promise<T>): Promise<[T, number]> => {
     const start = performance.now();
     return [await promise, performance.now() - start];
@@ -85,8 +92,11 @@ describe.each(engines)('wait_for_adoption on two replicas and %s', (engine) => {
     acknowledgeAll(here, callsB);
     acknowledgeAll(there, calls);
     acknowledgeAll(all, calls);
-    // The watchers that a replica knows of other replicas are up to two seconds old.
-    await new Promise((resolve) => setTimeout(resolve, 1_200));
+    const listed = async () => (await calls.list()).watchers.map((one) => one.client_id);
+    await until(async () => {
+      const known = await listed();
+      return [here, there, all].every((one) => known.includes(one.client_id));
+    }, 'all three watchers are listed');
     const update = { config: { id: config.id, max_tokens: 5 }, wait_for_adoption: seconds(30) };
     const [{ adoption, revision }, ms] = await timed(backend().configs.updateConfig(update));
     expect(adoption).toMatchObject({ complete: true, applied_count: 3, pending_count: 0, pending: [] });
@@ -153,15 +163,32 @@ describe.each(engines)('wait_for_adoption on two replicas and %s', (engine) => {
     const agent = await newAgent(backend());
     await startWatcher({ agents: [{ id: agent.id }] });
     const update = { agent: { id: agent.id, description: 'b' }, wait_for_adoption: seconds(60) };
-    const { adoption } = await backend().agents.updateAgent(update, { deadlineMs: 800 });
+    const { adoption } = await patient().agents.updateAgent(update, { deadlineMs: 3_000 });
     expect(adoption).toMatchObject({ complete: false, pending_count: 1 });
+  });
+
+  it('ends when the caller cancels, and makes room for another wait', async () => {
+    withLimits({ adoptionWaits: 1 });
+    const agent = await newAgent(backend());
+    const one = await startWatcher({ agents: [{ id: agent.id }] });
+    const cancellation = new AbortController();
+    const update = { agent: { id: agent.id, description: 'f' }, wait_for_adoption: seconds(25) };
+    const writing = backend().agents.updateAgent(update, { signal: cancellation.signal });
+    await one.watch.until(({ revisions }) => revisions.length > 0);
+    cancellation.abort();
+    await expect(writing).rejects.toMatchObject({ code: status.CANCELLED });
+    // Without room the next write would return at once, before the acknowledgement.
+    const waiting = backend().agents.updateAgent({ ...update, wait_for_adoption: seconds(20) });
+    await one.watch.until(({ revisions }) => revisions.length > 1);
+    await calls.acknowledge({ client_id: one.client_id, revision: one.watch.reached });
+    expect((await waiting).adoption).toMatchObject({ complete: true });
   });
 
   it('returns OK within the deadline when the database does not respond', async () => {
     const agent = await newAgent(backend());
     const one = await startWatcher({ agents: [{ id: agent.id }] });
     const update = { agent: { id: agent.id, description: 'd' }, wait_for_adoption: seconds(20) };
-    const writing = backend().agents.updateAgent(update, { deadlineMs: 1_200 });
+    const writing = patient().agents.updateAgent(update, { deadlineMs: 5_000 });
     await one.watch.until(({ revisions }) => revisions.length > 0);
     // From now on every query hangs.
     const { client } = backend().database.knex;
@@ -184,15 +211,20 @@ describe.each(engines)('wait_for_adoption on two replicas and %s', (engine) => {
   it('returns OK for a committed write when the database becomes unavailable during the wait', async () => {
     const agent = await newAgent(backend());
     const one = await startWatcher({ agents: [{ id: agent.id }] });
-    const update = { agent: { id: agent.id, description: 'e' }, wait_for_adoption: seconds(3) };
+    const update = { agent: { id: agent.id, description: 'e' }, wait_for_adoption: seconds(6) };
     const writing = backend().agents.updateAgent(update);
     await one.watch.until(({ revisions }) => revisions.length > 0);
     const { client } = backend().database.knex;
     const query = client.acquireConnection;
-    client.acquireConnection = () => Promise.reject(Object.assign(new Error('gone'), { code: 'ECONNREFUSED' }));
+    let refused = 0;
+    client.acquireConnection = () => {
+      refused++;
+      return Promise.reject(Object.assign(new Error('gone'), { code: 'ECONNREFUSED' }));
+    };
     try {
       const { adoption } = await writing;
       expect(adoption?.complete).toBe(false);
+      expect(refused).toBeGreaterThan(0);
     } finally {
       client.acquireConnection = query;
     }

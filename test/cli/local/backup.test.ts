@@ -308,7 +308,7 @@ describe.skipIf(missing !== undefined)(
         const { stdout } = await runCommand(['store', 'renew', '--json'], { DATABASE_URL });
         const identityPrefix = JSON.parse(stdout).identity.slice(0, 8);
         const etag = async (from: Clients) => (await from.configs.getPrimaryConfig({ agent })).config?.etag.slice(0, 8);
-        await vi.waitFor(async () => expect(await etag(pollingReplica)).toBe(identityPrefix), { timeout: 10_000 });
+        await vi.waitFor(async () => expect(await etag(pollingReplica)).toBe(identityPrefix), { timeout: 30_000 });
         expect(await etag(writingReplica)).not.toBe(identityPrefix);
         const { config, revision } = await writingReplica.configs.createConfig({ agent, config: CONFIG });
         expect(config?.etag.startsWith(identityPrefix)).toBe(true);

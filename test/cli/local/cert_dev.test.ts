@@ -30,7 +30,7 @@ describe('agentllm cert dev', () => {
     const { AGENTLLM_CA, ...TLS } = env as Record<'AGENTLLM_CA', string>;
     const http = { HTTP_ADDRESS: '127.0.0.1:0' };
     const running = await startCommand({ DATA_DIR: await directory.started(), ...TLS, ...http });
-    const [, port] = await running.says(/HTTP {6}https:\/\/127\.0\.0\.1:(\d+)/);
+    const [, port] = await running.untilOutput(/HTTP {6}https:\/\/127\.0\.0\.1:(\d+)/);
     for (const host of ['127.0.0.1', 'localhost']) {
       const listed = await agentllm(['agents', 'list'], { AGENTLLM_CA, AGENTLLM_ADDRESS: `${host}:${running.port}` })
         .ended;

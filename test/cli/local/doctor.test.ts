@@ -131,7 +131,7 @@ describe('agentllm doctor', () => {
     const service = await startCommand({ DATA_DIR });
     const serviceEnv = { DATA_DIR, GRPC_ADDRESS: `127.0.0.1:${service.port}` };
     expect((await diagnose(serviceEnv)).about('access')).toMatchObject([
-      { verdict: 'ok', finding: 'It is open: callers on this machine need no token, without TLS' },
+      { verdict: 'ok', finding: 'The service is open: callers on this machine need no token, without TLS' },
     ]);
     const { stdout } = await runCommand(['token', 'create', '--role', 'admin'], { DATA_DIR });
     const AGENTLLM_TOKEN = stdout.trim();

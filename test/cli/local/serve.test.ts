@@ -134,7 +134,7 @@ describe('agentllm serve', () => {
 
   it('serves health, readiness and metrics over HTTP', async () => {
     const running = agentllm(['serve'], { DATA_DIR: await directory.started(), HTTP_ADDRESS: '127.0.0.1:0' });
-    const [, text] = await running.says(/HTTP {6}127\.0\.0\.1:(\d+)/);
+    const [, text] = await running.untilOutput(/HTTP {6}127\.0\.0\.1:(\d+)/);
     const port = Number(text);
     expect(await fetchText(port, '/healthz')).toMatchObject({ status: 200 });
     expect(await fetchText(port, '/readyz')).toMatchObject({ status: 200 });

@@ -1,5 +1,6 @@
-import { beforeAll, describe, expect, it } from 'vitest';
+import { beforeAll, describe, expect, it, vi } from 'vitest';
 import {
+  DAY_MS,
   type Files,
   makeAuthority,
   makeClient,
@@ -70,11 +71,12 @@ describe('agentllm with TLS', () => {
   });
 
   it('reports that the certificate of the service has expired', async () => {
+    const hour = DAY_MS / 24;
+    const expiry = new Date(Date.now() - hour);
+    const files = await filesWith(makeExpired(authority, expiry));
     // The certificate was valid when the service started.
-    const soon = new Date(Date.now() + 3_000);
-    const files = await filesWith(makeExpired(authority, soon));
-    const { grpc } = await startTls(tlsSettings(files));
-    await new Promise((resolve) => setTimeout(resolve, soon.getTime() + 1_500 - Date.now()));
+    vi.useFakeTimers({ toFake: ['Date'], now: expiry.getTime() - hour });
+    const { grpc } = await startTls(tlsSettings(files)).finally(() => vi.useRealTimers());
     const ended = await list(grpc, ['--ca', files.path('ca.pem'), '--server-name', 'agentllm.test']);
     expect(ended.stderr).toContain('the certificate of the service has expired; it needs a new one');
     expect(ended.code).toBe(4);

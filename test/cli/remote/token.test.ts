@@ -1,11 +1,11 @@
 import { readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { hashOf } from '../../../src/domain/token.js';
 import { type Ended, startCommand, useDirectories } from '../../support/command.js';
 import { startPostgres, type TestPostgres } from '../../support/postgres.js';
 import { runCommand } from '../../support/run_command.js';
+import { until } from '../../support/until.js';
 import { rowsOf } from '../support.js';
 
 const directory = useDirectories();
@@ -229,11 +229,3 @@ describe('tokens on PostgreSQL', () => {
     expect(rowsOf(await runSuccessfully('token list --all', local))).toMatchObject([{ STATE: 'revoked' }]);
   });
 });
-
-async function until(condition: () => Promise<boolean>): Promise<void> {
-  for (let tries = 0; tries < 30; tries++) {
-    if (await condition()) return;
-    await delay(100);
-  }
-  throw new Error('the condition did not become true within 3 s');
-}

@@ -2,6 +2,7 @@ import { afterEach, describe, expect, it, vi } from 'vitest';
 import { CatalogueItem, WatchedAgent } from '../../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
 import { changeRecordOfDiff, type WatchDiff, WatchState } from '../../../src/cli/remote/watch_diff.js';
 import { agentllm, startCommand, useDirectories } from '../../support/command.js';
+import { freePort } from '../../support/ports.js';
 import { rowsOf, useCli } from '../support.js';
 
 const cli = useCli();
@@ -15,7 +16,7 @@ afterEach(() => {
 async function startWatch(args: readonly string[] = [], port = cli.service().port) {
   const command = agentllm(['watch', ...args], { AGENTLLM_ADDRESS: `127.0.0.1:${port}` });
   running.push(command);
-  await command.says(/^watching/m);
+  await command.untilOutput(/^watching/m);
   return command;
 }
 
@@ -94,7 +95,7 @@ describe('agentllm watch', () => {
 
   it('waits when an agent does not exist yet', async () => {
     const watch = await startWatch(['newcomer', '--count', '1']);
-    await watch.says(/there is no agent newcomer yet/);
+    await watch.untilOutput(/there is no agent newcomer yet/);
     await cli.json(['agents', 'create', 'newcomer', '--type', 'analyst']);
     expect((await watch.ended).stdout).toContain('  newcomer  agent created');
   });
@@ -113,13 +114,13 @@ describe('agentllm watch', () => {
   });
 
   it('reconnects after a restart of the service and prints the changes made in between', async () => {
-    const env = { DATA_DIR: await directories.started() };
+    const env = { DATA_DIR: await directories.started(), GRPC_ADDRESS: `127.0.0.1:${await freePort()}` };
     const service = await startCommand(env);
     const watch = await startWatch(['trader', '--count', '1'], service.port);
     service.child.kill('SIGTERM');
-    await watch.says(/connection lost .*; reconnecting/);
+    await watch.untilOutput(/connection lost .*; reconnecting/);
     await service.ended;
-    const restarted = await startCommand({ ...env, GRPC_ADDRESS: `127.0.0.1:${service.port}` });
+    const restarted = await startCommand(env);
     const address = ['--address', `127.0.0.1:${service.port}`];
     await cli.json(['configs', 'upsert', 'trader', '--temperature', '0.9', ...address]);
     const { code, stdout, stderr } = await watch.ended;
@@ -167,7 +168,7 @@ describe('agentllm watchers', () => {
     await vi.waitFor(
       async () =>
         expect(rowsOf((await cli(['watchers', '--agent', 'trader'])).stdout)).toEqual([expect.objectContaining(row)]),
-      { timeout: 10_000, interval: 200 },
+      { timeout: 30_000, interval: 200 },
     );
     expect((await cli(['watchers', '--stale'])).stdout).toBe('no process matches\n');
     watch.child.kill('SIGINT');
@@ -182,9 +183,17 @@ describe('--wait', () => {
       /^updated config \d+ of social_analyst at revision \d+\nno process watches the changed resource\n/,
     );
     await startWatch(['social_analyst']);
-    const second = await cli(['configs', 'upsert', 'social_analyst', '--temperature', '0.4', '--wait', '5000']);
+    const second = await cli(['configs', 'upsert', 'social_analyst', '--temperature', '0.4', '--wait', '30000']);
     expect(second.stdout).toContain('\napplied by 1 of 1 process\n');
-    const { adoption } = await cli.json(['agents', 'update', 'social_analyst', '--description', 'x', '--wait', '5000']);
+    const { adoption } = await cli.json([
+      'agents',
+      'update',
+      'social_analyst',
+      '--description',
+      'x',
+      '--wait',
+      '30000',
+    ]);
     expect(adoption).toMatchObject({ complete: true, applied_count: 1, applied: [{ client_name: 'agentllm watch' }] });
   });
 

@@ -15,15 +15,13 @@ function keepRunning(): void {
 }
 
 async function lock(): Promise<void> {
-  const startedAt = performance.now();
   try {
     await acquireDirectoryLock(directory);
     print(`held ${process.pid}`);
     keepRunning();
   } catch (error) {
-    const elapsedMs = Math.round(performance.now() - startedAt);
     const holder = error instanceof DirectoryInUseError ? error.holderPid : 'unknown';
-    print(`refused holder=${holder} ms=${elapsedMs} ${String(error)}`);
+    print(`refused holder=${holder} ${String(error)}`);
   }
 }
 

@@ -6,17 +6,15 @@ import { expect, test } from 'vitest';
 import { acquireDirectoryLock, DirectoryInUseError } from '../../../src/store/embedded/directory_lock.js';
 import { spawnChild, useDirectory } from './support.js';
 
-test('a second lock is rejected within 300 ms with the pid of the holder and succeeds after the release', async () => {
+test('a second lock is rejected with the pid of the holder, which responds, and succeeds after the release', async () => {
   const directory = join(useDirectory(), 'data');
   const lock = await acquireDirectoryLock(directory);
   expect(statSync(directory).mode & 0o777).toBe(0o700);
-  const startedAt = performance.now();
   const rejection = await acquireDirectoryLock(directory).catch((error: unknown) => error);
-  expect(performance.now() - startedAt).toBeLessThan(300);
   expect(rejection).toBeInstanceOf(DirectoryInUseError);
   expect(rejection).toMatchObject({
     holderPid: process.pid,
-    message: expect.stringContaining(`${directory} is in use by process ${process.pid}`),
+    message: expect.stringMatching(new RegExp(`${directory} is in use by process ${process.pid}.*since 2`)),
   });
   await lock.release();
   await lock.release();
@@ -24,13 +22,13 @@ test('a second lock is rejected within 300 ms with the pid of the holder and suc
   expect(readdirSync(join(directory, '.lock'))).toEqual([]);
 });
 
-test('a second process is rejected within 500 ms with the pid of the first', async () => {
+test('a second process is rejected with the pid of the first, which responds', async () => {
   const directory = useDirectory();
   const holder = spawnChild(['lock', directory]);
   await holder.line(/^held/);
   const line = await spawnChild(['lock', directory]).line(/^refused/);
   expect(line).toContain(`holder=${holder.process.pid}`);
-  expect(Number(/ms=(\d+)/.exec(line)?.[1])).toBeLessThan(500);
+  expect(line).toContain('since 2');
 });
 
 test('a stopped holder keeps the lock and responds again when it continues', async () => {
@@ -95,9 +93,8 @@ test('the release does not wait for a client that stays connected', async () => 
   const client = connect({ path: join(directory, '.lock', claim), allowHalfOpen: true });
   await once(client, 'connect');
   client.pause();
-  const startedAt = performance.now();
   await lock.release();
-  expect(performance.now() - startedAt).toBeLessThan(200);
+  expect(client.destroyed).toBe(false);
   client.destroy();
 });
 

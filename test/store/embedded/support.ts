@@ -91,18 +91,3 @@ export function spawnChild(args: string[], options: { uid?: number } = {}): Chil
     });
   return { process: child, lines, exited, line };
 }
-
-/** Measures the longest delay of the event loop from now until the returned function is called. */
-export function measureLoopLag(): () => number {
-  let last = performance.now();
-  let longest = 0;
-  const timer = setInterval(() => {
-    const now = performance.now();
-    longest = Math.max(longest, now - last - 5);
-    last = now;
-  }, 5);
-  return () => {
-    clearInterval(timer);
-    return longest;
-  };
-}

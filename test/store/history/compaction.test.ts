@@ -45,7 +45,7 @@ describe.each(['embedded', 'postgres'] as const)('the change log on %s', (engine
     const { store } = opened;
     const before = store.state.revision;
     const texts = { actor: 'tester', method: 'test/Write', requestId: undefined, reason: undefined };
-    await transact(store, { ...texts, plan, answer: () => new Uint8Array(), body: () => new Uint8Array() });
+    await transact(store, { ...texts, plan, encodeResponse: () => new Uint8Array(), body: () => new Uint8Array() });
     if (store.state.revision > before) recorded.set(store.state.revision, loggedContents(store.state));
     return store.state.revision;
   }

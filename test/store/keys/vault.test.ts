@@ -2,10 +2,13 @@ import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { gunzipSync } from 'node:zlib';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { generateKey } from '../../../src/domain/fernet.js';
+import { acceptLostKeys, checkCiphertexts, openVault } from '../../../src/store/keys/vault.js';
+import { startWatchBackend } from '../../feed/backend.js';
 import { startCommand, useDirectories } from '../../support/command.js';
 import { startPostgres } from '../../support/postgres.js';
+import { rotate } from '../../support/rotation.js';
 import { runCommand } from '../../support/run_command.js';
 import { type Clients, connect, failure, startService } from '../../support/service.js';
 import { connectPg } from '../../support/sql.js';
@@ -84,6 +87,61 @@ describe('ENCRYPTION_KEY', () => {
   });
 });
 
+describe('openVault', () => {
+  /** Two replicas with an ENCRYPTION_KEY that is not the encryption key of the stored API key. */
+  async function withLostKey() {
+    const url = await postgres.createDatabase('seeded');
+    const a = await startWatchBackend({ url });
+    const b = await startWatchBackend({ url, pollIntervalMs: 50 });
+    onTestFinished(async () => {
+      await a.stop();
+      await b.stop();
+    });
+    const { revision } = await setKey(a, 'sk-stored');
+    await b.configs.getConfig({ id: (await primary(b)).id, min_revision: revision });
+    const fresh = generateKey();
+    for (const { store } of [a, b])
+      expect((await openVault(store, fresh)).problem).toMatchObject({ reason: 'ENCRYPTION_KEY_WRONG' });
+    return { a, b, fresh };
+  }
+
+  it('finds that the problem is solved when another replica has accepted the encryption key', async () => {
+    const { a, b, fresh } = await withLostKey();
+    await rotate(a.port, { skip_unreadable: true });
+    expect((await openVault(b.store, fresh)).problem).toBeUndefined();
+    await setKey(b, 'sk-again');
+  });
+
+  it('does not bring a problem back that was solved during the check', async () => {
+    const { a, fresh } = await withLostKey();
+    const { store } = a;
+    const checking = openVault(store, fresh);
+    await acceptLostKeys(store);
+    await checking;
+    expect(store.state.vault.problem).toBeUndefined();
+  });
+
+  it('marks as unreadable what the current encryption keys do not decrypt', async () => {
+    const { a, fresh } = await withLostKey();
+    const { id } = await primary(a);
+    expect((await openVault(a.store, fresh)).unreadable).toEqual([`config ${id}`]);
+  });
+});
+
+describe('checkCiphertexts', () => {
+  it('keeps the encryption keys that the vault has got during the check', async () => {
+    const backend = await startWatchBackend();
+    onTestFinished(() => backend.stop());
+    const { state } = backend.store;
+    const solved = state.vault.withKeys(state.vault.keyring, undefined);
+    state.vault = solved.withKeys(solved.keyring, { reason: 'ENCRYPTION_KEY_WRONG', ours: 'a', theirs: 'b' });
+    const checking = checkCiphertexts(backend.store);
+    state.vault = solved;
+    await checking;
+    expect(state.vault.problem).toBeUndefined();
+  });
+});
+
 describe('a ciphertext in the database', () => {
   it('is unreadable in another row until a new API key is set', async () => {
     const { url, withKey } = await newStore();
@@ -141,7 +199,7 @@ describe('a stored API key', () => {
     const DATA_DIR = await directory.started();
     const env = { DATA_DIR, ENCRYPTION_KEY: generateKey(), LOG_LEVEL: 'trace', HTTP_ADDRESS: '127.0.0.1:0' };
     const running = await startCommand(env);
-    const [, httpPort] = await running.says(/HTTP {6}127\.0\.0\.1:(\d+)/);
+    const [, httpPort] = await running.untilOutput(/HTTP {6}127\.0\.0\.1:(\d+)/);
     const clients = connect(running.port);
     const responses: string[] = [];
     const record = async (call: Promise<unknown>) =>

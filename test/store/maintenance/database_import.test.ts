@@ -22,10 +22,10 @@ import {
   readRows,
   TABLES,
   TIMES,
-  withClient,
 } from '../../support/python_system.js';
 import { runCommand } from '../../support/run_command.js';
 import { failure, startService, type TestService } from '../../support/service.js';
+import { withClient } from '../../support/sql.js';
 import { contents, gapsInLog, openStore, replay } from '../../support/store.js';
 
 let server: TestPostgres;
@@ -334,7 +334,7 @@ describe('a second start after an import', () => {
 });
 
 const importEntries = ({ knex }: Database): Promise<Row[]> =>
-  knex('config_revisions').where({ method: 'adopt' }).orderBy(['revision', 'position']);
+  knex('config_revisions').where({ method: 'database/import' }).orderBy(['revision', 'position']);
 
 describe('the change log of an imported database', () => {
   it('contains each imported row once and reproduces the state of the tables and the memory', async () => {

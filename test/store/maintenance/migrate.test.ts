@@ -1,6 +1,6 @@
 import { EventEmitter, once } from 'node:events';
 import knex, { type Knex } from 'knex';
-import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { type Migration, migrations } from '../../../migrations/index.js';
 import { type Engine, openEngine } from '../../../src/store/embedded/engine.js';
 import {
@@ -477,6 +477,9 @@ describe('a schema that does not match the code', () => {
   it('keeps the migrations before a failing one, which is rolled back and named in the error', async () => {
     const database = await emptyDatabase();
     const printed = (['log', 'warn', 'error'] as const).map((method) => vi.spyOn(console, method));
+    onTestFinished(() => {
+      for (const spy of printed) spy.mockRestore();
+    });
     const failing: Migration = {
       name: '9001_fails',
       up: async (trx) => {
@@ -490,10 +493,7 @@ describe('a schema that does not match the code', () => {
       message: expect.stringMatching(/^Migration 9001_fails failed: .*division by zero/),
       cause: { code: '22012' },
     });
-    for (const spy of printed) {
-      expect(spy).not.toHaveBeenCalled();
-      spy.mockRestore();
-    }
+    for (const spy of printed) expect(spy).not.toHaveBeenCalled();
     expect((await migrator(database).status()).applied).toEqual(NAMES.slice(0, 2));
     expect(await database.knex.schema.hasTable('half_done')).toBe(false);
     expect(await migrator(database).up()).toEqual(NAMES.slice(2));

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { afterEach, describe, expect, it } from 'vitest';
+import { failure } from '../../support/service.js';
 import { startBackend, type TestBackend } from '../../support/store.js';
 
 /** A poll interval that does not elapse during the test. */
@@ -34,6 +35,16 @@ describe('a restored store with the same revision and another nonce', () => {
     const { config } = await backend.configs.getConfig({ id: CONFIG });
     expect(config?.max_tokens).toBe(300);
     expect(config?.etag).not.toBe(written.config?.etag);
+  });
+
+  it('has the identity that a replica has after its write was rejected', async () => {
+    await replaceLastWrite();
+    await backend.database.knex('agent_configs').where({ name: 'trader' }).update({ name: 'renamed' });
+    const error = await failure(
+      backend.configs.createConfig({ agent: { name: 'trader' }, config: { provider: 'openai', model_name: 'gpt-4' } }),
+    );
+    const [stored] = await backend.database.knex('store_state').select('identity');
+    expect([error.reason, backend.store.state.identity]).toEqual(['AGENT_NOT_FOUND', stored.identity]);
   });
 
   it('is reloaded by a replica that writes', async () => {

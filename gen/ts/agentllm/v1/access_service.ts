@@ -187,7 +187,7 @@ export interface Token {
     | Date
     | undefined;
   /**
-   * The time at which the token expires, by the database's clock; absent if it does not
+   * The time at which the token expires, checked by the clock of each replica; absent if it does not
    * expire.
    */
   expires_at:
@@ -408,7 +408,7 @@ export interface GetCallerResponse {
   /** Whether the token covers all agents. */
   all_agents: boolean;
   /**
-   * The time at which the caller's access expires, by the database's clock; absent if it
+   * The time at which the caller's access expires, checked by the clock of each replica; absent if it
    * does not expire.
    */
   expires_at: Date | undefined;

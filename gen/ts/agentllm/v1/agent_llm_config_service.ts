@@ -6215,8 +6215,7 @@ export const AgentLLMConfigServiceService = {
    * ListConfigHealth.
    *
    * Errors: NOT_FOUND (CONFIG_NOT_FOUND); UNAVAILABLE (DATABASE_UNAVAILABLE);
-   * RESOURCE_EXHAUSTED (TOO_MANY_CHECKS) for checks beyond 600 at once; 600 further
-   * checks are permitted per minute.
+   * RESOURCE_EXHAUSTED (TOO_MANY_CHECKS) beyond 600 checks per minute on one replica.
    */
   checkConfigHealth: {
     path: "/agentllm.v1.AgentLLMConfigService/CheckConfigHealth" as const,
@@ -6484,8 +6483,7 @@ export interface AgentLLMConfigServiceServer extends UntypedServiceImplementatio
    * ListConfigHealth.
    *
    * Errors: NOT_FOUND (CONFIG_NOT_FOUND); UNAVAILABLE (DATABASE_UNAVAILABLE);
-   * RESOURCE_EXHAUSTED (TOO_MANY_CHECKS) for checks beyond 600 at once; 600 further
-   * checks are permitted per minute.
+   * RESOURCE_EXHAUSTED (TOO_MANY_CHECKS) beyond 600 checks per minute on one replica.
    */
   checkConfigHealth: handleUnaryCall<CheckConfigHealthRequest, CheckConfigHealthResponse>;
   /**
@@ -6818,8 +6816,7 @@ export interface AgentLLMConfigServiceClient extends Client {
    * ListConfigHealth.
    *
    * Errors: NOT_FOUND (CONFIG_NOT_FOUND); UNAVAILABLE (DATABASE_UNAVAILABLE);
-   * RESOURCE_EXHAUSTED (TOO_MANY_CHECKS) for checks beyond 600 at once; 600 further
-   * checks are permitted per minute.
+   * RESOURCE_EXHAUSTED (TOO_MANY_CHECKS) beyond 600 checks per minute on one replica.
    */
   checkConfigHealth(
     request: CheckConfigHealthRequest,

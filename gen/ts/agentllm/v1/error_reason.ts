@@ -128,7 +128,7 @@ export const ErrorReason = {
   REVISION_NOT_REACHED: "ERROR_REASON_REVISION_NOT_REACHED",
   /**
    * DATABASE_UNAVAILABLE - UNAVAILABLE, with a RetryInfo. "The database is unavailable or does not accept
-   * writes; nothing was written, retry"
+   * writes; a write has changed nothing; retry"
    */
   DATABASE_UNAVAILABLE: "ERROR_REASON_DATABASE_UNAVAILABLE",
   /**
@@ -144,8 +144,8 @@ export const ErrorReason = {
   /** SERVER_SHUTTING_DOWN - UNAVAILABLE, with a RetryInfo. "The service is shutting down; reconnect" */
   SERVER_SHUTTING_DOWN: "ERROR_REASON_SERVER_SHUTTING_DOWN",
   /**
-   * FEATURE_NOT_AVAILABLE - UNIMPLEMENTED. For a field of the contract that the release does not support yet;
-   * not used at present. "wait_for_adoption is not available in this release; omit it"
+   * FEATURE_NOT_AVAILABLE - UNIMPLEMENTED. For an encoding of a request that the service does not support.
+   * "This grpc-encoding is not available in this release; omit it"
    */
   FEATURE_NOT_AVAILABLE: "ERROR_REASON_FEATURE_NOT_AVAILABLE",
   /** DEADLINE_EXCEEDED - DEADLINE_EXCEEDED. "The deadline passed before the call completed" */
@@ -165,8 +165,8 @@ export const ErrorReason = {
   INTERNAL: "ERROR_REASON_INTERNAL",
   /**
    * ENCRYPTION_KEY_WRONG - FAILED_PRECONDITION, with a PreconditionFailure. "API keys cannot be stored:
-   * ENCRYPTION_KEY (key 0f3a9c) is not the encryption key of the stored API keys (key
-   * 77b21e); set the correct key, or both keys separated by a comma; if the correct key
+   * ENCRYPTION_KEY (key 0f3a9c27b5d1) is not the encryption key of the stored API keys (key
+   * 77b21e904ac8); set the correct key, or both keys separated by a comma; if the correct key
    * is lost, `agentllm key rotate --skip-unreadable` continues without the API keys that
    * it encrypts"
    */
@@ -190,8 +190,8 @@ export const ErrorReason = {
    */
   CREDENTIAL_IN_USE: "ERROR_REASON_CREDENTIAL_IN_USE",
   /**
-   * TOO_MANY_CHECKS - RESOURCE_EXHAUSTED, with a RetryInfo. "The service sends at most 60 of these checks
-   * to providers at once, and as many per minute; retry later"
+   * TOO_MANY_CHECKS - RESOURCE_EXHAUSTED, with a RetryInfo. "The service permits 60 of these checks per
+   * minute; retry later"
    */
   TOO_MANY_CHECKS: "ERROR_REASON_TOO_MANY_CHECKS",
   /**
@@ -235,7 +235,10 @@ export const ErrorReason = {
    * or connect to another replica"
    */
   TOO_MANY_WATCHES: "ERROR_REASON_TOO_MANY_WATCHES",
-  /** AGENT_INACTIVE - FAILED_PRECONDITION, with a PreconditionFailure. "Agent \"trader\" is inactive; set is_active to true to use it" */
+  /**
+   * AGENT_INACTIVE - FAILED_PRECONDITION, with a PreconditionFailure. "Agent \"trader\" is inactive; set
+   * is_active to true to use it"
+   */
   AGENT_INACTIVE: "ERROR_REASON_AGENT_INACTIVE",
   /**
    * KEY_NOT_RESTORABLE - FAILED_PRECONDITION, with a PreconditionFailure. "Config 7 had an API key for openai
@@ -288,7 +291,7 @@ export const ErrorReason = {
   RATE_LIMITED: "ERROR_REASON_RATE_LIMITED",
   /**
    * ENCRYPTION_KEY_MISSING - FAILED_PRECONDITION, with a PreconditionFailure. "3 stored API keys are encrypted
-   * with keys that this service does not have (key 2f81c0d4e5a6b798); append those to
+   * with keys that this service does not have (key 2f81c0d4e5a6); append those to
    * ENCRYPTION_KEY, or set skip_unreadable"
    */
   ENCRYPTION_KEY_MISSING: "ERROR_REASON_ENCRYPTION_KEY_MISSING",
@@ -296,7 +299,8 @@ export const ErrorReason = {
   MALFORMED_JSON: "ERROR_REASON_MALFORMED_JSON",
   /**
    * REQUEST_TOO_LARGE - RESOURCE_EXHAUSTED. HTTP status 413, or 431 for the headers. "The request has
-   * more than 4194304 bytes; send less at once"
+   * more than 4194304 bytes; send less in one
+   * request"
    */
   REQUEST_TOO_LARGE: "ERROR_REASON_REQUEST_TOO_LARGE",
   /**

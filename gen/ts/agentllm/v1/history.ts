@@ -211,7 +211,7 @@ export interface ConfigRevision {
   actor: string;
   /**
    * The full name of the method, for example
-   * `agentllm.v1.AgentLLMConfigService/UpdateConfig`, or a word such as `seed` for a
+   * `agentllm.v1.AgentLLMConfigService/UpdateConfig`, or a name such as `seed/catalogue` for a
    * change that was made by the service itself.
    */
   method: string;

@@ -2724,8 +2724,8 @@ export const ProviderServiceService = {
    * model tokens: it reads only a model list or a key endpoint. It ends within the
    * deadline, at most 10 s.
    *
-   * Errors: NOT_FOUND (PROVIDER_NOT_FOUND); RESOURCE_EXHAUSTED (TOO_MANY_CHECKS) for
-   * checks beyond 60 at once; 60 further checks are permitted per minute.
+   * Errors: NOT_FOUND (PROVIDER_NOT_FOUND); RESOURCE_EXHAUSTED (TOO_MANY_CHECKS)
+   * beyond 60 checks per minute on one replica.
    */
   validateApiKey: {
     path: "/agentllm.v1.ProviderService/ValidateApiKey" as const,
@@ -2805,8 +2805,8 @@ export interface ProviderServiceServer extends UntypedServiceImplementation {
    * model tokens: it reads only a model list or a key endpoint. It ends within the
    * deadline, at most 10 s.
    *
-   * Errors: NOT_FOUND (PROVIDER_NOT_FOUND); RESOURCE_EXHAUSTED (TOO_MANY_CHECKS) for
-   * checks beyond 60 at once; 60 further checks are permitted per minute.
+   * Errors: NOT_FOUND (PROVIDER_NOT_FOUND); RESOURCE_EXHAUSTED (TOO_MANY_CHECKS)
+   * beyond 60 checks per minute on one replica.
    */
   validateApiKey: handleUnaryCall<ValidateApiKeyRequest, ValidateApiKeyResponse>;
 }
@@ -3016,8 +3016,8 @@ export interface ProviderServiceClient extends Client {
    * model tokens: it reads only a model list or a key endpoint. It ends within the
    * deadline, at most 10 s.
    *
-   * Errors: NOT_FOUND (PROVIDER_NOT_FOUND); RESOURCE_EXHAUSTED (TOO_MANY_CHECKS) for
-   * checks beyond 60 at once; 60 further checks are permitted per minute.
+   * Errors: NOT_FOUND (PROVIDER_NOT_FOUND); RESOURCE_EXHAUSTED (TOO_MANY_CHECKS)
+   * beyond 60 checks per minute on one replica.
    */
   validateApiKey(
     request: ValidateApiKeyRequest,

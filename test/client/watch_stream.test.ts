@@ -1,15 +1,18 @@
 import { createServer } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { status } from '@grpc/grpc-js';
-import { describe, expect, it, onTestFinished } from 'vitest';
+import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import {
   CatalogueItem,
   ConfigChanges,
   WatchConfigsResponse,
 } from '../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
+import { MAX_MS } from '../../src/client/backoff.js';
 import type { Change } from '../../src/client/index.js';
+import { MessageAssembler } from '../../src/client/message_assembler.js';
 import { freePort } from '../support/ports.js';
 import { startProxy } from '../support/proxy.js';
+import { until } from '../support/until.js';
 import {
   absentAgent,
   agent,
@@ -20,10 +23,17 @@ import {
   startFakeWatch,
   startResident,
 } from './fake_watch.js';
-import { failed, until } from './support.js';
+import { failed, SOON_MS, useFakeClock } from './support.js';
 
 const tokensOf = (fake: { streams: readonly { request: { max_tokens?: never; resume_token: string } }[] }) =>
   fake.streams.map(({ request }) => request.resume_token);
+
+/** Counts the messages that the clients of a test receive. */
+function countMessages(): () => number {
+  const add = vi.spyOn(MessageAssembler.prototype, 'add');
+  onTestFinished(() => add.mockRestore());
+  return () => add.mock.calls.length;
+}
 
 describe('a stream that breaks', () => {
   it('is resumed after the last complete revision', async () => {
@@ -88,8 +98,9 @@ describe('a stream that breaks', () => {
     stream.fail(status.FAILED_PRECONDITION, 'STORE_CHANGED');
     const second = await fake.stream(1);
     expect(second.request.resume_token).toBe('');
+    const received = countMessages();
     second.start().openSnapshot(3, [agent('a', 3, { configs: [config(1, 3)] })]);
-    await sleep(100);
+    await until(() => received() === 4);
     second.fail(status.UNAVAILABLE);
     const third = await fake.stream(2);
     expect(third.request.resume_token).toBe('');
@@ -109,8 +120,9 @@ describe('a stream that breaks', () => {
 
   it('discards a partially received revision', async () => {
     const { fake, client, stream } = await startResident();
+    const received = countMessages();
     stream.part(11, [agent('trader', 11, { configs: [config(1, 11, { top_p: 0.1 })] })]);
-    await sleep(100);
+    await until(() => received() === 1);
     expect(client.state.revision).toBe(10n);
     stream.fail(status.UNAVAILABLE);
     const next = await fake.stream(1);
@@ -142,8 +154,9 @@ describe('a revision', () => {
     const changes: Change[] = [];
     client.on('change', (change) => changes.push(change));
     const before = client.agent('a').resolve();
+    const received = countMessages();
     stream.part(11, [agent('a', 11)]).part(11, [], [model('new')]);
-    await sleep(100);
+    await until(() => received() === 2);
     expect(client.agent('a').resolve()).toBe(before);
     expect(client.state.revision).toBe(10n);
     stream.part(11, [agent('b', 11)], [], 't11');
@@ -222,7 +235,7 @@ describe('a resume token', () => {
     stream.fail(status.RESOURCE_EXHAUSTED, 'SLOW_CONSUMER');
     (await fake.stream(1)).fail(status.UNAVAILABLE);
     (await fake.stream(2)).fail(status.UNAUTHENTICATED);
-    await until(() => fake.streams.length === 4, 8_000);
+    await until(() => fake.streams.length === 4);
     expect(tokensOf(fake)).toEqual(['', 't10', 't10', 't10']);
   });
 });
@@ -246,11 +259,10 @@ describe('credentials', () => {
       expect(client.state.error?.code).toBe(name);
       expect(client.agent('trader').resolve().hops).toHaveLength(1);
       await client.ready(100);
-      await until(() => client.state.status === 'READY', 16_000);
+      await until(() => client.state.status === 'READY');
       expect(times).toHaveLength(3);
       times.slice(1).forEach((time, at) => {
         expect(time - (times[at] as number)).toBeGreaterThan(3_900);
-        expect(time - (times[at] as number)).toBeLessThan(5_500);
       });
     },
   );
@@ -261,7 +273,7 @@ describe('credentials', () => {
     const client = connectResident(fake.address);
     const began = performance.now();
     expect((await failed(client.ready(10_000))).code).toBe('UNAUTHENTICATED');
-    expect(performance.now() - began).toBeLessThan(2_000);
+    expect(performance.now() - began).toBeLessThan(SOON_MS);
     expect(client.state.status).toBe('FAILED');
   });
 
@@ -291,7 +303,7 @@ describe('credentials', () => {
     expect(waiting.state.status).toBe('CONNECTING');
     failing = false;
     (await fake.stream(2)).start().snapshot(10, [agent('trader', 1)]);
-    await waiting.ready(5_000);
+    await waiting.ready(30_000);
     expect(client.state.revision).toBe(10n);
   });
 });
@@ -301,21 +313,26 @@ describe('a silent stream', () => {
     const fake = await startFakeWatch();
     const client = connectResident(fake.address);
     const stream = await fake.stream(0);
+    useFakeClock();
     stream.start({ interval: 300 }).snapshot(10, [agent('trader', 1)]);
-    await client.ready();
-    for (let count = 0; count < 4; count++) {
-      await sleep(250);
-      stream.bookmark(10);
+    await until(() => client.state.revision === 10n);
+    for (let revision = 11; revision <= 14; revision++) {
+      vi.advanceTimersByTime(550);
+      stream.bookmark(revision);
+      await until(() => client.state.revision === BigInt(revision));
     }
-    expect(fake.streams).toHaveLength(1);
-    const began = performance.now();
+    vi.advanceTimersByTime(599);
+    expect(client.state.status).toBe('READY');
+    expect(stream.cancelled).toBe(false);
+    vi.advanceTimersByTime(1);
     await until(() => client.state.status === 'STALE');
-    expect(performance.now() - began).toBeGreaterThan(400);
     expect(client.state.error).toMatchObject({ code: 'UNAVAILABLE', message: 'The stream was silent for 600 ms' });
     await until(() => stream.cancelled);
-    (await fake.stream(1)).start({ resumed: true }).bookmark(11);
+    expect(fake.streams).toHaveLength(1);
+    vi.advanceTimersByTime(MAX_MS);
+    (await fake.stream(1)).start({ resumed: true }).bookmark(15);
     await until(() => client.state.status === 'READY');
-    expect(tokensOf(fake)).toEqual(['', 't10']);
+    expect(tokensOf(fake)).toEqual(['', 't14']);
   });
 
   it('is replaced over another connection when the network drops all packets', async () => {
@@ -326,24 +343,28 @@ describe('a silent stream', () => {
     await client.ready();
     proxy.strand();
     await until(() => client.state.status === 'STALE');
+    // The keepalive of gRPC has not ended the connection: it would need 15 s.
+    expect(client.state.error?.message).toBe('The stream was silent for 800 ms');
     fake.onStream = (next) => next.start({ resumed: true }).bookmark(11);
-    await until(() => client.state.status === 'READY', 2_000);
+    await until(() => client.state.status === 'READY');
     expect(client.state.revision).toBe(11n);
+    expect(fake.streams).toHaveLength(2);
   });
 });
 
 describe('connection attempts', () => {
   /** Far fewer than an attempt every 100 ms, the shortest pause, would make. */
   const MAX_IN_4_S = 12;
+  const inFirst4s = (times: readonly number[]) => times.filter((time) => time - (times[0] as number) < 4_000);
 
   it('are separated by pauses when each fails immediately', async () => {
     const fake = await startFakeWatch();
     fake.onStream = (stream) => stream.fail(status.UNAVAILABLE);
     connectResident(fake.address);
     await sleep(4_000);
-    expect(fake.streams.length).toBeGreaterThanOrEqual(3);
-    expect(fake.streams.length).toBeLessThanOrEqual(MAX_IN_4_S);
+    await until(() => fake.streams.length >= 3);
     const times = fake.streams.map(({ at }) => at);
+    expect(inFirst4s(times).length).toBeLessThanOrEqual(MAX_IN_4_S);
     for (const [at, time] of times.slice(1).entries()) expect(time - (times[at] as number)).toBeGreaterThan(90);
   });
 
@@ -356,22 +377,24 @@ describe('connection attempts', () => {
         .fail(status.UNAVAILABLE);
     const client = connectResident(fake.address);
     await sleep(4_000);
+    await until(() => fake.streams.length >= 3);
     expect(client.state.revision).toBe(10n);
-    expect(fake.streams.length).toBeLessThanOrEqual(MAX_IN_4_S);
+    expect(inFirst4s(fake.streams.map(({ at }) => at)).length).toBeLessThanOrEqual(MAX_IN_4_S);
   });
 
   it('are separated by pauses when a proxy accepts and drops every connection', async () => {
-    let connections = 0;
+    const times: number[] = [];
     const proxy = createServer((socket) => {
-      connections++;
+      times.push(performance.now());
       socket.destroy();
     });
     await new Promise<void>((resolve) => proxy.listen(0, '127.0.0.1', resolve));
     onTestFinished(() => void proxy.close());
     const client = connectResident(`127.0.0.1:${(proxy.address() as { port: number }).port}`);
     await sleep(4_000);
+    await until(() => times.length >= 2);
     expect(client.state.status).toBe('CONNECTING');
-    expect(connections).toBeLessThanOrEqual(MAX_IN_4_S);
+    expect(inFirst4s(times).length).toBeLessThanOrEqual(MAX_IN_4_S);
   });
 
   it('wait for the retry delay that the service returns', async () => {
@@ -380,7 +403,6 @@ describe('connection attempts', () => {
     stream.fail(status.UNAVAILABLE, 'SERVER_SHUTTING_DOWN', 1_500);
     const next = await fake.stream(1);
     expect(next.at - began).toBeGreaterThan(1_450);
-    expect(next.at - began).toBeLessThan(2_200);
   });
 
   it('continue until the service is available, at the start and after an outage', async () => {
@@ -390,13 +412,13 @@ describe('connection attempts', () => {
     expect(client.state.status).toBe('CONNECTING');
     const fake = await startFakeWatch(port);
     fake.onStream = (stream) => stream.start().snapshot(10, [agent('trader', 1)]);
-    await client.ready(8_000);
+    await client.ready(30_000);
     expect(client.state.status).toBe('READY');
     fake.stop();
     await until(() => client.state.status === 'STALE');
     const again = await startFakeWatch(port);
     again.onStream = (stream) => stream.start({ resumed: true }).bookmark(12);
-    await until(() => client.state.status === 'READY', 8_000);
+    await until(() => client.state.status === 'READY');
     expect(again.streams[0]?.request.resume_token).toBe('t10');
     expect(again.streams[0]?.request.client_id).toBe(client.clientId);
   });

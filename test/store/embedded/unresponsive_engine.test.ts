@@ -1,19 +1,22 @@
 import { expect, test } from 'vitest';
 import { openEngine } from '../../../src/store/embedded/engine.js';
-import { connectClient, measureLoopLag, openMemoryEngine, useDirectory, useKnex } from './support.js';
+import { measureLoopLag } from '../../support/processor.js';
+import { connectClient, openMemoryEngine, useDirectory, useKnex } from './support.js';
 
+/** Much longer than a busy machine may delay the thread of an engine that responds. */
+const UNRESPONSIVE_MS = 2_000;
 const SPIN = 'DO $$ BEGIN LOOP END LOOP; END $$';
 
-test('a wedged engine is terminated and its directory reopened with every acknowledged row', async () => {
-  const engine = await openEngine({ dataDir: useDirectory(), wedgedAfterMs: 1_000 });
+test('an unresponsive engine is terminated and its directory reopened with every acknowledged row', async () => {
+  const engine = await openEngine({ dataDir: useDirectory(), unresponsiveAfterMs: UNRESPONSIVE_MS });
   const db = useKnex(engine);
   await db.raw('CREATE TABLE kept (n int)');
   await db.raw('INSERT INTO kept VALUES (1)');
   const lag = measureLoopLag();
   const startedAt = performance.now();
-  const wedged = db.raw(SPIN);
+  const unresponsive = db.raw(SPIN);
   const queued = db.raw('SELECT count(*)::int AS n FROM kept');
-  await expect(wedged).rejects.toMatchObject({
+  await expect(unresponsive).rejects.toMatchObject({
     code: 'ECONNRESET',
     message: expect.stringContaining('Connection terminated'),
   });
@@ -26,22 +29,23 @@ test('a wedged engine is terminated and its directory reopened with every acknow
     servedAfter: Math.round(servedAfter),
     longestLag: Math.round(longestLag),
   });
-  expect(endedAfter).toBeLessThan(2_000);
-  expect(longestLag).toBeLessThan(50);
+  expect(endedAfter).toBeGreaterThan(UNRESPONSIVE_MS * 0.9);
+  // An event loop that waits for the engine is blocked until the engine is terminated.
+  expect(longestLag).toBeLessThan(UNRESPONSIVE_MS / 4);
   await db.destroy();
   await engine.close();
 });
 
-test('a wedged engine keeps no row of the open transaction when it is terminated', async () => {
-  const engine = await openEngine({ dataDir: useDirectory(), wedgedAfterMs: 500 });
+test('an unresponsive engine keeps no row of the open transaction when it is terminated', async () => {
+  const engine = await openEngine({ dataDir: useDirectory(), unresponsiveAfterMs: UNRESPONSIVE_MS });
   const db = useKnex(engine);
   await db.raw('CREATE TABLE kept (n int)');
-  const wedged = db.transaction(async (transaction) => {
+  const unresponsive = db.transaction(async (transaction) => {
     await transaction('kept').insert({ n: 1 });
     await transaction.raw(SPIN);
   });
   // Knex reports the failed ROLLBACK, without a code, instead of the first error.
-  await expect(wedged).rejects.toThrow(/not queryable|Connection terminated/);
+  await expect(unresponsive).rejects.toThrow(/not queryable|Connection terminated/);
   expect(await db('kept')).toEqual([]);
   await db.destroy();
   await engine.close();
@@ -58,11 +62,11 @@ test('a backend that exits causes ECONNRESET and does not block the client', asy
   await engine.close();
 });
 
-test('an engine is not terminated as wedged while a long result is being sent', async () => {
-  const engine = await openMemoryEngine({ wedgedAfterMs: 500 });
+test('an engine is not terminated as unresponsive while a long result is being sent', async () => {
+  const engine = await openMemoryEngine({ unresponsiveAfterMs: UNRESPONSIVE_MS });
   const client = await connectClient(engine);
   const { rows } = await client.query(
-    'SELECT n, pg_sleep(0.0002), repeat(md5(n::text), 300) AS body FROM generate_series(1, 5000) AS n',
+    'SELECT n, pg_sleep(0.0008), repeat(md5(n::text), 300) AS body FROM generate_series(1, 5000) AS n',
   );
   expect(rows.length).toBe(5_000);
   await client.end();
@@ -70,7 +74,7 @@ test('an engine is not terminated as wedged while a long result is being sent', 
 });
 
 test('an in-memory engine rejects connections after it was terminated instead of reopening empty', async () => {
-  const engine = await openMemoryEngine({ wedgedAfterMs: 300 });
+  const engine = await openMemoryEngine({ unresponsiveAfterMs: UNRESPONSIVE_MS });
   const client = await connectClient(engine);
   await expect(client.query(SPIN)).rejects.toMatchObject({ code: 'ECONNRESET' });
   await expect(connectClient(engine)).rejects.toThrow('in memory only');
@@ -97,10 +101,10 @@ test('close waits for the statement in progress and disconnects idle and waiting
   await reopened.close();
 });
 
-test('close of a wedged engine completes when the watchdog terminates it', async () => {
-  const engine = await openMemoryEngine({ wedgedAfterMs: 300 });
+test('close of an unresponsive engine completes when the watchdog terminates it', async () => {
+  const engine = await openMemoryEngine({ unresponsiveAfterMs: UNRESPONSIVE_MS });
   const client = await connectClient(engine);
-  const wedged = client.query(SPIN).catch((error: Error) => error.message);
+  const unresponsive = client.query(SPIN).catch((error: Error) => error.message);
   await engine.close();
-  expect(await wedged).toMatch(/Connection terminated/);
+  expect(await unresponsive).toMatch(/Connection terminated/);
 });

@@ -1,11 +1,13 @@
+import type { ServerResponse } from 'node:http';
 import { performance } from 'node:perf_hooks';
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it, onTestFinished, vi } from 'vitest';
 import type { CheckStatus } from '../../gen/ts/agentllm/v1/check.js';
 import { addressList } from '../../src/domain/addresses.js';
 import type { Provider } from '../../src/domain/rows.js';
 import { limits } from '../../src/limits.js';
 import { version } from '../../src/package.js';
-import { type Answer, type CheckOptions, checkProvider } from '../../src/providers/check_provider.js';
+import { type CheckOptions, checkProvider, type ModelCheck } from '../../src/providers/check_provider.js';
+import { until } from '../support/until.js';
 import {
   claudeList,
   deepseekBalance,
@@ -32,8 +34,8 @@ async function check(
   models: readonly string[] = [],
   key: string | undefined = KEY,
   options: Partial<CheckOptions> = {},
-): Promise<readonly Answer[]> {
-  const results = await checkProvider(provider, key, models, { allowed: local, timeoutMs: 5000, ...options });
+): Promise<readonly ModelCheck[]> {
+  const results = await checkProvider(provider, key, models, { allowed: local, timeoutMs: 20_000, ...options });
   messages.push(...results.map(({ message }) => message));
   return results;
 }
@@ -44,7 +46,16 @@ async function fakeOf(kind: Kind): Promise<FakeProvider> {
   return fake;
 }
 
-const statuses = (results: readonly Answer[]) => results.map(({ status }) => status.replace('CHECK_STATUS_', ''));
+/** Replaces the timers and the clock until the end of the test. Sockets still work. */
+function useFakeClock(): void {
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] });
+  onTestFinished(() => void vi.useRealTimers());
+}
+
+/** Resolves after the events that have already arrived. */
+const nextTurn = <T>(value: T) => new Promise<T>((resolve) => setImmediate(resolve, value));
+
+const statuses = (results: readonly ModelCheck[]) => results.map(({ status }) => status.replace('CHECK_STATUS_', ''));
 const list = { openai: '/v1/models', deepseek: '/models', grok: '/v1/models', claude: '/v1/models' } as const;
 const listed = {
   openai: 'gpt-4o-mini',
@@ -112,7 +123,7 @@ describe.each(KINDS)('a check of %s', (kind) => {
     ['wrongKey', 'CHECK_STATUS_INVALID', / rejected the key; replace it: it is wrong, expired or revoked$/],
     ['restricted', 'CHECK_STATUS_FORBIDDEN', / does not permit this key to read its models/],
     ['noCredit', 'CHECK_STATUS_NO_CREDIT', /has no credit left at .*; add credit/],
-    ['rateLimit', 'CHECK_STATUS_RATE_LIMITED', / has had too many requests; check again (after \d+ s|later)$/],
+    ['rateLimit', 'CHECK_STATUS_RATE_LIMITED', / received too many requests; check again (after \d+ s|later)$/],
     ['overloaded', 'CHECK_STATUS_PROVIDER_ERROR', /has an internal error \(HTTP 5\d\d\)/],
   ])('returns for the situation %s the status %s', async (situation, status, message) => {
     const fake = await fakeOf(kind);
@@ -271,7 +282,7 @@ describe.each(KINDS)('a check of %s', (kind) => {
     expect(statuses(results)).toEqual(['NO_KEY', 'NO_KEY']);
     expect(results[0]).toEqual({
       status: 'CHECK_STATUS_NO_KEY',
-      message: `${kind} was not contacted, because no key is set; give the configuration one, or set ${fake.provider.api_key_env_vars.join(' or ')} for the service`,
+      message: `${kind} was not contacted, because no key is set; set an API key for the config, or set ${fake.provider.api_key_env_vars.join(' or ')} for the service`,
       latencyMs: undefined,
     });
     expect(fake.seen).toEqual([]);
@@ -346,7 +357,7 @@ describe('a check of a local server', () => {
     });
     expect(result).toEqual({
       status: 'CHECK_STATUS_NO_KEY',
-      message: `${name} was not contacted, because no key is set; give the configuration one, or ${remedy} and list it in PROVIDER_ALLOW_KEY_VARS`,
+      message: `${name} was not contacted, because no key is set; set an API key for the config, or ${remedy} and list it in PROVIDER_ALLOW_KEY_VARS`,
       latencyMs: undefined,
     });
     expect(fake.seen).toEqual([]);
@@ -362,7 +373,7 @@ describe('a check of a local server', () => {
     const [result] = await checkProvider(provider, undefined, [], { allowed: local, timeoutMs: 5000 });
     expect(result).toEqual({
       status: 'CHECK_STATUS_NO_KEY',
-      message: 'local requires a key and none is set; give the configuration one',
+      message: 'local requires a key and none is set; set an API key for the config',
       latencyMs: expect.any(Number),
     });
   });
@@ -451,16 +462,22 @@ describe('the request for an unlisted model', () => {
 
   it('shares one timeout with all requests of the check', async () => {
     const fake = await fakeOf('openai');
-    const slow: Handler = (_, response) => void setTimeout(() => wire.openai.noModel(_, response), 300);
-    for (const model of ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h']) fake.on(`/v1/models/${model}`, slow);
-    const started = performance.now();
-    const results = await check(fake.provider, ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'o3'], KEY, {
-      timeoutMs: 1000,
-    });
-    expect(performance.now() - started).toBeLessThan(2300);
-    expect(statuses(results)).toEqual(expect.arrayContaining(['MODEL_MISSING', 'UNREACHABLE']));
-    expect(statuses(results).at(-1)).toBe('OK');
-    expect(results.at(-1)?.latencyMs).toBeLessThan(results[0]?.latencyMs ?? 0);
+    const waiting: ServerResponse[] = [];
+    for (const model of ['a', 'b', 'c', 'd', 'e'])
+      fake.on(`/v1/models/${model}`, (_, response) => void waiting.push(response));
+    useFakeClock();
+    const checking = check(fake.provider, ['a', 'b', 'c', 'd', 'e', 'o3'], KEY, { timeoutMs: 1000 });
+    for (let requests = 1; requests <= 3; requests++) {
+      await until(() => waiting.length === requests);
+      vi.advanceTimersByTime(300);
+      wire.openai.noModel({} as never, waiting.at(-1) as ServerResponse);
+    }
+    await until(() => waiting.length === 4);
+    vi.advanceTimersByTime(100);
+    const results = await checking;
+    const missing = Array(3).fill('MODEL_MISSING');
+    expect(statuses(results)).toEqual([...missing, 'UNREACHABLE', 'UNREACHABLE', 'OK']);
+    expect(results.map(({ latencyMs }) => latencyMs)).toEqual([300, 600, 900, 1000, 1000, 0]);
   });
 });
 
@@ -571,10 +588,13 @@ describe('the key endpoint of grok', () => {
   it('is given up after half of the timeout in favour of the model list', async () => {
     const fake = await fakeOf('grok');
     fake.on('/v1/api-key', () => undefined);
-    const started = performance.now();
-    expect(statuses(await check(fake.provider, ['grok-4'], KEY, { timeoutMs: 2000 }))).toEqual(['OK']);
-    expect(performance.now() - started).toBeGreaterThan(990);
-    expect(performance.now() - started).toBeLessThan(1900);
+    useFakeClock();
+    const checking = check(fake.provider, ['grok-4'], KEY, { timeoutMs: 2000 });
+    await until(() => fake.seen.length === 1);
+    vi.advanceTimersByTime(999);
+    expect(await Promise.race([checking, nextTurn('pending')])).toBe('pending');
+    vi.advanceTimersByTime(1);
+    expect(statuses(await checking)).toEqual(['OK']);
     expect(fake.paths()).toEqual(['GET /v1/api-key', 'GET /v1/models']);
   });
 
@@ -582,20 +602,26 @@ describe('the key endpoint of grok', () => {
     const fake = await fakeOf('grok');
     fake.on('/v1/api-key', () => undefined);
     const controller = new AbortController();
-    setTimeout(() => controller.abort(), 100);
     const started = performance.now();
-    const [result] = await check(fake.provider, ['grok-4'], KEY, { timeoutMs: 10_000, signal: controller.signal });
+    const checking = check(fake.provider, ['grok-4'], KEY, { timeoutMs: 20_000, signal: controller.signal });
+    await until(() => fake.seen.length === 1);
+    controller.abort();
+    const [result] = await checking;
     expect(result?.message).toBe('The check of grok was stopped before a response arrived; check again');
-    expect(performance.now() - started).toBeLessThan(3000);
+    expect(performance.now() - started).toBeLessThan(10_000);
     expect(fake.paths()).toEqual(['GET /v1/api-key']);
   });
 
   it('keeps the check within its timeout when the model list does not respond either', async () => {
     const fake = await fakeOf('grok');
     fake.on('*', () => undefined);
-    const started = performance.now();
-    expect(statuses(await check(fake.provider, ['grok-4'], KEY, { timeoutMs: 600 }))).toEqual(['UNREACHABLE']);
-    expect(performance.now() - started).toBeLessThan(2000);
+    useFakeClock();
+    const checking = check(fake.provider, ['grok-4'], KEY, { timeoutMs: 600 });
+    for (const requests of [1, 2]) {
+      await until(() => fake.seen.length === requests);
+      vi.advanceTimersByTime(300);
+    }
+    expect(statuses(await checking)).toEqual(['UNREACHABLE']);
   });
 
   it.each([{ built_in: false }, { name: 'other' }])('is not requested for %j', async (fields) => {
@@ -632,16 +658,17 @@ describe('the balance endpoint of deepseek', () => {
   ])('is ignored in favour of the model list when it fails with %s', async (_, handler) => {
     const fake = await fakeOf('deepseek');
     fake.on('/user/balance', handler);
-    expect(statuses(await check(fake.provider, ['deepseek-chat'], KEY, { timeoutMs: 500 }))).toEqual(['OK']);
+    expect(statuses(await check(fake.provider, ['deepseek-chat'], KEY, { timeoutMs: 4_000 }))).toEqual(['OK']);
   });
 
   it('is not requested after the timeout', async () => {
     const fake = await fakeOf('deepseek');
     fake.on('/models/x', () => undefined);
-    const started = performance.now();
-    const results = await check(fake.provider, ['deepseek-chat', 'x'], KEY, { timeoutMs: 1000 });
-    expect(statuses(results)).toEqual(['OK', 'UNREACHABLE']);
-    expect(performance.now() - started).toBeLessThan(1450);
+    useFakeClock();
+    const checking = check(fake.provider, ['deepseek-chat', 'x'], KEY, { timeoutMs: 1000 });
+    await until(() => fake.seen.length === 2);
+    vi.advanceTimersByTime(1000);
+    expect(statuses(await checking)).toEqual(['OK', 'UNREACHABLE']);
     expect(fake.paths()).toEqual(['GET /models', 'GET /models/x']);
   });
 
@@ -678,7 +705,7 @@ describe('the message of a check', () => {
     const fake = await fakeOf('openai');
     fake.on('*', json(429, {}, headers));
     const [result] = await check(fake.provider);
-    expect(result?.message).toBe(`openai has had too many requests; check again ${when}`);
+    expect(result?.message).toBe(`openai received too many requests; check again ${when}`);
   });
 
   it('contains the seconds until a Retry-After date', async () => {

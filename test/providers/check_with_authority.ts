@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { expect, onTestFinished } from 'vitest';
-import type { Answer } from '../../src/providers/check_provider.js';
+import type { ModelCheck } from '../../src/providers/check_provider.js';
 import type { CheckJob } from './ask_process.js';
 import { type Certificate, makeCertificate } from './certificate.js';
 import { type FakeProvider, KEY, startFakeProvider } from './fake_provider.js';
@@ -47,6 +47,6 @@ export async function checkInProcess(
     { env: { PATH: process.env['PATH'], NODE_EXTRA_CA_CERTS: ca, ...environment } },
   );
   expect(stdout + stderr).not.toContain(KEY);
-  const results = JSON.parse(stdout) as Answer[];
+  const results = JSON.parse(stdout) as ModelCheck[];
   return { results, result: results[0], stderr };
 }
