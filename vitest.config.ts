@@ -30,6 +30,7 @@ const UNIT = [
   'test/api/messages/**/*.test.ts',
   'test/cli/kit/print.test.ts',
   'test/domain/**/*.test.ts',
+  'test/fake_provider/**/*.test.ts',
   'test/feed/validators.test.ts',
   'test/net/request_budget.test.ts',
   'test/grpc/{request_guard,shared_frames}.test.ts',
