@@ -6,7 +6,7 @@ import { applyFault, type Change, type FaultyRequest } from './faults/apply_faul
 import { FaultError, type ParsedFault, splitModel } from './faults/fault.js';
 import { generate } from './generate.js';
 import { type Step, sendAll, type Timing } from './plan.js';
-import { providers } from './providers.js';
+import { providers, type Wording, wordingOf } from './providers.js';
 import { type ErrorPlace, errorReply } from './replies/error_reply.js';
 import { keyReply, modelListReply, modelReply } from './replies/models_reply.js';
 import { invalidRequest, type ProviderError, Rejection } from './replies/provider_error.js';
@@ -15,6 +15,7 @@ import { type Situation, situationError, withValues } from './replies/situations
 import { loggedHeaders, type OpenEntry, type RequestLog, withoutKey } from './request_log.js';
 import { type Fields, isFields } from './requests/parameters.js';
 import type { StoredResponses } from './requests/stored_responses.js';
+import { invalidJson } from './requests/wording.js';
 import { isRoute, type Route, routeOf } from './route.js';
 import type { Rules, Selection } from './rules.js';
 
@@ -75,7 +76,6 @@ export interface Answered {
 export class Exchange {
   private readonly key: string | undefined;
   private body: Fields = {};
-  private text = '';
 
   constructor(
     private readonly shared: Shared,
@@ -108,7 +108,7 @@ export class Exchange {
 
   private async respondAt(route: Route, place: ErrorPlace, headers: Answered['headers']): Promise<Answered> {
     try {
-      if (this.incoming.request.method === 'POST') await this.readBody();
+      if (this.incoming.request.method === 'POST') await this.readBody(wordingOf(route.provider, route.endpoint));
       return { steps: this.stepsFor(route, place), headers };
     } catch (error) {
       if (error instanceof BodyTooLarge)
@@ -120,14 +120,13 @@ export class Exchange {
     }
   }
 
-  private async readBody(): Promise<void> {
+  private async readBody(wording: Wording): Promise<void> {
     const { entry, request } = this.incoming;
-    this.text = await this.shared.bodies.read(request);
-    entry.body_bytes = Buffer.byteLength(this.text);
-    const deep = isTooDeep(this.text);
-    this.shared.log.setBody(entry, deep ? '' : this.text, this.key);
-    if (deep) throw invalidRequest('The JSON of the request body is nested too deeply.');
-    this.body = parsed(this.text);
+    const text = await this.shared.bodies.read(request);
+    entry.body_bytes = Buffer.byteLength(text);
+    if (isTooDeep(text)) throw invalidJson(wording);
+    this.shared.log.setBody(entry, text, this.key);
+    this.body = parsed(text, wording);
     entry.stream = this.body['stream'] === true;
     const { model } = this.body;
     if (typeof model === 'string') entry.model = withoutKey(model, this.key).slice(0, MODEL_CHARACTERS);
@@ -146,7 +145,7 @@ export class Exchange {
         path,
         model,
         stream: entry.stream,
-        prompt: this.text,
+        body: this.body,
         fingerprint: credential.fingerprint,
       },
       { header: typeof header === 'string' ? header : undefined, model: sentModel },
@@ -219,15 +218,13 @@ const faultProblem = ({ message }: FaultError): ProviderError => ({
   code: 'fake_provider_fault',
 });
 
-function parsed(text: string): Fields {
+function parsed(text: string, wording: Wording): Fields {
   let value: unknown;
   try {
     value = JSON.parse(text);
   } catch {
-    throw invalidRequest(
-      'We could not parse the JSON body of your request. The API expects a JSON payload, but what was sent was not valid JSON.',
-    );
+    throw invalidJson(wording);
   }
-  if (!isFields(value)) throw invalidRequest('The body of the request must be a JSON object.');
+  if (!isFields(value)) throw invalidJson(wording);
   return value;
 }

@@ -4,6 +4,7 @@ import { fingerprintOf } from './credential.js';
 import { numberOf, type ParsedFault, parseFault, splitModel } from './faults/fault.js';
 import type { Endpoint, ProviderName } from './providers.js';
 import { matchesPattern } from './requests/model_rules.js';
+import type { Fields } from './requests/parameters.js';
 import type { Match, ResponseSpec, Rule, Script } from './script.js';
 
 /** The parts of a request that rules match on. */
@@ -14,8 +15,8 @@ export interface RequestFacts {
   /** The name of the model without its fault; empty: the request has none. */
   readonly model: string;
   readonly stream: boolean;
-  /** The body as text, in which a rule searches for a part of the prompt. */
-  readonly prompt: string;
+  /** The body, in whose texts a rule searches for a part of the prompt. */
+  readonly body: Fields;
   readonly fingerprint: string | undefined;
 }
 
@@ -112,6 +113,13 @@ function matchesFacts(match: Match, facts: RequestFacts): boolean {
     (api === undefined || api === facts.endpoint) &&
     (key === undefined || (facts.fingerprint !== undefined && [key, fingerprintOf(key)].includes(facts.fingerprint))) &&
     (stream === undefined || stream === facts.stream) &&
-    (prompt === undefined || facts.prompt.includes(prompt))
+    (prompt === undefined || hasText(facts.body, prompt))
   );
+}
+
+/** Whether one of the texts in a JSON value contains a part. The value is not nested deeply: isTooDeep has checked it. */
+function hasText(value: unknown, part: string): boolean {
+  if (typeof value === 'string') return value.includes(part);
+  if (typeof value !== 'object' || value === null) return false;
+  return Object.values(value).some((inner) => hasText(inner, part));
 }

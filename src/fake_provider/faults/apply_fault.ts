@@ -125,7 +125,8 @@ function interrupt(how: EffectOf<'interruption'>['how'], fault: ParsedFault, req
   if (how === 'error' && !stream) return replaceBody('error', fault, request);
   const reply = request.reply();
   const after = numberOf(fault, 'after') ?? 0;
-  const sent = stream ? framesBefore(reply.frames, after) : cutBody(reply.frames, after);
+  // After 0 tokens not even the events before the first token are sent, only the headers.
+  const sent = after === 0 ? [] : stream ? framesBefore(reply.frames, after) : cutBody(reply.frames, after);
   const begin = [...wait(timing.latencyMs), head(reply), ...writes(sent, timing)];
   if (how === 'stall') return [...begin, ...stall(fault, request, reply, sent)];
   if (how !== 'error') return [...begin, { kind: how }];

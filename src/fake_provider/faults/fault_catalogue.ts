@@ -65,7 +65,8 @@ export const COMMON_OPTIONS: Readonly<Record<string, FaultOption>> = {
   for_ms: number('affects requests during this time after the first one', 1, DAY_SECONDS * 1000),
 };
 
-const ERROR_OPTIONS: Readonly<Record<string, FaultOption>> = {
+/** Options of every error response. */
+export const ERROR_OPTIONS: Readonly<Record<string, FaultOption>> = {
   status: number('another HTTP status', 400, 599),
   retry_after: number('the header Retry-After, in seconds', 0, DAY_SECONDS),
   retry_after_date: number('the header Retry-After as a date, this many seconds from now', 0, DAY_SECONDS),

@@ -61,8 +61,12 @@ export interface ErrorBodyOptions {
   readonly xaiBody?: XaiBody;
 }
 
+/** Characters of a message: it may repeat a part of the request. */
+const MESSAGE_CHARACTERS = 2000;
+
 /** The body of an error in the form of a provider. */
-export function errorBody(form: ErrorForm, error: ProviderError, { requestId, xaiBody }: ErrorBodyOptions): object {
+export function errorBody(form: ErrorForm, full: ProviderError, { requestId, xaiBody }: ErrorBodyOptions): object {
+  const error = { ...full, message: full.message.slice(0, MESSAGE_CHARACTERS).toWellFormed() };
   if (form === 'anthropic') return anthropicBody(error, requestId);
   if (form === 'xai' && xaiBody !== 'object') return xaiErrorBody(error, xaiBody);
   const { message, type = null, code = null, param = null } = error;

@@ -26,6 +26,13 @@ const serde = (wording: SerdeWording, problem: string) =>
     code: 'invalid_request_error',
   });
 
+/** The body is not a JSON object. */
+export function invalidJson(wording: Wording): Rejection {
+  if (wording === 'anthropic') return invalidRequest('The request body is not valid JSON: expected an object');
+  if (isSerde(wording)) return invalidRequest('Failed to parse the request body as JSON: expected an object');
+  return invalidRequest('We could not parse the JSON body of your request. The API expects a JSON payload.');
+}
+
 /** A required field is absent. */
 export function missingField(wording: Wording, name: string): Rejection {
   if (wording === 'anthropic') return invalidRequest(`${name}: Field required`);
