@@ -1,3 +1,4 @@
+import type { ProviderName } from '../providers.js';
 import type { Situation } from '../replies/situations.js';
 
 /*
@@ -42,6 +43,8 @@ export interface FaultDefinition {
   readonly group: string;
   /** What the provider does: a phrase without a full stop. */
   readonly about: string;
+  /** The providers that respond in this way; absent: all. Others respond in the same way, but in their own form. */
+  readonly providers?: readonly ProviderName[];
   /** The class of the error; absent: the call succeeds, or its class depends on when the fault occurs. */
   readonly errorClass?: string;
   readonly options: Readonly<Record<string, FaultOption>>;
@@ -95,6 +98,7 @@ const error = (
   group: 'error response',
   about,
   errorClass,
+  ...(more.providers && { providers: more.providers }),
   options: { ...ERROR_OPTIONS, ...more.options },
   effect: { kind: 'error', situation, ...(more.only && { only: more.only }) },
 });
@@ -118,23 +122,31 @@ export const faultCatalogue: readonly FaultDefinition[] = [
   error('rate-limit', 'RATE_LIMIT', 'rate_limit', '429, too many requests; Retry-After only if it is set'),
   error('quota', 'QUOTA', 'quota', 'no quota or credit left: 429 insufficient_quota, 402, or 403 at xAI'),
   error('quota-without-code', 'RATE_LIMIT', 'quota_without_code', '429 "INSUFFICIENT QUOTA" without a code'),
-  error('credit-exhausted', 'QUOTA', 'credit_exhausted', '429 with the code credit_balance_exhausted'),
-  error('credit-balance', 'QUOTA', 'credit_balance', '400 "Your credit balance is too low"'),
-  error('spend-limit', 'QUOTA', 'spend_limit', '400 "You have reached your specified API usage limits"'),
-  error('enforced-spend-limit', 'QUOTA', 'enforced_spend_limit', '429 with error.details enforced_spend_limit_reached'),
-  error('payment-required', 'QUOTA', 'payment_required', '402'),
+  error('credit-exhausted', 'QUOTA', 'credit_exhausted', '429 with the code credit_balance_exhausted', {
+    providers: ['openai'],
+  }),
+  error('credit-balance', 'QUOTA', 'credit_balance', '400 "Your credit balance is too low"', {
+    providers: ['anthropic'],
+  }),
+  error('spend-limit', 'QUOTA', 'spend_limit', '400 "You have reached your specified API usage limits"', {
+    providers: ['anthropic'],
+  }),
+  error('enforced-spend-limit', 'QUOTA', 'enforced_spend_limit', '429 with the detail enforced_spend_limit_reached', {
+    providers: ['anthropic'],
+  }),
+  error('payment-required', 'QUOTA', 'payment_required', '402', { providers: ['anthropic', 'deepseek', 'compatible'] }),
   error('invalid-key', 'AUTH', 'invalid_key', '401 invalid key; 400 "Incorrect API key" at xAI'),
   error('unauthorized', 'AUTH', 'unauthorized', '401 at every provider'),
   error('permission', 'PERMISSION', 'permission', '403, the key may not use the model'),
-  error('region', 'PERMISSION', 'region', '403, the region is not supported'),
+  error('region', 'PERMISSION', 'region', '403, the region is not supported', { providers: ['openai', 'anthropic'] }),
   error('model-not-found', 'MODEL_NOT_FOUND', 'model_not_found', '404; 400 "Model Not Exist" at DeepSeek'),
   error('overloaded', 'OVERLOADED', 'overloaded', '503; 529 overloaded_error at Anthropic'),
-  error('slow-down', 'OVERLOADED', 'slow_down', '503 with the code slow_down'),
+  error('slow-down', 'OVERLOADED', 'slow_down', '503 with the code slow_down', { providers: ['openai'] }),
   error('server-error', 'SERVER', 'server_error', '500'),
   error('bad-gateway', 'SERVER', 'bad_gateway', '502 with the HTML page of a proxy'),
   error('gateway-timeout', 'SERVER', 'gateway_timeout', '504; timeout_error at Anthropic'),
   error('request-timeout', 'SERVER', 'request_timeout', '408'),
-  error('conflict', 'SERVER', 'conflict', '409'),
+  error('conflict', 'SERVER', 'conflict', '409', { providers: ['openai', 'anthropic'] }),
   error('context-length', 'CONTEXT_OVERFLOW', 'context_length', '400, the prompt is longer than the context window'),
   error('request-too-large', 'CONTEXT_OVERFLOW', 'request_too_large', '413'),
   error('unsupported-parameter', 'INVALID_PARAM', 'unsupported_parameter', '400 (422 at DeepSeek) for one parameter', {
@@ -149,9 +161,11 @@ export const faultCatalogue: readonly FaultDefinition[] = [
     only: 'with prefill',
   }),
   error('invalid-request', 'INVALID_REQUEST', 'invalid_request', '400 for another reason'),
-  error('unprocessable', 'INVALID_REQUEST', 'unprocessable', '422'),
+  error('unprocessable', 'INVALID_REQUEST', 'unprocessable', '422', { providers: ['deepseek', 'xai'] }),
   error('content-policy', 'CONTENT_POLICY', 'content_policy', '400 content_policy_violation; 403 at xAI'),
-  error('content-filter', 'CONTENT_POLICY', 'content_filter', '400 with the code content_filter'),
+  error('content-filter', 'CONTENT_POLICY', 'content_filter', '400 with the code content_filter', {
+    providers: ['openai', 'compatible'],
+  }),
 
   other(NETWORK, 'reset', 'NETWORK', { kind: 'connection', how: 'reset' }, 'reset before the headers'),
   other(NETWORK, 'close', 'NETWORK', { kind: 'connection', how: 'close' }, 'closed before the headers'),

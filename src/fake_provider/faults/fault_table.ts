@@ -1,3 +1,4 @@
+import { providers } from '../providers.js';
 import { COMMON_OPTIONS, ERROR_OPTIONS, type FaultOption, faultCatalogue } from './fault_catalogue.js';
 
 /** A fault as it is listed. */
@@ -5,6 +6,8 @@ export interface FaultRow {
   readonly name: string;
   readonly group: string;
   readonly about: string;
+  /** The providers that respond in this way; empty: all. */
+  readonly providers: readonly string[];
   /** The class of the error; empty: the call succeeds, or the class depends on the options. */
   readonly class: string;
   /** The options that only this fault has, with their defaults: `after=40`. */
@@ -19,10 +22,11 @@ export const SHARED_OPTIONS: readonly (readonly [title: string, options: Readonl
 
 /** All faults, in the order of the documentation. */
 export const faultRows = (): FaultRow[] =>
-  faultCatalogue.map(({ name, group, errorClass = '', about, options }) => ({
+  faultCatalogue.map(({ name, group, errorClass = '', about, options, providers: some = [] }) => ({
     name,
     group,
-    about,
+    about: some.length > 0 ? `${about} (${some.map((one) => providers[one].title).join(', ')})` : about,
+    providers: some,
     class: errorClass,
     options: Object.entries(options)
       .filter(([option]) => !Object.hasOwn(ERROR_OPTIONS, option))

@@ -51,10 +51,10 @@ export function errorFrames(error: ProviderError, place: ErrorPlace, sequence: n
   const body = errorBody(errorFormOf(place.provider, place.endpoint), error, place);
   if (place.endpoint === 'messages') return [eventFrame('finish', body as { type: string })];
   if (place.endpoint !== 'responses') return [frame('finish', `data: ${JSON.stringify(body)}\n\n`)];
-  const { message, param = null } = error;
-  const code = error.code ?? error.type ?? 'server_error';
+  const { message, param = null, type = 'server_error' } = error;
+  const code = error.code ?? type ?? 'server_error';
   const response = { id: `resp_${place.requestId}`, object: 'response', status: 'failed', error: { code, message } };
-  const failure = { type: 'error', sequence_number: sequence, code, message, param };
+  const failure = { type: 'error', sequence_number: sequence, error: { type: type ?? 'error', code, message, param } };
   const end = { type: 'response.failed', sequence_number: sequence + 1, response };
   return [eventFrame('finish', failure), eventFrame('done', end)];
 }
