@@ -11,24 +11,31 @@ export class BodyAborted extends Error {}
 export class BodyReader {
   private openBytes = 0;
 
-  /** Throws BodyTooLarge or BodyAborted. */
+  /**
+   * Throws BodyTooLarge or BodyAborted. The rest of a body that is too large is discarded as it arrives: a connection
+   * that is closed while the client sends would hide the response from it.
+   */
   async read(request: IncomingMessage, maxBytes: number = limits.fakeProvider.bodyBytes): Promise<string> {
-    const { openBodyBytes } = limits.fakeProvider;
-    const chunks: Buffer[] = [];
+    let chunks: Buffer[] | undefined = [];
     let bytes = 0;
     try {
-      for await (const chunk of request as AsyncIterable<Buffer>) {
-        bytes += chunk.length;
-        this.openBytes += chunk.length;
-        if (bytes > maxBytes || this.openBytes > openBodyBytes) throw new BodyTooLarge();
-        chunks.push(chunk);
-      }
-    } catch (error) {
-      throw error instanceof BodyTooLarge ? error : new BodyAborted();
+      await new Promise<void>((resolve, reject) => {
+        request.on('data', (chunk: Buffer) => {
+          if (!chunks) return;
+          bytes += chunk.length;
+          this.openBytes += chunk.length;
+          chunks.push(chunk);
+          if (bytes <= maxBytes && this.openBytes <= limits.fakeProvider.openBodyBytes) return;
+          chunks = undefined;
+          reject(new BodyTooLarge());
+        });
+        request.once('end', resolve);
+        request.once('close', () => reject(new BodyAborted()));
+      });
+      return new TextDecoder().decode(Buffer.concat(chunks));
     } finally {
       this.openBytes -= bytes;
     }
-    return new TextDecoder().decode(Buffer.concat(chunks));
   }
 }
 

@@ -100,6 +100,8 @@ class FakeService {
   private rules: Rules;
   private readonly shared: Shared;
   private count = 0;
+  /** Requests that have not ended. */
+  private open = 0;
   private isClosing = false;
 
   constructor(
@@ -131,6 +133,8 @@ class FakeService {
     const closed = new Promise((resolve) => this.server.close(resolve));
     this.server.closeAllConnections();
     await closed;
+    // The server is closed before the last responses and connections have emitted their events.
+    while (this.open > 0 || this.connections > 0) await new Promise(setImmediate);
     await this.log.close();
   }
 
@@ -179,8 +183,7 @@ class FakeService {
       });
     });
     const text = reply.frames[0]?.text ?? '';
-    response.writeHead(reply.status, { ...reply.headers, ...(reply.status === 413 && { connection: 'close' }) });
-    response.end(text);
+    response.writeHead(reply.status, reply.headers).end(text);
   }
 
   private async handleProvider(request: IncomingMessage, response: ServerResponse, path: string): Promise<void> {
@@ -188,6 +191,7 @@ class FakeService {
     const entry = openEntry(this.shared, request, path, number);
     const started = this.clock.now();
     this.log.add(entry);
+    this.open++;
     response.once('close', () => this.finish(entry, response, started));
     const sender = new Sender(response, this.clock, entry);
     const exchange = new Exchange(this.shared, { request, response, number, path, entry });
@@ -200,5 +204,6 @@ class FakeService {
     if (response.writableFinished) entry.ended = 'completed';
     else if (entry.ended === 'open') entry.ended = this.isClosing ? 'stopped' : 'client closed';
     this.log.finish(entry);
+    this.open--;
   }
 }

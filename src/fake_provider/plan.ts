@@ -5,8 +5,8 @@ export type Step =
   | { readonly kind: 'wait'; readonly ms: number }
   | { readonly kind: 'head'; readonly status: number; readonly headers: Readonly<Record<string, string>> }
   | { readonly kind: 'write'; readonly data: string | Buffer; readonly isToken?: boolean }
-  /** Keeps the connection open until the client closes it, and writes `text` at an interval. */
-  | { readonly kind: 'hold'; readonly text?: string; readonly everyMs?: number }
+  /** Keeps the connection open until the client closes it, at most for `maxMs`, and writes `text` at an interval. */
+  | { readonly kind: 'hold'; readonly text?: string; readonly everyMs?: number; readonly maxMs?: number }
   /** Ends the response regularly. */
   | { readonly kind: 'end' }
   /** Closes the connection (FIN), or resets it (RST). */

@@ -67,7 +67,7 @@ export class Rules {
     if (header === NO_FAULT) return { fault: undefined, response };
     if (stated === undefined) return { fault: matching.find((rule) => rule.fault)?.fault, response };
     const fault = parseFault(stated);
-    return { fault: this.isActive(fault, this.countStated(facts, stated)) ? fault : undefined, response };
+    return { fault: this.isActive(fault, this.countStated(facts, `${model} ${stated}`)) ? fault : undefined, response };
   }
 
   private matches({ match, fault }: Rule, index: number, facts: RequestFacts): boolean {
@@ -79,6 +79,7 @@ export class Rules {
     return count.matched >= first && count.matched <= last && (!fault || this.isActive(fault, count));
   }
 
+  /** Counts the requests of one key to one path that state the same fault. */
   private countStated({ fingerprint, path }: RequestFacts, stated: string): Count {
     const key = `${path} ${fingerprint ?? ''} ${stated}`;
     const [oldest] = this.stated.keys();

@@ -60,8 +60,8 @@ export class Sender {
     cancel();
   }
 
-  private async hold({ text, everyMs }: Extract<Step, { kind: 'hold' }>): Promise<void> {
-    const end = this.clock.now() + limits.fakeProvider.holdMs;
+  private async hold({ text, everyMs, maxMs }: Extract<Step, { kind: 'hold' }>): Promise<void> {
+    const end = this.clock.now() + (maxMs ?? limits.fakeProvider.holdMs);
     while (!this.isClosed && this.clock.now() < end) {
       const left = end - this.clock.now();
       await this.wait(text === undefined || everyMs === undefined ? left : Math.min(everyMs, left));

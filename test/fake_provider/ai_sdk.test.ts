@@ -14,6 +14,9 @@ import { fakeProvider } from './support.js';
  * The packages of the AI SDK accept the responses on every wire form: text, stream, tools, structured output and images.
  */
 
+// The warnings about features that a provider lacks are expected.
+(globalThis as { AI_SDK_LOG_WARNINGS?: boolean }).AI_SDK_LOG_WARNINGS = false;
+
 const apiKey = 'sk-of-a-test';
 
 const WIRES: readonly (readonly [string, (fake: FakeProvider) => LanguageModel])[] = [

@@ -141,18 +141,15 @@ function cutBody([only]: readonly Frame[], after: number): Frame[] {
   return [frame('token', only.text.slice(0, Math.min(Math.floor(only.text.length * share), only.text.length - 1)))];
 }
 
-function stall(
-  fault: ParsedFault,
-  { stream, timing }: FaultyRequest,
-  { frames }: Reply,
-  sent: readonly Frame[],
-): Step[] {
+function stall(fault: ParsedFault, request: FaultyRequest, { frames }: Reply, sent: readonly Frame[]): Step[] {
   const resumeMs = numberOf(fault, 'resume_ms');
   const everyMs = numberOf(fault, 'keep_alive_ms');
-  if (resumeMs === undefined) return [{ kind: 'hold', ...(everyMs && { everyMs, text: stream ? COMMENT : '\n' }) }];
-  const text = frames.map((one) => one.text).join('');
-  const rest = text.slice(sent.reduce((sum, one) => sum + one.text.length, 0));
-  return [...wait(resumeMs), ...writes([frame('token', rest)], timing), { kind: 'end' }];
+  const text = request.stream ? COMMENT : '\n';
+  if (resumeMs === undefined)
+    return [{ kind: 'hold', maxMs: numberOf(fault, 'close_ms'), ...(everyMs && { everyMs, text }) }];
+  const all = frames.map((one) => one.text).join('');
+  const rest = all.slice(sent.reduce((sum, one) => sum + one.text.length, 0));
+  return [...wait(resumeMs), ...writes([frame('token', rest)], request.timing), { kind: 'end' }];
 }
 
 /** The error that the option `error` names. */

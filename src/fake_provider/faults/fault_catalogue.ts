@@ -225,6 +225,7 @@ export const faultCatalogue: readonly FaultDefinition[] = [
     ...after(20),
     keep_alive_ms: number('the interval of SSE comments during the silence', 10, HOLD_MS),
     resume_ms: number('continues after this time', 0, HOLD_MS),
+    close_ms: number('closes the connection after this time', 0, HOLD_MS),
   }),
   other(STREAM, 'error-event', undefined, { kind: 'interruption', how: 'error' }, 'an error as an event in a 200', {
     ...after(0),

@@ -4,7 +4,7 @@ import type { ErrorForm } from '../providers.js';
 export interface ProviderError {
   readonly status: number;
   readonly message: string;
-  /** The type in the form of OpenAI; in the form of Anthropic only if it is one of its types. */
+  /** The type in the form of OpenAI; in that of Anthropic the status determines it. */
   readonly type?: string | null;
   /** The code in the form of OpenAI. */
   readonly code?: string | null;
@@ -73,11 +73,9 @@ export function errorBody(form: ErrorForm, full: ProviderError, { requestId, xai
   return { error: { message, type, param, code } };
 }
 
-function anthropicBody({ status, message, type, details }: ProviderError, requestId: string): object {
-  const known = type && Object.values(ANTHROPIC_TYPES).includes(type) ? type : undefined;
-  const fallback = status < 500 ? 'invalid_request_error' : 'api_error';
-  const error = { type: known ?? ANTHROPIC_TYPES[status] ?? fallback, message, ...(details && { details }) };
-  return { type: 'error', error, request_id: requestId };
+function anthropicBody({ status, message, details }: ProviderError, requestId: string): object {
+  const type = ANTHROPIC_TYPES[status] ?? (status < 500 ? 'invalid_request_error' : 'api_error');
+  return { type: 'error', error: { type, message, ...(details && { details }) }, request_id: requestId };
 }
 
 function xaiErrorBody({ status, message }: ProviderError, body: XaiBody = 'code'): object {
