@@ -12,30 +12,39 @@ export class BodyReader {
   private openBytes = 0;
 
   /**
-   * Throws BodyTooLarge or BodyAborted. The rest of a body that is too large is discarded as it arrives: a connection
-   * that is closed while the client sends would hide the response from it.
+   * Throws BodyTooLarge or BodyAborted. The rest of a body that is too large is received and discarded: a client that
+   * still sends would not see the response of a connection that is closed.
    */
   async read(request: IncomingMessage, maxBytes: number = limits.fakeProvider.bodyBytes): Promise<string> {
     let chunks: Buffer[] | undefined = [];
     let bytes = 0;
+    const count = (change: number) => {
+      bytes += change;
+      this.openBytes += change;
+    };
     try {
-      await new Promise<void>((resolve, reject) => {
-        request.on('data', (chunk: Buffer) => {
-          if (!chunks) return;
-          bytes += chunk.length;
-          this.openBytes += chunk.length;
-          chunks.push(chunk);
-          if (bytes <= maxBytes && this.openBytes <= limits.fakeProvider.openBodyBytes) return;
-          chunks = undefined;
-          reject(new BodyTooLarge());
-        });
-        request.once('end', resolve);
-        request.once('close', () => reject(new BodyAborted()));
-      });
+      for await (const chunk of received(request)) {
+        if (!chunks) continue;
+        count(chunk.length);
+        chunks.push(chunk);
+        if (bytes <= maxBytes && this.openBytes <= limits.fakeProvider.openBodyBytes) continue;
+        chunks = undefined;
+        count(-bytes);
+      }
+      if (!chunks) throw new BodyTooLarge();
       return new TextDecoder().decode(Buffer.concat(chunks));
     } finally {
-      this.openBytes -= bytes;
+      count(-bytes);
     }
+  }
+}
+
+/** The chunks of a request. Throws BodyAborted if it ends early. */
+async function* received(request: IncomingMessage): AsyncGenerator<Buffer> {
+  try {
+    yield* request as AsyncIterable<Buffer>;
+  } catch {
+    throw new BodyAborted();
   }
 }
 

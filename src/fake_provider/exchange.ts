@@ -7,7 +7,7 @@ import { FaultError, type ParsedFault, splitModel } from './faults/fault.js';
 import { generate } from './generate.js';
 import { type Step, sendAll, type Timing } from './plan.js';
 import { providers, type Wording, wordingOf } from './providers.js';
-import { type ErrorPlace, errorReply } from './replies/error_reply.js';
+import { type ErrorContext, errorReply } from './replies/error_reply.js';
 import { keyReply, modelListReply, modelReply } from './replies/models_reply.js';
 import { invalidRequest, type ProviderError, Rejection } from './replies/provider_error.js';
 import type { Reply } from './replies/reply.js';
@@ -67,7 +67,7 @@ export function openEntry(shared: Shared, request: IncomingMessage, path: string
 }
 
 /** The steps of a response, with the headers that every response of the provider has. */
-export interface Answered {
+export interface PlannedResponse {
   readonly steps: readonly Step[];
   readonly headers: Readonly<Record<string, string>>;
 }
@@ -84,8 +84,8 @@ export class Exchange {
     this.key = keyIn(incoming.request.headers);
   }
 
-  /** Reads the request and determines its response. Throws BodyAborted when the client goes away. */
-  async respond(): Promise<Answered> {
+  /** Reads the request and determines its response. Throws BodyAborted when the client closes the connection. */
+  async respond(): Promise<PlannedResponse> {
     const { request, path, entry } = this.incoming;
     const header = request.headers['x-fake-provider'];
     const route = routeOf({
@@ -95,27 +95,30 @@ export class Exchange {
       hasAnthropicVersion: request.headers['anthropic-version'] !== undefined,
     });
     const requestId = `req_fake${String(this.incoming.number).padStart(12, '0')}`;
-    const place = { provider: route.provider, endpoint: isRoute(route) ? route.endpoint : undefined, requestId };
+    const context = { provider: route.provider, endpoint: isRoute(route) ? route.endpoint : undefined, requestId };
     const headers = { [providers[route.provider].requestIdHeader]: requestId };
     entry.provider = route.provider;
     if (!isRoute(route)) {
       const problem = { status: route.status, message: route.problem, type: 'invalid_request_error' };
-      return { steps: sendAll(errorReply(problem, place), NO_DELAY), headers };
+      return { steps: sendAll(errorReply(problem, context), NO_DELAY), headers };
     }
     entry.api = route.endpoint;
-    return await this.respondAt(route, place, headers);
+    return await this.respondAt(route, context, headers);
   }
 
-  private async respondAt(route: Route, place: ErrorPlace, headers: Answered['headers']): Promise<Answered> {
+  private async respondAt(
+    route: Route,
+    context: ErrorContext,
+    headers: PlannedResponse['headers'],
+  ): Promise<PlannedResponse> {
     try {
       if (this.incoming.request.method === 'POST') await this.readBody(wordingOf(route.provider, route.endpoint));
-      return { steps: this.stepsFor(route, place), headers };
+      return { steps: this.stepsFor(route, context), headers };
     } catch (error) {
-      if (error instanceof BodyTooLarge)
-        return { steps: tooLarge(place), headers: { ...headers, connection: 'close' } };
-      if (error instanceof Rejection) return { steps: sendAll(errorReply(error.error, place), NO_DELAY), headers };
+      if (error instanceof BodyTooLarge) return { steps: tooLarge(context), headers };
+      if (error instanceof Rejection) return { steps: sendAll(errorReply(error.error, context), NO_DELAY), headers };
       if (error instanceof FaultError)
-        return { steps: sendAll(errorReply(faultProblem(error), place), NO_DELAY), headers };
+        return { steps: sendAll(errorReply(faultProblem(error), context), NO_DELAY), headers };
       throw error;
     }
   }
@@ -132,7 +135,7 @@ export class Exchange {
     if (typeof model === 'string') entry.model = withoutKey(model, this.key).slice(0, MODEL_CHARACTERS);
   }
 
-  private stepsFor(route: Route, place: ErrorPlace): Step[] {
+  private stepsFor(route: Route, context: ErrorContext): Step[] {
     const { request, entry, path } = this.incoming;
     const header = request.headers['x-fake-fault'];
     const sentModel = typeof this.body['model'] === 'string' ? this.body['model'] : (route.model ?? '');
@@ -155,7 +158,7 @@ export class Exchange {
     const timing = this.timingOf(selection);
     if (!fault || isReported(fault, route)) return sendAll(reply(), timing);
     entry.fault = fault.text;
-    return applyFault(fault, this.faulty(place, timing, model, reply));
+    return applyFault(fault, this.faulty(context, timing, model, reply));
   }
 
   private timingOf({ response }: Selection): Timing {
@@ -167,10 +170,10 @@ export class Exchange {
     };
   }
 
-  private faulty(place: ErrorPlace, timing: Timing, model: string, reply: FaultyRequest['reply']): FaultyRequest {
+  private faulty(context: ErrorContext, timing: Timing, model: string, reply: FaultyRequest['reply']): FaultyRequest {
     const values = { model: model || 'unknown', key: maskedKey(this.key ?? ''), window: '8192', tokens: '12000' };
     const { entry } = this.incoming;
-    return { place, body: this.body, stream: entry.stream, timing, now: this.shared.clock.now(), values, reply };
+    return { context, body: this.body, stream: entry.stream, timing, now: this.shared.clock.now(), values, reply };
   }
 
   /** The response without a fault of delivery. Throws a Rejection for a request that the provider rejects. */
@@ -207,8 +210,8 @@ const isReported = ({ definition: { effect } }: ParsedFault, { endpoint, provide
   (effect.kind === 'key state' && (endpoint === 'key' || endpoint === 'models')) ||
   (endpoint === 'key' && provider === 'deepseek' && effect.kind === 'error' && effect.situation === 'quota');
 
-const tooLarge = (place: ErrorPlace): Step[] =>
-  sendAll(errorReply(situationError('request_too_large', place.provider), place), NO_DELAY);
+const tooLarge = (context: ErrorContext): Step[] =>
+  sendAll(errorReply(situationError('request_too_large', context.provider), context), NO_DELAY);
 
 /** The error for a fault that does not exist. It says so in the form of the provider, so that every client shows it. */
 const faultProblem = ({ message }: FaultError): ProviderError => ({

@@ -154,7 +154,7 @@ class FakeService {
   }
 
   private async handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    // A client that goes away is normal; how the request ended is in the log.
+    // A client that closes its connection is normal; how the request ended is in the log.
     request.on('error', () => {});
     response.on('error', () => {});
     const path = (request.url ?? '').replace(/[?#].*$/s, '');

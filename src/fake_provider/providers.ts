@@ -123,7 +123,7 @@ export const isProvider = (name: string): name is ProviderName => (PROVIDERS as 
 export const baseUrlOf = (origin: string, provider: ProviderName, name?: string): string =>
   `${origin}/${provider}${name === undefined ? '' : `/${name}`}${providers[provider].basePath}`;
 
-/** The form of the errors of an endpoint. Messages of a compatible provider has the errors of Anthropic. */
+/** The form of the errors of an endpoint. The Messages API has the errors of Anthropic at every provider. */
 export const errorFormOf = (provider: ProviderName, endpoint: Endpoint | undefined): ErrorForm =>
   endpoint === 'messages' ? 'anthropic' : providers[provider].errorForm;
 

@@ -142,7 +142,7 @@ describe('a path that leads nowhere', () => {
 });
 
 describe('the request log', () => {
-  it('has what was asked, and how it ended, without keys', async () => {
+  it('has what was request, and how it ended, without keys', async () => {
     const fake = await fakeProvider({ clock: new VirtualClock(Date.UTC(2026, 0, 1)) });
     const body = { ...BODIES.chat_completions, messages: [{ role: 'user', content: `My key is ${KEY}` }] };
     await post(`${fake.url}/v1/chat/completions?key=${KEY}`, body, { ...bearer, 'user-agent': `test ${KEY}` });
@@ -201,7 +201,7 @@ describe('the request log', () => {
     expect(((await stat(logFile)).mode & 0o777).toString(8)).toBe('600');
   });
 
-  it('notes a client that goes away in the middle of its request', async () => {
+  it('notes a client that closes its connection in the middle of its request', async () => {
     const fake = await fakeProvider();
     const socket = connect(fake.port, '127.0.0.1');
     await once(socket, 'connect');
@@ -222,7 +222,7 @@ describe('PUT /_fake/faults', () => {
   it('replaces the script, and begins to count anew', async () => {
     const fake = await fakeProvider();
     const script = JSON.stringify({ rules: [{ match: { attempt: 1, key: KEY }, fault: 'overloaded' }], keys: [KEY] });
-    const ask = async () => (await post(`${fake.url}/v1/chat/completions`, BODIES.chat_completions, bearer)).status;
+    const send = async () => (await post(`${fake.url}/v1/chat/completions`, BODIES.chat_completions, bearer)).status;
     for (let round = 0; round < 2; round++) {
       const { status, json } = await put(fake.url, script);
       expect([status, json]).toEqual([
@@ -232,7 +232,7 @@ describe('PUT /_fake/faults', () => {
           keys: 1,
         }),
       ]);
-      expect([await ask(), await ask()]).toEqual([503, 200]);
+      expect([await send(), await send()]).toEqual([503, 200]);
     }
     expect((await get(`${fake.url}/_fake/faults`)).text).not.toContain(KEY);
     await fetch(`${fake.url}/_fake/faults`, { method: 'DELETE' });
@@ -266,7 +266,7 @@ describe('PUT /_fake/faults', () => {
 });
 
 describe('a body', () => {
-  it('of more than 32 MiB is rejected while it arrives', async () => {
+  it('of more than 32 MiB is received, discarded and rejected', async () => {
     const fake = await fakeProvider();
     const chunk = Buffer.alloc(1024 * 1024, 'x');
     const status = await new Promise<number | undefined>((resolve, reject) => {

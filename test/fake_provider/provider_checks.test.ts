@@ -24,8 +24,8 @@ const BASES: Readonly<Record<Kind, (fake: FakeProvider) => string>> = {
 async function check(kind: Kind, script: ScriptInput, models: readonly string[] = [], key = KEY): Promise<string[]> {
   const fake = await fakeProvider({ script });
   const provider = providerRow(kind, BASES[kind](fake));
-  const answers = await checkProvider(provider, key, models, { allowed, timeoutMs: 5000 });
-  return answers.map(({ status }) => status.replace('CHECK_STATUS_', ''));
+  const replies = await checkProvider(provider, key, models, { allowed, timeoutMs: 5000 });
+  return replies.map(({ status }) => status.replace('CHECK_STATUS_', ''));
 }
 
 describe.each<[Kind, string]>([

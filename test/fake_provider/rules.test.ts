@@ -107,10 +107,10 @@ describe('a rule', () => {
       rules: [{ match: { prompt: 'bull' }, response: { text: 'Buy.' } }],
     };
     const fake = await fakeProvider({ script });
-    const ask = async (content: string) =>
+    const send = async (content: string) =>
       (await post(`${fake.url}/v1/chat/completions`, { model: 'm', messages: [{ role: 'user', content }] })).json;
-    expect([(await ask('bull')).choices[0].message.content, (await ask('bull')).model]).toEqual(['Buy.', 'stated']);
-    expect((await ask('bear')).choices[0].message.content).toBe('default');
+    expect([(await send('bull')).choices[0].message.content, (await send('bull')).model]).toEqual(['Buy.', 'stated']);
+    expect((await send('bear')).choices[0].message.content).toBe('default');
   });
 
   it('applies to model lists too', async () => {
@@ -145,8 +145,8 @@ describe('the options of every fault', () => {
 
   it('count the requests of each key separately', async () => {
     const fake = await fakeProvider();
-    const ask = (key: string) => statuses(fake, 2, {}, { 'x-fake-fault': 'overloaded,times=1', 'x-api-key': key });
-    expect([await ask('sk-of-the-first'), await ask('sk-of-the-second')]).toEqual([
+    const send = (key: string) => statuses(fake, 2, {}, { 'x-fake-fault': 'overloaded,times=1', 'x-api-key': key });
+    expect([await send('sk-of-the-first'), await send('sk-of-the-second')]).toEqual([
       [503, 200],
       [503, 200],
     ]);

@@ -13,7 +13,7 @@ export async function fakeProvider(options: FakeProviderOptions = {}): Promise<F
 }
 
 /** The response of a request, read completely. */
-export interface Answer {
+export interface Reply {
   readonly status: number;
   readonly headers: Headers;
   readonly text: string;
@@ -22,17 +22,17 @@ export interface Answer {
 }
 
 /** Posts a body, which is JSON unless it is a text. */
-export async function post(url: string, body: unknown, headers: Record<string, string> = {}): Promise<Answer> {
+export async function post(url: string, body: unknown, headers: Record<string, string> = {}): Promise<Reply> {
   const text = typeof body === 'string' ? body : JSON.stringify(body);
   return read(
     await fetch(url, { method: 'POST', body: text, headers: { 'content-type': 'application/json', ...headers } }),
   );
 }
 
-export const get = async (url: string, headers: Record<string, string> = {}): Promise<Answer> =>
+export const get = async (url: string, headers: Record<string, string> = {}): Promise<Reply> =>
   read(await fetch(url, { headers }));
 
-async function read(response: Response): Promise<Answer> {
+async function read(response: Response): Promise<Reply> {
   const text = await response.text();
   return { status: response.status, headers: response.headers, text, json: jsonOr(text) };
 }

@@ -3,7 +3,7 @@ import { head, type Step, sendAll, type Timing, wait, writes } from '../plan.js'
 import { errorFormOf } from '../providers.js';
 import type { Completion } from '../replies/completion.js';
 import { argumentPartsOf, tokensOf } from '../replies/completion.js';
-import { type ErrorPlace, errorFrames, errorReply, htmlReply } from '../replies/error_reply.js';
+import { type ErrorContext, errorFrames, errorReply, htmlReply } from '../replies/error_reply.js';
 import { errorBody, type XaiBody } from '../replies/provider_error.js';
 import { type Frame, frame, framesBefore, jsonReply, type Reply } from '../replies/reply.js';
 import { type Situation, situationError, withValues } from '../replies/situations.js';
@@ -19,7 +19,7 @@ export interface Change {
 
 /** A request to which a fault applies. */
 export interface FaultyRequest {
-  readonly place: ErrorPlace;
+  readonly context: ErrorContext;
   readonly body: Fields;
   readonly stream: boolean;
   readonly timing: Timing;
@@ -36,7 +36,10 @@ export function applyFault(fault: ParsedFault, request: FaultyRequest): Step[] {
   const { effect } = fault.definition;
   switch (effect.kind) {
     case 'key state':
-      return sendAll(errorReply(situationError('permission', request.place.provider), request.place), request.timing);
+      return sendAll(
+        errorReply(situationError('permission', request.context.provider), request.context),
+        request.timing,
+      );
     case 'error':
       return applyError(effect, fault, request);
     case 'connection':
@@ -59,15 +62,15 @@ export function applyFault(fault: ParsedFault, request: FaultyRequest): Step[] {
 type EffectOf<Kind> = Extract<FaultEffect, { readonly kind: Kind }>;
 
 function applyError({ situation, only }: EffectOf<'error'>, fault: ParsedFault, request: FaultyRequest): Step[] {
-  const { body, place, values, timing, now } = request;
+  const { body, context, values, timing, now } = request;
   const param = wordOf(fault, 'param') ?? '';
   const isAffected =
     only === undefined ||
     (only === 'with parameter' ? has(body, param) : isPrefilled(body['messages'] ?? body['input']));
   if (!isAffected) return sendAll(request.reply(), timing);
-  const error = withValues(situationError(situation, place.provider), { ...values, param, wait: waitText(fault) });
+  const error = withValues(situationError(situation, context.provider), { ...values, param, wait: waitText(fault) });
   const status = numberOf(fault, 'status') ?? error.status;
-  const form = { ...place, xaiBody: wordOf(fault, 'body') as XaiBody };
+  const form = { ...context, xaiBody: wordOf(fault, 'body') as XaiBody };
   return sendAll(errorReply({ ...error, status }, form, retryHeaders(fault, now)), timing);
 }
 
@@ -115,13 +118,13 @@ function signsOfLife(form: EffectOf<'signs of life'>['form'], fault: ParsedFault
 }
 
 /** An event without content: `ping` of Messages, `response.in_progress` of Responses, the first, empty chunk of chat completions. */
-function pingOf({ frames }: Reply, { place }: FaultyRequest): string {
-  const index = place.endpoint === 'chat_completions' ? 0 : 1;
+function pingOf({ frames }: Reply, { context }: FaultyRequest): string {
+  const index = context.endpoint === 'chat_completions' ? 0 : 1;
   return frames[index]?.text ?? '\n';
 }
 
 function interrupt(how: EffectOf<'interruption'>['how'], fault: ParsedFault, request: FaultyRequest): Step[] {
-  const { stream, timing, place } = request;
+  const { stream, timing, context } = request;
   if (how === 'error' && !stream) return replaceBody('error', fault, request);
   const reply = request.reply();
   const after = numberOf(fault, 'after') ?? 0;
@@ -130,7 +133,7 @@ function interrupt(how: EffectOf<'interruption'>['how'], fault: ParsedFault, req
   const begin = [...wait(timing.latencyMs), head(reply), ...writes(sent, timing)];
   if (how === 'stall') return [...begin, ...stall(fault, request, reply, sent)];
   if (how !== 'error') return [...begin, { kind: how }];
-  const frames = errorFrames(namedError(fault, request), place, sent.length);
+  const frames = errorFrames(namedError(fault, request), context, sent.length);
   return [...begin, ...writes(frames, timing), { kind: 'end' }];
 }
 
@@ -153,17 +156,17 @@ function stall(fault: ParsedFault, request: FaultyRequest, { frames }: Reply, se
 }
 
 /** The error that the option `error` names. */
-function namedError(fault: ParsedFault, { place, values }: FaultyRequest) {
+function namedError(fault: ParsedFault, { context, values }: FaultyRequest) {
   const situation = (wordOf(fault, 'error') ?? 'rate-limit').replaceAll('-', '_') as Situation;
-  return withValues(situationError(situation, place.provider), { ...values, wait: waitText(fault) });
+  return withValues(situationError(situation, context.provider), { ...values, wait: waitText(fault) });
 }
 
 function replaceBody(body: EffectOf<'body'>['body'], fault: ParsedFault, request: FaultyRequest): Step[] {
-  const { timing, place } = request;
+  const { timing, context } = request;
   if (body === 'html') return sendAll(htmlReply(200, 'Welcome'), timing);
   if (body === 'error') {
     const error = namedError(fault, request);
-    return sendAll(jsonReply(200, errorBody(errorFormOf(place.provider, place.endpoint), error, place)), timing);
+    return sendAll(jsonReply(200, errorBody(errorFormOf(context.provider, context.endpoint), error, context)), timing);
   }
   const reply = request.reply();
   if (body === 'empty') return sendAll({ ...reply, frames: [frame('token', '')] }, timing);

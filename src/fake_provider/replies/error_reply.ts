@@ -4,7 +4,7 @@ import { eventFrame, type Frame, frame, jsonReply, type Reply } from './reply.js
 import type { SituationError } from './situations.js';
 
 /** Where an error is sent. */
-export interface ErrorPlace extends ErrorBodyOptions {
+export interface ErrorContext extends ErrorBodyOptions {
   readonly provider: ProviderName;
   /** undefined: the path leads nowhere. */
   readonly endpoint: Endpoint | undefined;
@@ -24,13 +24,13 @@ export const htmlReply = (status: number, title: string): Reply => ({
 /** An error as a response. */
 export function errorReply(
   error: SituationError,
-  place: ErrorPlace,
+  context: ErrorContext,
   headers: Readonly<Record<string, string>> = {},
 ): Reply {
   const reply = error.html
     ? htmlReply(error.status, error.message)
-    : jsonReply(error.status, errorBody(errorFormOf(place.provider, place.endpoint), error, place));
-  return { ...reply, headers: { ...reply.headers, ...rateLimitHeaders(error, place.provider), ...headers } };
+    : jsonReply(error.status, errorBody(errorFormOf(context.provider, context.endpoint), error, context));
+  return { ...reply, headers: { ...reply.headers, ...rateLimitHeaders(error, context.provider), ...headers } };
 }
 
 /** The headers that providers add to a 429. */
@@ -47,13 +47,13 @@ function rateLimitHeaders({ status, code }: ProviderError, provider: ProviderNam
 }
 
 /** An error as events of a stream. `sequence` is the number of the events before it. */
-export function errorFrames(error: ProviderError, place: ErrorPlace, sequence: number): Frame[] {
-  const body = errorBody(errorFormOf(place.provider, place.endpoint), error, place);
-  if (place.endpoint === 'messages') return [eventFrame('finish', body as { type: string })];
-  if (place.endpoint !== 'responses') return [frame('finish', `data: ${JSON.stringify(body)}\n\n`)];
+export function errorFrames(error: ProviderError, context: ErrorContext, sequence: number): Frame[] {
+  const body = errorBody(errorFormOf(context.provider, context.endpoint), error, context);
+  if (context.endpoint === 'messages') return [eventFrame('finish', body as { type: string })];
+  if (context.endpoint !== 'responses') return [frame('finish', `data: ${JSON.stringify(body)}\n\n`)];
   const { message, param = null, type = 'server_error' } = error;
   const code = error.code ?? type ?? 'server_error';
-  const response = { id: `resp_${place.requestId}`, object: 'response', status: 'failed', error: { code, message } };
+  const response = { id: `resp_${context.requestId}`, object: 'response', status: 'failed', error: { code, message } };
   const failure = { type: 'error', sequence_number: sequence, error: { type: type ?? 'error', code, message, param } };
   const end = { type: 'response.failed', sequence_number: sequence + 1, response };
   return [eventFrame('finish', failure), eventFrame('done', end)];

@@ -20,7 +20,7 @@ async function start(...args: string[]): Promise<RunningCommand & { readonly url
   return { ...command, url };
 }
 
-const ask = (url: string, body: object = {}, headers: Record<string, string> = {}) =>
+const send = (url: string, body: object = {}, headers: Record<string, string> = {}) =>
   fetch(`${url}/openai/v1/chat/completions`, {
     method: 'POST',
     headers,
@@ -37,7 +37,7 @@ describe('agentllm fake-provider', () => {
     const command = await start();
     await command.says(/stop {14}Ctrl-C/);
     expect(
-      (await ask(command.url, { model: 'gpt-4o@fault=rate-limit' }, { authorization: `Bearer ${KEY}` })).status,
+      (await send(command.url, { model: 'gpt-4o@fault=rate-limit' }, { authorization: `Bearer ${KEY}` })).status,
     ).toBe(429);
     await command.says(
       /429 POST \/openai\/v1\/chat\/completions gpt-4o@fault=rate-limit \[rate-limit\] 1 tokens \d+ ms\n/,
@@ -54,7 +54,7 @@ describe('agentllm fake-provider', () => {
 
   it('stops on Ctrl-C while requests are open', async () => {
     const command = await start();
-    const held = ask(command.url, {}, { 'x-fake-fault': 'silence' }).catch(({ message }) => message);
+    const held = send(command.url, {}, { 'x-fake-fault': 'silence' }).catch(({ message }) => message);
     await fetch(`${command.url}/_fake/log`);
     await expect
       .poll(async () => ((await (await fetch(`${command.url}/_fake/log`)).json()) as { requests: [] }).requests.length)
@@ -66,7 +66,7 @@ describe('agentllm fake-provider', () => {
 
   it('prints JSON with --json: the addresses, then each request', async () => {
     const command = await start('--json', '--require-key');
-    expect((await ask(command.url)).status).toBe(401);
+    expect((await send(command.url)).status).toBe(401);
     await command.says(/"ended":"completed"/);
     const { stdout } = await stop(command);
     const [addresses, request] = stdout
@@ -86,7 +86,7 @@ describe('agentllm fake-provider', () => {
     await writeFile(faults, JSON.stringify({ rules: [{ match: { attempt: 1 }, fault: 'overloaded' }], keys: [KEY] }));
     const command = await start('--faults', faults, '--log', log, '--latency', '1', '--token-delay', '1');
     const key = { authorization: `Bearer ${KEY}` };
-    expect([(await ask(command.url, {}, key)).status, (await ask(command.url, {}, key)).status]).toEqual([503, 200]);
+    expect([(await send(command.url, {}, key)).status, (await send(command.url, {}, key)).status]).toEqual([503, 200]);
     await stop(command);
     const written = await readFile(log, 'utf8');
     expect(

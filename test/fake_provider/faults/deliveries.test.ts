@@ -100,7 +100,7 @@ describe.each(APIS)('a stream of %s', (api) => {
     expect(fake.requests[0]?.ended).toBe('completed');
   });
 
-  it('stalls after 20 tokens, and continues if it is told to', async () => {
+  it('stalls after 20 tokens, and continues after a time if the fault says so', async () => {
     const clock = new VirtualClock();
     const fake = await fakeProvider({ clock });
     const seen = streamed(fake, api, 'stall,resume_ms=30000');

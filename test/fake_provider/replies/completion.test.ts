@@ -36,8 +36,8 @@ describe('tokensOf', () => {
 describe('a response', () => {
   it('is the same every time, except for its id', async () => {
     const fake = await fakeProvider({ script: {} });
-    const ask = async () => (await post(`${fake.url}/v1/chat/completions`, BODIES.chat_completions)).json;
-    const [one, two] = [await ask(), await ask()];
+    const send = async () => (await post(`${fake.url}/v1/chat/completions`, BODIES.chat_completions)).json;
+    const [one, two] = [await send(), await send()];
     expect(two.id).not.toBe(one.id);
     expect({ ...two, id: one.id, created: one.created }).toEqual(one);
   });
@@ -91,9 +91,9 @@ describe('a response', () => {
 });
 
 describe('the choice of a tool', () => {
-  const asked = [{ role: 'user', content: 'Hello' }];
-  const answered = [
-    ...asked,
+  const request = [{ role: 'user', content: 'Hello' }];
+  const withResult = [
+    ...request,
     {
       role: 'assistant',
       content: null,
@@ -104,22 +104,22 @@ describe('the choice of a tool', () => {
   const price = [['price', '{"ticker":"ticker"}']];
 
   it.each<[string, object, object, unknown]>([
-    ['once, before its result', {}, { messages: asked }, price],
-    ['not after its result', {}, { messages: answered }, undefined],
-    ['never', { tools: 'never' }, { messages: asked }, undefined],
-    ['always', { tools: 'always' }, { messages: answered }, price],
-    ['always if it is required', { tools: 'never' }, { messages: answered, tool_choice: 'required' }, price],
-    ['not if it is excluded', { tools: 'always' }, { messages: asked, tool_choice: 'none' }, undefined],
+    ['once, before its result', {}, { messages: request }, price],
+    ['not after its result', {}, { messages: withResult }, undefined],
+    ['never', { tools: 'never' }, { messages: request }, undefined],
+    ['always', { tools: 'always' }, { messages: withResult }, price],
+    ['always if it is required', { tools: 'never' }, { messages: withResult, tool_choice: 'required' }, price],
+    ['not if it is excluded', { tools: 'always' }, { messages: request, tool_choice: 'none' }, undefined],
     [
       'as the request says',
       {},
-      { messages: asked, tool_choice: { type: 'function', function: { name: 'news' } } },
+      { messages: request, tool_choice: { type: 'function', function: { name: 'news' } } },
       [['news', '{}']],
     ],
     [
       'as the script says',
       { tool_calls: [{ name: 'news' }, { name: 'price', arguments: { ticker: 'A' } }] },
-      { messages: asked },
+      { messages: request },
       [
         ['news', '{}'],
         ['price', '{"ticker":"A"}'],
@@ -128,10 +128,10 @@ describe('the choice of a tool', () => {
     [
       'as the script says, also with invalid arguments',
       { tool_calls: [{ name: 'news', arguments: '{' }] },
-      { messages: asked },
+      { messages: request },
       [['news', '{']],
     ],
-    ['not of an absent tool', { tool_calls: [{ name: 'absent' }] }, { messages: asked }, price],
+    ['not of an absent tool', { tool_calls: [{ name: 'absent' }] }, { messages: request }, price],
   ])('is made %s', async (_, response, body, expected) => {
     const found = await message({ response }, { tools, ...body });
     expect(callsOf(found)).toEqual(expected);
@@ -147,13 +147,13 @@ describe('the usage of a provider', () => {
     output_tokens: 50,
     reasoning_tokens: 10,
   };
-  const ask = async (path: string, body: object, headers = {}) => {
+  const send = async (path: string, body: object, headers = {}) => {
     const fake = await fakeProvider({ script: { response: { usage } } });
     return (await post(fake.url + path, body, headers)).json.usage;
   };
 
   it('of OpenAI includes cached and reasoning tokens in the totals', async () => {
-    expect(await ask('/openai/v1/chat/completions', BODIES.chat_completions)).toMatchObject({
+    expect(await send('/openai/v1/chat/completions', BODIES.chat_completions)).toMatchObject({
       prompt_tokens: 100,
       completion_tokens: 50,
       total_tokens: 150,
@@ -163,7 +163,7 @@ describe('the usage of a provider', () => {
   });
 
   it('of DeepSeek names hits and misses of the cache', async () => {
-    expect(await ask('/deepseek/chat/completions', BODIES.chat_completions)).toMatchObject({
+    expect(await send('/deepseek/chat/completions', BODIES.chat_completions)).toMatchObject({
       prompt_tokens: 100,
       prompt_cache_hit_tokens: 30,
       prompt_cache_miss_tokens: 70,
@@ -172,12 +172,12 @@ describe('the usage of a provider', () => {
   });
 
   it('of xAI excludes reasoning tokens from the completion in chat completions only', async () => {
-    expect(await ask('/xai/v1/chat/completions', BODIES.chat_completions)).toMatchObject({
+    expect(await send('/xai/v1/chat/completions', BODIES.chat_completions)).toMatchObject({
       completion_tokens: 40,
       completion_tokens_details: { reasoning_tokens: 10 },
       total_tokens: 150,
     });
-    expect(await ask('/xai/v1/responses', BODIES.responses)).toMatchObject({
+    expect(await send('/xai/v1/responses', BODIES.responses)).toMatchObject({
       input_tokens: 100,
       input_tokens_details: { cached_tokens: 30 },
       output_tokens: 50,
@@ -186,7 +186,7 @@ describe('the usage of a provider', () => {
   });
 
   it('of Anthropic excludes cached tokens from the input', async () => {
-    expect(await ask('/anthropic/v1/messages', BODIES.messages, ANTHROPIC)).toMatchObject({
+    expect(await send('/anthropic/v1/messages', BODIES.messages, ANTHROPIC)).toMatchObject({
       input_tokens: 50,
       cache_read_input_tokens: 30,
       cache_creation_input_tokens: 20,

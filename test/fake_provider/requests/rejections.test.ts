@@ -1,17 +1,17 @@
 import { describe, expect, it } from 'vitest';
 import type { FakeProvider } from '../../../src/fake_provider/fake_provider.js';
 import type { ProviderName } from '../../../src/fake_provider/providers.js';
-import { ANTHROPIC, type Answer, BODIES, fakeProvider, post } from '../support.js';
+import { ANTHROPIC, BODIES, fakeProvider, post, type Reply } from '../support.js';
 
 /*
  * Requests are checked as the providers check them. Each row is a request, and what the error says about it.
  */
 
-const chat = (fake: FakeProvider, provider: ProviderName, body: object): Promise<Answer> =>
+const chat = (fake: FakeProvider, provider: ProviderName, body: object): Promise<Reply> =>
   post(`${fake.baseUrl(provider)}/chat/completions`, { ...BODIES.chat_completions, ...body });
-const responses = (fake: FakeProvider, body: object, headers = {}): Promise<Answer> =>
+const responses = (fake: FakeProvider, body: object, headers = {}): Promise<Reply> =>
   post(`${fake.baseUrl('openai')}/responses`, { ...BODIES.responses, ...body }, headers);
-const messages = (fake: FakeProvider, body: object, headers = {}): Promise<Answer> =>
+const messages = (fake: FakeProvider, body: object, headers = {}): Promise<Reply> =>
   post(`${fake.baseUrl('anthropic')}/messages`, { ...BODIES.messages, ...body }, { ...ANTHROPIC, ...headers });
 
 const user = { role: 'user', content: 'Hello' };
@@ -137,9 +137,9 @@ describe('chat completions', () => {
     ],
     ['an unknown format', 'openai', { response_format: { type: 'xml' } }, 400, { code: 'invalid_value' }],
   ])('rejects %s at %s', async (_, provider, body, status, expected) => {
-    const answer = await chat(await fakeProvider(), provider, body);
-    expect([answer.status, answer.text]).toEqual([status, expect.any(String)]);
-    const { error } = answer.json;
+    const reply = await chat(await fakeProvider(), provider, body);
+    expect([reply.status, reply.text]).toEqual([status, expect.any(String)]);
+    const { error } = reply.json;
     if (expected instanceof RegExp) expect(error.message ?? error).toMatch(expected);
     else expect(error).toMatchObject({ type: 'invalid_request_error', ...expected });
   });
@@ -322,9 +322,9 @@ describe('the Responses API', () => {
     ],
     ['temperature for a reasoning model', { model: 'gpt-5', temperature: 0 }, 400, { code: 'unsupported_parameter' }],
   ])('rejects %s', async (_, body, status, expected) => {
-    const answer = await responses(await fakeProvider(), body);
-    expect(answer.status).toBe(status);
-    expect(answer.json.error).toMatchObject(expected);
+    const reply = await responses(await fakeProvider(), body);
+    expect(reply.status).toBe(status);
+    expect(reply.json.error).toMatchObject(expected);
   });
 
   it('stores responses and their items for the credential that created them', async () => {
@@ -342,20 +342,20 @@ describe('the Responses API', () => {
   it('does not store a response with store: false', async () => {
     const fake = await fakeProvider();
     const { output } = (await responses(fake, { store: false })).json;
-    const answer = await responses(fake, { input: [{ type: 'item_reference', id: output[0].id }] });
-    expect(answer.json.error.message).toContain('Items are not persisted when `store` is set to false');
+    const reply = await responses(fake, { input: [{ type: 'item_reference', id: output[0].id }] });
+    expect(reply.json.error.message).toContain('Items are not persisted when `store` is set to false');
   });
 
   it('accepts encrypted reasoning only from the credential that received it', async () => {
     const fake = await fakeProvider({ script: { response: { reasoning: 'because it is so' } } });
     const first = { authorization: 'Bearer sk-of-the-first' };
-    const asked = { store: false, include: ['reasoning.encrypted_content'] };
-    const [reasoning] = (await responses(fake, asked, first)).json.output;
+    const request = { store: false, include: ['reasoning.encrypted_content'] };
+    const [reasoning] = (await responses(fake, request, first)).json.output;
     expect(reasoning).toMatchObject({ type: 'reasoning', encrypted_content: expect.any(String) });
-    const again = { ...asked, input: [reasoning, user] };
+    const again = { ...request, input: [reasoning, user] };
     expect((await responses(fake, again, first)).status).toBe(200);
-    const answer = await responses(fake, again, { authorization: 'Bearer sk-of-the-second' });
-    expect([answer.status, answer.json.error.code]).toEqual([400, 'invalid_encrypted_content']);
+    const reply = await responses(fake, again, { authorization: 'Bearer sk-of-the-second' });
+    expect([reply.status, reply.json.error.code]).toEqual([400, 'invalid_encrypted_content']);
   });
 });
 
@@ -456,10 +456,10 @@ describe('the Messages API', () => {
   it('accepts the signature of a thinking block only from the credential that received it', async () => {
     const fake = await fakeProvider({ script: { response: { reasoning: 'because it is so' } } });
     const first = { 'x-api-key': 'sk-of-the-first' };
-    const asked = { max_tokens: 3000, ...thinking(2000) };
-    const { content } = (await messages(fake, asked, first)).json;
+    const request = { max_tokens: 3000, ...thinking(2000) };
+    const { content } = (await messages(fake, request, first)).json;
     expect(content.map(({ type }: { type: string }) => type)).toEqual(['thinking', 'text']);
-    const again = { ...asked, messages: [user, { role: 'assistant', content }, user] };
+    const again = { ...request, messages: [user, { role: 'assistant', content }, user] };
     expect((await messages(fake, again, first)).status).toBe(200);
     for (const headers of [{ 'x-api-key': 'sk-of-the-second' }, {}])
       expect((await messages(fake, again, headers)).json.error.message).toContain(
