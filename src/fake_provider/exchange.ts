@@ -138,8 +138,9 @@ export class Exchange {
   private stepsFor(route: Route, context: ErrorContext): Step[] {
     const { request, entry, path } = this.incoming;
     const header = request.headers['x-fake-fault'];
-    const sentModel = typeof this.body['model'] === 'string' ? this.body['model'] : (route.model ?? '');
-    const { model } = splitModel(sentModel);
+    const sentModel = typeof this.body['model'] === 'string' ? this.body['model'] : '';
+    // A check finds a model whose name has a fault: only its calls fail.
+    const { model } = splitModel(route.model ?? sentModel);
     const credential = new Credential(route.provider, entry.key ?? undefined);
     const selection = this.shared.rules().select(
       {

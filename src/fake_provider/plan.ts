@@ -4,7 +4,7 @@ import type { Frame, Reply } from './replies/reply.js';
 export type Step =
   | { readonly kind: 'wait'; readonly ms: number }
   | { readonly kind: 'head'; readonly status: number; readonly headers: Readonly<Record<string, string>> }
-  | { readonly kind: 'write'; readonly data: string | Buffer; readonly isToken?: boolean }
+  | { readonly kind: 'write'; readonly data: string | Buffer; readonly tokens: number }
   /** Keeps the connection open until the client closes it, at most for `maxMs`, and writes `text` at an interval. */
   | { readonly kind: 'hold'; readonly text?: string; readonly everyMs?: number; readonly maxMs?: number }
   /** Ends the response regularly. */
@@ -32,9 +32,9 @@ export const head = ({ status, headers }: Pick<Reply, 'status' | 'headers'>): St
 
 export const writes = (frames: readonly Frame[], { firstTokenMs, tokenDelayMs }: Timing): Step[] => {
   let delay = firstTokenMs;
-  return frames.flatMap(({ kind, text }): Step[] => {
+  return frames.flatMap(({ kind, text, tokens }): Step[] => {
     const isToken = kind === 'token';
-    const steps: Step[] = [...(isToken ? wait(delay) : []), { kind: 'write', data: text, isToken }];
+    const steps: Step[] = [...(isToken ? wait(delay) : []), { kind: 'write', data: text, tokens }];
     if (isToken) delay = tokenDelayMs;
     return steps;
   });

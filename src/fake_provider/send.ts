@@ -28,7 +28,7 @@ export class Sender {
     for (const step of steps) {
       if (this.isClosed) return;
       if (step.kind === 'head') this.writeHead(step.status, { ...headers, ...step.headers });
-      else if (step.kind === 'write') await this.write(step.data, step.isToken);
+      else if (step.kind === 'write') await this.write(step.data, step.tokens);
       else if (step.kind === 'wait') await this.wait(step.ms);
       else if (step.kind === 'hold') await this.hold(step);
       else if (step.kind === 'end') this.response.end();
@@ -44,10 +44,10 @@ export class Sender {
     if (!('content-length' in headers)) this.response.flushHeaders();
   }
 
-  private async write(data: string | Buffer, isToken = false): Promise<void> {
+  private async write(data: string | Buffer, tokens = 0): Promise<void> {
     if (data.length === 0) return;
     this.entry.response_bytes += Buffer.byteLength(data);
-    if (isToken) this.entry.tokens++;
+    this.entry.tokens += tokens;
     if (!this.response.write(data)) await Promise.race([once(this.response, 'drain'), this.closed]);
   }
 

@@ -163,7 +163,7 @@ describe('the request log', () => {
         body: { model: 'gpt-4o' },
         fault: null,
         status: 200,
-        tokens: 1,
+        tokens: 60,
         duration_ms: 0,
         ended: 'completed',
       },

@@ -176,6 +176,12 @@ describe('a fault', () => {
     });
   });
 
+  it('in the name of a model does not affect a check of the model', async () => {
+    const fake = await fakeProvider();
+    const { status, json } = await get(`${fake.url}/v1/models/gpt-4o%40fault%3Doverloaded`);
+    expect([status, json.id]).toEqual([200, 'gpt-4o']);
+  });
+
   it('that does not exist is an error that says so', async () => {
     const fake = await fakeProvider();
     for (const [body, headers] of [

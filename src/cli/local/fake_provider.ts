@@ -191,6 +191,14 @@ const isLoopback = (host: string) => /^(127\.|::1$|localhost$)/.test(host);
 /** One line about a finished request. */
 function lineOf({ method, path, model, status, fault, tokens, ended, duration_ms: took }: LoggedRequest): string {
   const how = ended === 'completed' ? '' : ` (${ended})`;
-  const parts = [status ?? '-', method, path, model ?? '', fault ? `[${fault}]` : '', `${tokens} tokens`, `${took} ms`];
+  const parts = [
+    status ?? '-',
+    method,
+    path,
+    model ?? '',
+    fault ? `[${fault}]` : '',
+    tokens > 0 ? `${tokens} tokens` : '',
+    `${took} ms`,
+  ];
   return visible(`${parts.filter((part) => part !== '').join(' ')}${how}`);
 }

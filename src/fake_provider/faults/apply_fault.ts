@@ -140,8 +140,9 @@ function interrupt(how: EffectOf<'interruption'>['how'], fault: ParsedFault, req
 /** The beginning of a body in JSON, which is never complete. */
 function cutBody([only]: readonly Frame[], after: number): Frame[] {
   if (!only) return [];
-  const share = Math.min(after / Math.max(only.tokens, 1), 1);
-  return [frame('token', only.text.slice(0, Math.min(Math.floor(only.text.length * share), only.text.length - 1)))];
+  const tokens = Math.min(after, only.tokens);
+  const end = Math.floor((only.text.length * tokens) / Math.max(only.tokens, 1));
+  return [frame('token', only.text.slice(0, Math.min(end, only.text.length - 1)), tokens)];
 }
 
 function stall(fault: ParsedFault, request: FaultyRequest, { frames }: Reply, sent: readonly Frame[]): Step[] {
@@ -151,9 +152,13 @@ function stall(fault: ParsedFault, request: FaultyRequest, { frames }: Reply, se
   if (resumeMs === undefined)
     return [{ kind: 'hold', maxMs: numberOf(fault, 'close_ms'), ...(everyMs && { everyMs, text }) }];
   const all = frames.map((one) => one.text).join('');
-  const rest = all.slice(sent.reduce((sum, one) => sum + one.text.length, 0));
-  return [...wait(resumeMs), ...writes([frame('token', rest)], request.timing), { kind: 'end' }];
+  const rest = all.slice(sumOf(sent, ({ text: part }) => part.length));
+  const tokens = sumOf(frames, (one) => one.tokens) - sumOf(sent, (one) => one.tokens);
+  return [...wait(resumeMs), ...writes([frame('token', rest, tokens)], request.timing), { kind: 'end' }];
 }
+
+const sumOf = (frames: readonly Frame[], value: (one: Frame) => number) =>
+  frames.reduce((sum, one) => sum + value(one), 0);
 
 /** The error that the option `error` names. */
 function namedError(fault: ParsedFault, { context, values }: FaultyRequest) {
@@ -175,7 +180,7 @@ function replaceBody(body: EffectOf<'body'>['body'], fault: ParsedFault, request
   return [
     ...wait(timing.latencyMs),
     head({ ...reply, headers }),
-    { kind: 'write', data: packed.subarray(0, Math.floor(packed.length / 2)) },
+    { kind: 'write', data: packed.subarray(0, Math.floor(packed.length / 2)), tokens: 0 },
     { kind: 'end' },
   ];
 }

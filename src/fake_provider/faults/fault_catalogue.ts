@@ -45,7 +45,7 @@ export interface FaultDefinition {
   readonly about: string;
   /** The providers that respond in this way; absent: all. Others respond in the same way, but in their own form. */
   readonly providers?: readonly ProviderName[];
-  /** The class of the error; absent: the call succeeds, or its class depends on when the fault occurs. */
+  /** The class of the error; absent: the call succeeds, or the class depends on the options and on the call. */
   readonly errorClass?: string;
   readonly options: Readonly<Record<string, FaultOption>>;
   readonly effect: FaultEffect;
@@ -250,7 +250,7 @@ export const faultCatalogue: readonly FaultDefinition[] = [
   other(BODY, 'no-choices', 'SERVER', { kind: 'frames', what: 'no choices' }, 'without any content: "choices": []'),
   other(BODY, 'html', 'SERVER', { kind: 'body', body: 'html' }, '200 with an HTML page'),
   other(BODY, 'empty', 'SERVER', { kind: 'body', body: 'empty' }, '200 with an empty body'),
-  other(BODY, 'truncated-gzip', 'SERVER', { kind: 'body', body: 'truncated gzip' }, '200 with half of a gzip body'),
+  other(BODY, 'truncated-gzip', 'TORN', { kind: 'body', body: 'truncated gzip' }, '200 with half of a gzip body'),
   other(BODY, 'error-in-200', undefined, { kind: 'body', body: 'error' }, '200 application/json with an error', {
     error: {
       about: 'the error; its class is that of the fault with this name',
@@ -260,11 +260,11 @@ export const faultCatalogue: readonly FaultDefinition[] = [
     },
   }),
 
-  other(CONTENT, 'refusal', 'CONTENT_POLICY', { kind: 'content', what: 'refusal' }, 'complete, the model refuses'),
+  other(CONTENT, 'refusal', undefined, { kind: 'content', what: 'refusal' }, 'complete, the model refuses'),
   other(
     CONTENT,
     'content-filter-finish',
-    'CONTENT_POLICY',
+    undefined,
     { kind: 'content', what: 'content filter' },
     'ends after some tokens with the finish reason content_filter',
     after(10),

@@ -8,7 +8,7 @@ export interface FaultRow {
   readonly about: string;
   /** The providers that respond in this way; empty: all. */
   readonly providers: readonly string[];
-  /** The class of the error; empty: the call succeeds, or the class depends on the options. */
+  /** The class of the error; empty: the call succeeds, or the class depends on the options and on the call. */
   readonly class: string;
   /** The options that only this fault has, with their defaults: `after=40`. */
   readonly options: readonly string[];

@@ -18,7 +18,7 @@ export const htmlPage = (title: string): string =>
 export const htmlReply = (status: number, title: string): Reply => ({
   status,
   headers: HTML,
-  frames: [frame('token', htmlPage(title))],
+  frames: [frame('token', htmlPage(title), 0)],
 });
 
 /** An error as a response. */

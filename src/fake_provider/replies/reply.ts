@@ -38,7 +38,7 @@ export const frame = (kind: FrameKind, text: string, tokens = kind === 'token' ?
 const JSON_HEADERS = { 'content-type': 'application/json' };
 const SSE_HEADERS = { 'content-type': 'text/event-stream; charset=utf-8', 'cache-control': 'no-cache' };
 
-/** A response in JSON. `tokens`: how many the text contains, for a fault that cuts it after some of them. */
+/** A response in JSON. @param tokens how many it contains, for a fault that cuts it after some of them. */
 export const jsonReply = (status: number, body: unknown, tokens = 0): Reply => ({
   status,
   headers: JSON_HEADERS,
@@ -54,22 +54,14 @@ export const dataFrame = (kind: FrameKind, data: unknown): Frame => frame(kind, 
 export const eventFrame = (kind: FrameKind, data: { readonly type: string } & object): Frame =>
   frame(kind, `event: ${data.type}\ndata: ${JSON.stringify(data)}\n\n`);
 
-/** The frames with the first `tokens` tokens. A frame with more tokens, which is a body in JSON, is cut. */
+/** The frames of a stream up to a number of tokens, without those of its end. */
 export function framesBefore(frames: readonly Frame[], tokens: number): Frame[] {
   const kept: Frame[] = [];
   let left = tokens;
   for (const one of frames) {
-    if (one.tokens > left) {
-      if (one.tokens > 1) kept.push({ ...one, text: shareOf(one.text, left / one.tokens), tokens: left });
-      return kept;
-    }
-    if (one.kind !== 'start' && one.kind !== 'token') return kept;
-    kept.push(one);
     left -= one.tokens;
+    if (left < 0 || (one.kind !== 'start' && one.kind !== 'token')) return kept;
+    kept.push(one);
   }
   return kept;
 }
-
-/** The beginning of a text; never all of it, so that a body in JSON is not complete. */
-const shareOf = (text: string, share: number) =>
-  text.slice(0, Math.min(Math.floor(text.length * share), text.length - 1));
