@@ -47,17 +47,3 @@ async function* received(request: IncomingMessage): AsyncGenerator<Buffer> {
     throw new BodyAborted();
   }
 }
-
-/** Strings, and the brackets that open or close a level. */
-const TOKEN = /"(?:[^"\\]|\\.)*"|[[\]{}]/gs;
-
-/** Whether the nesting of a JSON text is deeper than the limit, so that code which descends could exhaust the stack. */
-export function isTooDeep(json: string): boolean {
-  let depth = 0;
-  for (const [token] of json.matchAll(TOKEN)) {
-    if (token === '{' || token === '[') depth++;
-    else if (token === '}' || token === ']') depth--;
-    if (depth > limits.fakeProvider.bodyDepth) return true;
-  }
-  return false;
-}

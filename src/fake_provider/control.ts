@@ -1,5 +1,5 @@
 import type { IncomingMessage } from 'node:http';
-import { isTooDeep } from './body.js';
+import { isTooDeep } from './json_text.js';
 import { jsonReply, type Reply } from './replies/reply.js';
 import type { RequestLog } from './request_log.js';
 import { parseScript, type Script, ScriptError } from './script.js';

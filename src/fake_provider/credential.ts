@@ -36,7 +36,7 @@ export class Credential {
 
   /** An id of this credential, such as `rs_1a2b3c4d…`. */
   id(prefix: string, number: number, part = 0): string {
-    return `${prefix}_${this.tag}${String(number).padStart(12, '0')}${String(part).padStart(4, '0')}`;
+    return `${prefix}${this.tag}${String(number).padStart(12, '0')}${String(part).padStart(4, '0')}`;
   }
 
   /** The signature of a text that the model has written. */

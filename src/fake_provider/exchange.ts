@@ -1,10 +1,11 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import { type BodyReader, BodyTooLarge, isTooDeep } from './body.js';
+import { type BodyReader, BodyTooLarge } from './body.js';
 import type { Clock } from './clock.js';
 import { Credential, fingerprintOf, keyIn, maskedKey } from './credential.js';
 import { applyFault, type Change, type FaultyRequest } from './faults/apply_fault.js';
 import { FaultError, type ParsedFault, splitModel } from './faults/fault.js';
 import { generate } from './generate.js';
+import { isTooDeep, jsonOr } from './json_text.js';
 import { type Step, sendAll, type Timing } from './plan.js';
 import { providers, type Wording, wordingOf } from './providers.js';
 import { type ErrorContext, errorReply } from './replies/error_reply.js';
@@ -223,12 +224,7 @@ const faultProblem = ({ message }: FaultError): ProviderError => ({
 });
 
 function parsed(text: string, wording: Wording): Fields {
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch {
-    throw invalidJson(wording);
-  }
+  const value = jsonOr(text);
   if (!isFields(value)) throw invalidJson(wording);
   return value;
 }

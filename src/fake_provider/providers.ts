@@ -32,7 +32,6 @@ export interface EmulatedProvider {
   readonly requestIdHeader: string;
   /** Whether a parameter that the API does not have is an error. */
   readonly rejectsUnknownParameters: boolean;
-  readonly acceptsImages: boolean;
   /** Whether chat completions accepts a JSON schema as response format. */
   readonly acceptsJsonSchema: boolean;
   /** Whether chat completions require the word "json" in the messages for a response in JSON. */
@@ -51,7 +50,6 @@ export const providers: Readonly<Record<ProviderName, EmulatedProvider>> = {
     wording: 'openai',
     requestIdHeader: 'x-request-id',
     rejectsUnknownParameters: true,
-    acceptsImages: true,
     acceptsJsonSchema: true,
     requiresJsonWord: true,
     models: ['gpt-4o', 'gpt-4o-mini', 'gpt-4.1', 'gpt-5.2', 'gpt-6.1-sol', 'o3'],
@@ -65,7 +63,6 @@ export const providers: Readonly<Record<ProviderName, EmulatedProvider>> = {
     wording: 'anthropic',
     requestIdHeader: 'request-id',
     rejectsUnknownParameters: true,
-    acceptsImages: true,
     acceptsJsonSchema: false,
     requiresJsonWord: false,
     models: ['claude-opus-5-5', 'claude-sonnet-5-5', 'claude-haiku-5-5', 'claude-sonnet-4-5', 'claude-haiku-4-5'],
@@ -79,7 +76,6 @@ export const providers: Readonly<Record<ProviderName, EmulatedProvider>> = {
     wording: 'deepseek',
     requestIdHeader: 'x-ds-trace-id',
     rejectsUnknownParameters: false,
-    acceptsImages: false,
     acceptsJsonSchema: false,
     requiresJsonWord: true,
     models: ['deepseek-chat', 'deepseek-reasoner', 'deepseek-v4-flash', 'deepseek-v4-pro'],
@@ -93,7 +89,6 @@ export const providers: Readonly<Record<ProviderName, EmulatedProvider>> = {
     wording: 'xai',
     requestIdHeader: 'x-request-id',
     rejectsUnknownParameters: false,
-    acceptsImages: true,
     acceptsJsonSchema: true,
     requiresJsonWord: false,
     models: ['grok-4.7', 'grok-4.3', 'grok-4.20-reasoning', 'grok-4.20-non-reasoning'],
@@ -107,7 +102,6 @@ export const providers: Readonly<Record<ProviderName, EmulatedProvider>> = {
     wording: 'openai',
     requestIdHeader: 'x-request-id',
     rejectsUnknownParameters: false,
-    acceptsImages: true,
     acceptsJsonSchema: true,
     requiresJsonWord: false,
     models: ['large', 'small'],

@@ -2,6 +2,7 @@ import { createWriteStream, type WriteStream } from 'node:fs';
 import type { IncomingHttpHeaders } from 'node:http';
 import { limits } from '../limits.js';
 import { fingerprintOf } from './credential.js';
+import { jsonOr } from './json_text.js';
 
 /** How a request ended. */
 export type Ended =
@@ -115,7 +116,7 @@ export class RequestLog {
   setBody(entry: OpenEntry, text: string, key: string | undefined): void {
     const { loggedBodyBytes } = limits.fakeProvider;
     const safe = withoutKey(text, key);
-    entry.body = safe.length > loggedBodyBytes ? safe.slice(0, loggedBodyBytes).toWellFormed() : jsonOr(safe);
+    entry.body = safe.length > loggedBodyBytes ? safe.slice(0, loggedBodyBytes).toWellFormed() : valueOf(safe);
     this.measure(entry);
   }
 
@@ -156,14 +157,8 @@ export class RequestLog {
   }
 }
 
-const jsonOr = (text: string): unknown => {
-  if (text === '') return null;
-  try {
-    return JSON.parse(text);
-  } catch {
-    return text;
-  }
-};
+/** A body as JSON; as text if it is not JSON, and null if it is empty. */
+const valueOf = (text: string): unknown => (text === '' ? null : (jsonOr(text) ?? text));
 
 /** A text in which the key is replaced by its fingerprint. */
 export const withoutKey = (text: string, key: string | undefined): string =>

@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { limits } from '../limits.js';
 import { FaultError, type ParsedFault, parseFault } from './faults/fault.js';
+import { jsonOr } from './json_text.js';
 import { PROVIDERS, WIRE_APIS } from './providers.js';
 
 /*
@@ -145,11 +146,7 @@ export function readScript(value: unknown): Script {
 
 /** Reads the text of a script. Throws a ScriptError, which never repeats the text. */
 export function parseScript(text: string): Script {
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch {
-    throw new ScriptError(['the script: is not valid JSON']);
-  }
+  const value = jsonOr(text);
+  if (value === undefined) throw new ScriptError(['the script: is not valid JSON']);
   return readScript(value);
 }

@@ -27,7 +27,7 @@ const FINISH_REASONS: Readonly<Record<Finish, string>> = {
 /** The response of chat completions. */
 export function chatReply(request: ModelRequest, completion: Completion, context: ReplyContext): Reply {
   const head = (object: string) => ({
-    id: context.credential.id('chatcmpl', context.number),
+    id: context.credential.id('chatcmpl-', context.number),
     object,
     created: Math.floor(context.now / 1000),
     model: completion.model,
@@ -65,7 +65,7 @@ function message({ provider, showsReasoning }: ModelRequest, completion: Complet
   };
 }
 
-const callId = ({ credential, number }: ReplyContext, index: number) => credential.id('call', number, index);
+const callId = ({ credential, number }: ReplyContext, index: number) => credential.id('call_', number, index);
 
 function chunks(
   request: ModelRequest,

@@ -1,3 +1,4 @@
+import { leadingObject } from '../json_text.js';
 import type { ModelRequest, Tool } from '../requests/model_request.js';
 import type { ResponseSpec, UsageSpec } from '../script.js';
 import { valueFor } from './schema_value.js';
@@ -67,11 +68,18 @@ export function complete(request: ModelRequest, spec: ResponseSpec): Completion 
   };
 }
 
-function textFor({ format }: ModelRequest, { text }: ResponseSpec): string {
+function textFor({ format, prompt }: ModelRequest, { text }: ResponseSpec): string {
   if (!format) return text ?? DEFAULT_TEXT;
   // A configured text is used as it is, so that a test can send an invalid one.
   if (text !== undefined) return text;
-  return JSON.stringify(format.type === 'json_object' ? { response: DEFAULT_TEXT } : valueFor(format.schema));
+  const schema = format.type === 'json_schema' ? format.schema : schemaIn(prompt);
+  return JSON.stringify(schema === undefined ? { response: DEFAULT_TEXT } : valueFor(schema));
+}
+
+/** The last JSON schema in a prompt: clients put it there if the API does not accept one. */
+function schemaIn(prompt: string): unknown {
+  const start = [...prompt.matchAll(/schema:\s*(?=\{)/gi)].at(-1);
+  return start && leadingObject(prompt.slice(start.index + start[0].length));
 }
 
 /** The tool calls that the model chooses: by default one call of the first tool, unless it follows a result of a tool. */

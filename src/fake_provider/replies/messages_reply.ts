@@ -1,3 +1,4 @@
+import { jsonOr } from '../json_text.js';
 import type { ModelRequest } from '../requests/model_request.js';
 import type { ReplyContext } from './chat_reply.js';
 import { argumentPartsOf, type Completion, type Finish, tokensOf, type Usage } from './completion.js';
@@ -25,7 +26,7 @@ export function messagesReply(request: ModelRequest, completion: Completion, con
   const end = { stop_reason: STOP_REASONS[completion.finish], stop_sequence: completion.stopSequence ?? null };
   const usage = messagesUsage(completion.usage);
   const message = {
-    id: context.credential.id('msg', context.number),
+    id: context.credential.id('msg_', context.number),
     type: 'message',
     role: 'assistant',
     model: completion.model,
@@ -61,7 +62,7 @@ function blocksOf(request: ModelRequest, completion: Completion, context: ReplyC
   return [
     ...(reasoning && request.showsReasoning ? [thinkingBlock(reasoning, context)] : []),
     ...(text || toolCalls.length === 0 ? [textBlock(text)] : []),
-    ...toolCalls.map((call, index) => toolBlock(call, context.credential.id('toolu', context.number, index))),
+    ...toolCalls.map((call, index) => toolBlock(call, context.credential.id('toolu_', context.number, index))),
   ];
 }
 
@@ -92,13 +93,7 @@ function toolBlock({ name, arguments: json }: Completion['toolCalls'][number], i
 }
 
 /** The arguments as an object. Without a stream, the Messages API cannot express arguments that end in the middle. */
-function parsedInput(json: string): unknown {
-  try {
-    return JSON.parse(json);
-  } catch {
-    return {};
-  }
-}
+const parsedInput = (json: string): unknown => jsonOr(json) ?? {};
 
 function messagesUsage({ input, cacheRead, cacheWrite, output, reasoning }: Usage): object {
   return {

@@ -43,7 +43,7 @@ function endOf(completion: Completion) {
 
 function envelopeOf(request: ModelRequest, { model }: Completion, { credential, number, now }: ReplyContext) {
   return {
-    id: credential.id('resp', number),
+    id: credential.id('resp_', number),
     object: 'response',
     created_at: Math.floor(now / 1000),
     status: 'in_progress',
@@ -73,12 +73,19 @@ function envelopeOf(request: ModelRequest, { model }: Completion, { credential, 
 function itemsOf(request: ModelRequest, completion: Completion, context: ReplyContext): Item[] {
   const { credential, number } = context;
   const reasoning = completion.reasoning
-    ? [reasoningItem(credential.id('rs', number), request, completion.reasoning, context)]
+    ? [reasoningItem(credential.id('rs_', number), request, completion.reasoning, context)]
     : [];
   const message =
-    completion.text || completion.toolCalls.length === 0 ? [messageItem(credential.id('msg', number), completion)] : [];
+    completion.text || completion.toolCalls.length === 0
+      ? [messageItem(credential.id('msg_', number), completion)]
+      : [];
   const calls = completion.toolCalls.map((call, index) =>
-    callItem(credential.id('fc', number, index), credential.id('call', number, index), call, isIncomplete(completion)),
+    callItem(
+      credential.id('fc_', number, index),
+      credential.id('call_', number, index),
+      call,
+      isIncomplete(completion),
+    ),
   );
   return [...reasoning, ...message, ...calls];
 }

@@ -132,8 +132,7 @@ function readContent(provider: ProviderName, message: Fields, at: string, prompt
     if (!PARTS.includes(part['type'] as string)) throw wrongValue(wording, `${where}.type`, part['type'], PARTS);
     if (part['type'] === 'text') prompt.add(String(part['text'] ?? ''));
     if (part['type'] !== 'image_url') return;
-    if (!providers[provider].acceptsImages || rule.images === false)
-      throw wrongValue(wording, `${where}.type`, 'image_url', ['text']);
+    if (rule.images === false) throw wrongValue(wording, `${where}.type`, 'image_url', ['text']);
     checkImageUrl(isFields(part['image_url']) ? part['image_url']['url'] : undefined, `${where}.image_url.url`);
     prompt.addImage();
   });

@@ -47,6 +47,7 @@ const BUILT_IN: readonly BuiltInRule[] = [
     rejects_with_reasoning: SAMPLING,
   },
   { provider: 'openai', pattern: /-search-preview/, rejects: ['temperature'] },
+  { provider: 'deepseek', pattern: /^deepseek-(chat|reasoner)/, images: false },
   { provider: 'deepseek', pattern: /reasoner/, rejects: ['logprobs', 'top_logprobs'], forced_tool_choice: false },
   {
     provider: 'xai',

@@ -129,13 +129,13 @@ class InputReader {
   }
 
   private readPart(part: unknown, at: string): void {
-    const { wording, acceptsImages } = providers[this.provider];
+    const { wording } = providers[this.provider];
     if (!isFields(part)) throw wrongType(wording, at, 'object', part);
     const { type } = part;
     if (!PARTS.includes(type as string)) throw wrongValue(wording, `${at}.type`, type, PARTS);
     if (typeof part['text'] === 'string') this.prompt.add(part['text']);
     if (type !== 'input_image') return;
-    if (!acceptsImages || this.rule.images === false)
+    if (this.rule.images === false)
       throw wrongValue(
         wording,
         `${at}.type`,

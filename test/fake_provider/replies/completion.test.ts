@@ -84,7 +84,10 @@ describe('a response', () => {
     const schema = { type: 'object', properties: { decision: { enum: ['buy'] } } };
     const format = { type: 'json_schema', json_schema: { name: 'd', schema } };
     expect((await message({}, { response_format: format })).content).toBe('{"decision":"buy"}');
-    const messages = [{ role: 'user', content: 'JSON' }];
+    const inPrompt = `Return JSON that conforms to the following schema: ${JSON.stringify(schema)}\nThank you: {}`;
+    const injected = { messages: [{ role: 'user', content: inPrompt }], response_format: { type: 'json_object' } };
+    expect((await message({}, injected)).content).toBe('{"decision":"buy"}');
+    const messages = [{ role: 'user', content: 'JSON, schema: {"a"' }];
     const any = await message({}, { messages, response_format: { type: 'json_object' } });
     expect(JSON.parse(any.content)).toEqual({ response: DEFAULT_TEXT });
   });

@@ -52,7 +52,13 @@ describe('chat completions', () => {
       400,
       { code: 'invalid_image_url', param: 'messages[0].content[0].image_url.url' },
     ],
-    ['an image', 'deepseek', { messages: [{ role: 'user', content: [image] }] }, 400, /unknown variant `image_url`/],
+    [
+      'an image',
+      'deepseek',
+      { model: 'deepseek-chat', messages: [{ role: 'user', content: [image] }] },
+      400,
+      /unknown variant `image_url`/,
+    ],
     [
       'a tool result without a call',
       'openai',
@@ -149,6 +155,7 @@ describe('chat completions', () => {
     ['temperature 0 and top_p 0', 'openai', { temperature: 0, top_p: 0 }],
     ['an unknown parameter', 'compatible', { custom: 1 }],
     ['an unknown parameter', 'deepseek', { custom: 1 }],
+    ['an image', 'deepseek', { model: 'deepseek-v4-flash', messages: [{ role: 'user', content: [image] }] }],
     ['thinking off', 'deepseek', { thinking: { type: 'disabled' } }],
     [
       'an image by URL',
