@@ -62,6 +62,8 @@ const LOGGED_HEADERS = [
   'x-stainless-retry-count',
 ];
 const HEADER_CHARACTERS = 200;
+/** About the size of an entry without its body. */
+const ENTRY_BYTES = 1000;
 
 /** What differs between two uses of a log. */
 export interface LogOptions {
@@ -73,7 +75,8 @@ export interface LogOptions {
 /** The requests of a fake provider, the newest last. The oldest are removed when there are too many. */
 export class RequestLog {
   private entries: OpenEntry[] = [];
-  private readonly sizes = new WeakMap<OpenEntry, number>();
+  /** The sizes of the entries that are in the log. */
+  private readonly sizes = new Map<OpenEntry, number>();
   private bytes = 0;
   private removed = 0;
   private unwritten = 0;
@@ -109,15 +112,16 @@ export class RequestLog {
 
   add(entry: OpenEntry): void {
     this.entries.push(entry);
-    this.measure(entry);
+    this.count(entry, ENTRY_BYTES);
   }
 
   /** Stores a body in an entry, without the key, and bounded. */
   setBody(entry: OpenEntry, text: string, key: string | undefined): void {
     const { loggedBodyBytes } = limits.fakeProvider;
     const safe = withoutKey(text, key);
-    entry.body = safe.length > loggedBodyBytes ? safe.slice(0, loggedBodyBytes).toWellFormed() : valueOf(safe);
-    this.measure(entry);
+    entry.body = safe.length > loggedBodyBytes ? safe.slice(0, loggedBodyBytes).toWellFormed() : loggedBody(safe);
+    // A request can be removed from the log before its body has arrived.
+    if (this.sizes.has(entry)) this.count(entry, ENTRY_BYTES + Math.min(safe.length, loggedBodyBytes));
   }
 
   finish(entry: OpenEntry): void {
@@ -130,6 +134,7 @@ export class RequestLog {
 
   clear(): void {
     this.entries = [];
+    this.sizes.clear();
     this.bytes = 0;
     this.removed = 0;
   }
@@ -144,21 +149,21 @@ export class RequestLog {
   }
 
   /** Counts the size of an entry, and removes the oldest entries when there is too much. */
-  private measure(entry: OpenEntry): void {
-    const size = JSON.stringify(entry).length;
+  private count(entry: OpenEntry, size: number): void {
     this.bytes += size - (this.sizes.get(entry) ?? 0);
     this.sizes.set(entry, size);
     const { loggedRequests, logBytes } = limits.fakeProvider;
     while (this.entries.length > 1 && (this.entries.length > loggedRequests || this.bytes > logBytes)) {
       const oldest = this.entries.shift() as OpenEntry;
       this.bytes -= this.sizes.get(oldest) ?? 0;
+      this.sizes.delete(oldest);
       this.removed++;
     }
   }
 }
 
 /** A body as JSON; as text if it is not JSON, and null if it is empty. */
-const valueOf = (text: string): unknown => (text === '' ? null : (jsonOr(text) ?? text));
+const loggedBody = (text: string): unknown => (text === '' ? null : (jsonOr(text) ?? text));
 
 /** A text in which the key is replaced by its fingerprint. */
 export const withoutKey = (text: string, key: string | undefined): string =>

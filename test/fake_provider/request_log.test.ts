@@ -45,6 +45,19 @@ describe('RequestLog', () => {
     expect((long.body as string).length).toBe(loggedBodyBytes);
   });
 
+  it('counts nothing for a request that was removed before its body arrived', () => {
+    const log = new RequestLog();
+    const body = JSON.stringify('x'.repeat(loggedBodyBytes - 2));
+    for (let id = 1; id <= 600; id++) {
+      const one = entry(id);
+      log.add(one);
+      log.clear();
+      log.setBody(one, body, undefined);
+    }
+    for (let id = 1; id <= 3; id++) log.add(entry(id));
+    expect(log.all.length).toBe(3);
+  });
+
   it('replaces the key in a body', () => {
     const log = new RequestLog();
     const one = entry(1);
@@ -62,7 +75,7 @@ describe('RequestLog', () => {
     }
     const bytes = log.all.reduce((sum, one) => sum + JSON.stringify(one).length, 0);
     expect(bytes).toBeLessThanOrEqual(logBytes);
-    expect(bytes).toBeGreaterThan(logBytes - 2 * loggedBodyBytes);
+    expect(bytes).toBeGreaterThan(logBytes * 0.98);
     expect(log.all.at(-1)?.id).toBe(600);
   });
 });
