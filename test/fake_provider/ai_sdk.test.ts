@@ -113,6 +113,25 @@ describe.each(WIRES)('the AI SDK over %s', (name, modelOf) => {
     expect(await result.output).toEqual(DECISION);
   });
 
+  it.each(['generate', 'stream'])('returns its reasoning, also after a call of a tool (%s)', async (kind) => {
+    const fake = await fakeProvider({ script: { response: { reasoning: 'It is so.', text: 'Buy.' } } });
+    const call = {
+      model: modelOf(fake),
+      prompt: 'Hello',
+      tools: { getPrice },
+      stopWhen: stepCountIs(3),
+      providerOptions: { anthropic: { thinking: { type: 'enabled', budgetTokens: 2000 } } },
+      maxRetries: 0,
+    };
+    const result = kind === 'generate' ? await generateText(call) : streamText(call);
+    if ('consumeStream' in result) await result.consumeStream();
+    // Chat completions of OpenAI do not show the reasoning.
+    const expected = name === 'openai chat completions' ? undefined : 'It is so.';
+    const found = (await result.steps).map(({ reasoningText }) => reasoningText);
+    expect([await result.text, ...found]).toEqual(['Buy.', expected, expected]);
+    expect(fake.requests.map(({ status }) => status)).toEqual([200, 200]);
+  });
+
   it('accepts an image, unless the model does not', async () => {
     const fake = await fakeProvider();
     const image = { type: 'image' as const, image: Buffer.from('iVBORw0KGgo=', 'base64'), mediaType: 'image/png' };

@@ -93,10 +93,12 @@ function itemsOf(request: ModelRequest, completion: Completion, context: ReplyCo
 function reasoningItem(id: string, request: ModelRequest, text: string, { credential }: ReplyContext): Item {
   const encrypted = request.encryptsReasoning ? { encrypted_content: credential.encrypt(text) } : {};
   const part = { type: 'summary_text', text };
+  // At xAI a reasoning item has a status.
+  const status = (value: string) => (request.provider === 'xai' ? { status: value } : {});
   return {
     id,
-    opened: { id, type: 'reasoning', summary: [], ...encrypted },
-    finished: { id, type: 'reasoning', summary: [part], ...encrypted },
+    opened: { id, type: 'reasoning', summary: [], ...encrypted, ...status('in_progress') },
+    finished: { id, type: 'reasoning', summary: [part], ...encrypted, ...status('completed') },
     events: ({ item_id, output_index }) => {
       const base = { item_id, output_index, summary_index: 0 };
       return [
