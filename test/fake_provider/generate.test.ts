@@ -59,6 +59,8 @@ const WORDS = [
     'items',
     'required',
     'anyOf',
+    'toString',
+    'constructor',
     '$ref',
     '#',
     'enabled',
@@ -87,7 +89,7 @@ describe('generate', () => {
     let accepted = 0;
     fc.assert(
       fc.property(provider, changes, fc.boolean(), (name, changed, stream) => {
-        const body = { ...BODIES[api], stream, ...changed };
+        const body = JSON.parse(JSON.stringify({ ...BODIES[api], stream, ...changed }));
         const generation: Generation = {
           api,
           provider: name,

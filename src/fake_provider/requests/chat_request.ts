@@ -80,7 +80,8 @@ function readMessages(provider: ProviderName, messages: readonly unknown[], rule
 function closeToolCall(message: Fields, open: Set<string>, at: string): void {
   const id = message['tool_call_id'];
   if (id === undefined) throw missingField('openai', `${at}.tool_call_id`);
-  if (!open.delete(String(id)))
+  if (typeof id !== 'string') throw wrongType('openai', `${at}.tool_call_id`, 'string', id);
+  if (!open.delete(id))
     throw invalidRequest(
       `Invalid parameter: messages with role 'tool' must be a response to a preceding message with 'tool_calls'.`,
       null,
@@ -130,7 +131,10 @@ function readContent(provider: ProviderName, message: Fields, at: string, prompt
     const where = `${at}.content[${index}]`;
     if (!isFields(part)) throw wrongType(wording, where, 'object', part);
     if (!PARTS.includes(part['type'] as string)) throw wrongValue(wording, `${where}.type`, part['type'], PARTS);
-    if (part['type'] === 'text') prompt.add(String(part['text'] ?? ''));
+    if (part['type'] === 'text') {
+      if (typeof part['text'] !== 'string') throw wrongType(wording, `${where}.text`, 'string', part['text'] ?? null);
+      prompt.add(part['text']);
+    }
     if (part['type'] !== 'image_url') return;
     if (rule.images === false) throw wrongValue(wording, `${where}.type`, 'image_url', ['text']);
     checkImageUrl(isFields(part['image_url']) ? part['image_url']['url'] : undefined, `${where}.image_url.url`);

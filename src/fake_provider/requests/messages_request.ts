@@ -263,7 +263,7 @@ function readStop(stop: unknown): readonly string[] {
   const all = Array.isArray(stop) ? stop : [];
   const wrong = all.findIndex((one) => typeof one !== 'string');
   if (wrong >= 0) throw wrongType(WORDING, `stop_sequences.${wrong}`, 'string', all[wrong]);
-  const blank = all.findIndex((one) => String(one).trim() === '');
+  const blank = all.findIndex((one) => (one as string).trim() === '');
   if (blank >= 0) throw invalidRequest('stop_sequences: each stop sequence must contain non-whitespace');
   return all as string[];
 }

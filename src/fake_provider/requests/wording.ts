@@ -11,6 +11,8 @@ const typeOf = (value: unknown): string => {
   if (Array.isArray(value)) return 'array';
   return typeof value;
 };
+/** A value in an error: JSON, except for text. An object may have no usable `toString`. */
+const textOf = (value: unknown): string => (typeof value === 'string' ? value : (JSON.stringify(value) ?? 'undefined'));
 const article = (noun: string) => `${/^[aeiou]/.test(noun) ? 'an' : 'a'} ${noun}`;
 
 const SERDE = 'Failed to deserialize the JSON body into the target type';
@@ -80,9 +82,9 @@ export function wrongValue(wording: Wording, name: string, value: unknown, allow
   if (isSerde(wording))
     return serde(
       wording,
-      `${name}: unknown variant \`${String(value)}\`, expected ${allowed.length > 1 ? 'one of ' : ''}${quoted('`', ', ')}`,
+      `${name}: unknown variant \`${textOf(value)}\`, expected ${allowed.length > 1 ? 'one of ' : ''}${quoted('`', ', ')}`,
     );
-  const message = `Invalid value: '${String(value)}'. Supported values are: ${quoted("'", ', and ')}.`;
+  const message = `Invalid value: '${textOf(value)}'. Supported values are: ${quoted("'", ', and ')}.`;
   return invalidRequest(message, 'invalid_value', name);
 }
 
@@ -103,7 +105,7 @@ export function unsupportedParameter(wording: Wording, name: string, hint = ''):
 /** The model does not accept the value. */
 export function unsupportedValue(wording: Wording, name: string, value: unknown, hint = ''): Rejection {
   if (wording !== 'openai') return unsupportedParameter(wording, name);
-  const shown = typeof value === 'string' ? `'${value}'` : String(value);
+  const shown = typeof value === 'string' ? `'${value}'` : textOf(value);
   const message = `Unsupported value: '${name}' does not support ${shown} with this model.${hint && ` ${hint}`}`;
   return invalidRequest(message, 'unsupported_value', name);
 }

@@ -142,6 +142,7 @@ describe('chat completions', () => {
       { param: 'response_format.json_schema.name' },
     ],
     ['an unknown format', 'openai', { response_format: { type: 'xml' } }, 400, { code: 'invalid_value' }],
+    ['an object as format', 'openai', { response_format: { type: { toString: 1 } } }, 400, /'\{"toString":1\}'/],
   ])('rejects %s at %s', async (_, provider, body, status, expected) => {
     const reply = await chat(await fakeProvider(), provider, body);
     expect([reply.status, reply.text]).toEqual([status, expect.any(String)]);
