@@ -32,6 +32,7 @@ const UNIT = [
   'test/client/{acknowledgements,backoff}.test.ts',
   'test/client/{ai,runtime}/**/*.test.ts',
   'test/domain/**/*.test.ts',
+  'test/fake_provider/**/*.test.ts',
   'test/feed/{live_index,replay,validators}.test.ts',
   'test/net/request_budget.test.ts',
   'test/grpc/{request_guard,shared_frames}.test.ts',
