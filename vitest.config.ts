@@ -38,6 +38,7 @@ const UNIT = [
   'test/grpc/{request_guard,shared_frames}.test.ts',
   'test/http/routes.test.ts',
   'test/providers/**/*.test.ts',
+  'test/rehearsal/**/*.test.ts',
   'test/store/embedded/wire_frames.test.ts',
   'test/store/maintenance/seed_data.test.ts',
   'test/store/write/write_queue.test.ts',

@@ -108,10 +108,12 @@ const ALLOWED_IMPORTS: Readonly<Record<string, readonly string[]>> = {
   client: ['atomic_file', ...STORE],
   // Stands in for providers in tests: it imports nothing of the service.
   fake_provider: ['limits'],
+  // Calls the chain of an agent at the fake provider.
+  rehearsal: ['client', 'domain', 'fake_provider', ...BELOW],
   'cli/kit': KIT,
   // `token --local` calls the handlers of the API on the store.
   'cli/local': ['cli/kit', 'main', 'config', 'net', 'providers', 'api', 'atomic_file', 'fake_provider', ...KIT],
-  'cli/remote': ['cli/kit', 'cli/local', ...KIT],
+  'cli/remote': ['cli/kit', 'cli/local', 'rehearsal', ...KIT],
   cli: ['cli/kit', 'cli/local', 'cli/remote', 'errors', 'package'],
   migrations: [],
   seeds: ['package', ...STORE],
@@ -242,7 +244,7 @@ describe('the source code', () => {
     expect(only(/^node:http2$/, 'grpc')).toEqual([]);
   });
 
-  it('sends HTTP requests only in providers and in the transport of the client', () => {
+  it('sends HTTP requests only in providers, in the transport of the client and in rehearsals', () => {
     const server = /^(type \w+|createServer)( as \w+)?$/;
     const wrong = violations(src, (one, { path }) => {
       if (!/^(node:)?(https?2?|undici)$/.test(one.target) || partOf(path) === 'providers' || one.typeOnly) return false;
@@ -257,7 +259,9 @@ describe('the source code', () => {
     const fetchCalls = all.filter(({ text }) =>
       /(?<![\w.'"`])(globalThis\.)?(fetch|WebSocket|EventSource)\(/.test(text),
     );
-    expect(fetchCalls.map(({ path }) => path)).toEqual(['src/client/runtime/transport.ts']);
+    // A rehearsal sends the requests of the transport to the fake provider in its process.
+    const expected = ['src/client/runtime/transport.ts', 'src/rehearsal/fake_fetch.ts'];
+    expect(fetchCalls.map(({ path }) => path).sort()).toEqual(expected);
   });
 
   it('caches encoded messages only in EncodeOnce', () => {
