@@ -131,9 +131,6 @@ export const errorRules = {
         "403",
         "429"
       ],
-      "origin": [
-        "https://api.x.ai"
-      ],
       "message": "^(Your team [^ ]+ has either used all available credits|Your newly created team doesn't have any credits|You have run out of credits)",
       "seen": "2026-07-16"
     },

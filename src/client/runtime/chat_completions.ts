@@ -8,7 +8,6 @@ import {
   isCompleteJson,
   isText,
   listOf,
-  NO_CONTENT,
   type Problem,
   type ResponseFacts,
   truncatedCall,
@@ -36,20 +35,19 @@ interface ToolCall {
 class ChatCompletions implements WireReader {
   /** The tool calls of a stream, by their index. */
   private readonly calls = new Map<unknown, ToolCall>();
+  private hasContent = false;
 
   constructor(private readonly facts: ResponseFacts) {}
 
   event(data: unknown): EventResult {
-    if (data === END_MARKER) {
-      this.facts.terminal = 'ended';
-      return NO_CONTENT;
-    }
+    if (data === END_MARKER) return this.end();
     const error = providerError(data);
     if (error) return failed({ kind: 'error', error });
     if (!isFields(data)) return failed(invalid('An event of the stream is no JSON object'));
     this.readCommon(data);
     const choice = fieldsOf(listOf(data['choices'])[0]);
     const content = this.delta(fieldsOf(choice['delta']));
+    this.hasContent ||= content;
     return { content, problem: this.finish(choice['finish_reason']) };
   }
 
@@ -100,6 +98,18 @@ class ChatCompletions implements WireReader {
     if (reason === 'error') return { kind: 'error', error: { message: 'The finish reason is error' } };
     this.facts.finishReason = FINISH_REASONS[reason] ?? 'other';
     this.facts.terminal = 'finished';
+    return this.incompleteCall();
+  }
+
+  /** The end marker alone ends a stream of servers that send no finish reason. Without any content it is no response. */
+  private end(): EventResult {
+    if (this.facts.terminal === 'none' && !this.hasContent) return failed(invalid('The stream has no choices'));
+    const problem = this.facts.terminal === 'none' ? this.incompleteCall() : undefined;
+    this.facts.terminal = 'ended';
+    return { content: false, problem };
+  }
+
+  private incompleteCall(): Problem | undefined {
     const incomplete = [...this.calls.values()].find(({ input }) => !isCompleteJson(input));
     return incomplete && truncatedCall(incomplete.name);
   }

@@ -5,8 +5,6 @@ import type { ProviderError } from './error_body.js';
 
 /** What is known about an error response. */
 export interface ErrorFacts {
-  /** The origin of the hop's base URL. */
-  readonly origin: string;
   readonly wireApi: WireApi;
   /** The HTTP status. */
   readonly status: number;
@@ -23,7 +21,6 @@ export interface Classification {
 /** A rule of `conformance/error_rules.json`. */
 interface Rule {
   readonly class: (typeof errorRules.rules)[number]['class'];
-  readonly origin?: readonly string[];
   readonly wire_api?: readonly string[];
   readonly status?: readonly string[];
   readonly type?: readonly string[];
@@ -58,11 +55,10 @@ function groupsOf({ pattern }: CompiledRule, message: string | undefined): reado
   return message === undefined ? undefined : (pattern.exec(message) ?? undefined);
 }
 
-function matches(rule: Rule, { origin, wireApi, error }: ErrorFacts, status: number): boolean {
+function matches(rule: Rule, { wireApi, error }: ErrorFacts, status: number): boolean {
   const accepts = (list: readonly string[] | undefined, value: string | undefined) =>
     !list || (value !== undefined && list.includes(value));
   return (
-    accepts(rule.origin, origin) &&
     accepts(rule.wire_api, wireApi.replace('WIRE_API_', '')) &&
     (accepts(rule.status, String(status)) || accepts(rule.status, `${Math.floor(status / 100)}xx`)) &&
     accepts(rule.type, error.type) &&

@@ -1,6 +1,5 @@
 import { onAbort } from '../../abort.js';
 import type { SentParameter } from '../../domain/adapt.js';
-import { originOf } from '../../domain/origin.js';
 import type { ResolutionHop } from '../resolution_types.js';
 import { AttemptFailure } from './attempt_failure.js';
 import { AttemptTimers, type TimerLimits } from './attempt_timers.js';
@@ -264,12 +263,7 @@ export class Transport {
 
   private classified(status: number, error: ProviderError, retryAfterMs: number | undefined): AttemptFailure {
     const { hop, apiKey } = this.settings;
-    const { errorClass, parameter } = classify({
-      origin: originOf(hop.base_url),
-      wireApi: hop.wire_api,
-      status,
-      error,
-    });
+    const { errorClass, parameter } = classify({ wireApi: hop.wire_api, status, error });
     const code = error.code ?? error.type;
     const message = redact(error.message ?? 'The provider gives no reason', apiKey);
     return new AttemptFailure(errorClass, message, {

@@ -16,7 +16,7 @@ const KEY = 'sk-planted-0123456789abcdef';
 /** Starts the command on a free port, and returns it with its URL. */
 async function start(...args: string[]): Promise<RunningCommand & { readonly url: string }> {
   const command = agentllm(['fake-provider', '--port', '0', ...args]);
-  const [, url = ''] = await command.says(/(http:\/\/127\.0\.0\.1:\d+)/);
+  const [, url = ''] = await command.untilOutput(/(http:\/\/127\.0\.0\.1:\d+)/);
   return { ...command, url };
 }
 
@@ -35,11 +35,13 @@ async function stop(command: RunningCommand) {
 describe('agentllm fake-provider', () => {
   it('prints its addresses, serves requests, prints each of them, and stops on Ctrl-C', async () => {
     const command = await start();
-    await command.says(/stop {14}Ctrl-C/);
+    await command.untilOutput(/stop {14}Ctrl-C/);
     expect(
       (await send(command.url, { model: 'gpt-4o@fault=rate-limit' }, { authorization: `Bearer ${KEY}` })).status,
     ).toBe(429);
-    await command.says(/429 POST \/openai\/v1\/chat\/completions gpt-4o@fault=rate-limit \[rate-limit\] \d+ ms\n/);
+    await command.untilOutput(
+      /429 POST \/openai\/v1\/chat\/completions gpt-4o@fault=rate-limit \[rate-limit\] \d+ ms\n/,
+    );
     const { code, stdout, stderr } = await stop(command);
     expect(code).toBe(0);
     expect(stderr).toMatch(/fake provider is ready at http:.*\n {2}OpenAI {12}http:\S+\/openai\/v1\n/);
@@ -65,7 +67,7 @@ describe('agentllm fake-provider', () => {
   it('prints JSON with --json: the addresses, then each request', async () => {
     const command = await start('--json', '--require-key');
     expect((await send(command.url)).status).toBe(401);
-    await command.says(/"ended":"completed"/);
+    await command.untilOutput(/"ended":"completed"/);
     const { stdout } = await stop(command);
     const [addresses, request] = stdout
       .trimEnd()

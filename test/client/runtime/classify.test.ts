@@ -10,13 +10,11 @@ import { packageFile } from '../../../src/package.js';
 interface Example {
   readonly status: number;
   readonly body: unknown;
-  readonly origin?: string;
   readonly wire_api?: string;
   readonly parameter?: string;
 }
 interface Rule {
   readonly class: string;
-  readonly origin?: readonly string[];
   readonly wire_api?: readonly string[];
   readonly message?: string;
   readonly seen: string;
@@ -28,8 +26,8 @@ const { rules, classes } = JSON.parse(readFileSync(packageFile('conformance/erro
   readonly classes: readonly { readonly class: string }[];
 };
 
-const classified = ({ status, body, origin = 'https://llm.example.com', wire_api = 'CHAT_COMPLETIONS' }: Example) =>
-  classify({ origin, status, wireApi: `WIRE_API_${wire_api}` as WireApi, error: errorOfBody(body) });
+const classified = ({ status, body, wire_api = 'CHAT_COMPLETIONS' }: Example) =>
+  classify({ status, wireApi: `WIRE_API_${wire_api}` as WireApi, error: errorOfBody(body) });
 
 const withDefaults = (rule: Rule, example: Example): Example => ({
   ...example,
@@ -64,7 +62,6 @@ describe('conformance/error_rules.json', () => {
         const input = withDefaults(rule, example);
         const { error, ...facts } = { ...input, error: errorOfBody(input.body) };
         const without = classify({
-          origin: input.origin ?? 'https://llm.example.com',
           wireApi: `WIRE_API_${facts.wire_api}` as WireApi,
           status: facts.status,
           error: { ...error, message: undefined },
@@ -101,10 +98,13 @@ describe('classify', () => {
     );
   });
 
-  it('applies a rule with an origin to that origin only', () => {
-    const body = { error: 'You have run out of credits' };
-    expect(classified({ status: 403, body }).errorClass).toBe('ERROR_CLASS_PERMISSION');
-    expect(classified({ status: 403, body, origin: 'https://api.x.ai' }).errorClass).toBe('ERROR_CLASS_QUOTA');
+  it("recognizes xAI's used-up credits at any host, and takes other 403s for a missing permission", () => {
+    expect(classified({ status: 403, body: { error: 'You have run out of credits' } }).errorClass).toBe(
+      'ERROR_CLASS_QUOTA',
+    );
+    expect(classified({ status: 403, body: { error: 'Your credits are not for this model' } }).errorClass).toBe(
+      'ERROR_CLASS_PERMISSION',
+    );
   });
 
   it('uses the status that an error within a response of status 200 states', () => {

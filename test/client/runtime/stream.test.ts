@@ -47,6 +47,7 @@ const EARLY: readonly (readonly [string, Respond, string])[] = [
   ['an empty body without a type', raw(''), 'SERVER'],
   ['a part of an event', events(['data: {"choices":[{"del']), 'TORN'],
   ['a gzip without any event', gzipped(0), 'SERVER'],
+  ['no choices before the end marker', events([{ choices: [] }, DONE]), 'SERVER'],
   ['an early end', events([roleChunk()]), 'TORN'],
   ['a reset after the headers', events([roleChunk()], 'reset'), 'TORN'],
   ['an event that is no JSON', events(['data: {"choices":[\n\n', textChunk('x')]), 'SERVER'],

@@ -53,6 +53,19 @@ describe('the reader of chat completions', () => {
     });
   });
 
+  it('takes a stream that has nothing but its end marker for no response', () => {
+    expect(read('CHAT_COMPLETIONS', { choices: [] }, delta({ role: 'assistant' }), END_MARKER)).toMatchObject({
+      problem: { kind: 'invalid' },
+      facts: { terminal: 'none' },
+    });
+    expect(read('CHAT_COMPLETIONS', delta({ content: 'x' }), END_MARKER)).toMatchObject({
+      problem: undefined,
+      facts: { terminal: 'ended' },
+    });
+    const cut = delta({ tool_calls: [{ index: 0, function: { name: 'f', arguments: '{"a' } }] });
+    expect(read('CHAT_COMPLETIONS', cut, END_MARKER).problem?.kind).toBe('truncated');
+  });
+
   it.each([
     [{ choices: [] }, 'invalid'],
     [{}, 'invalid'],
