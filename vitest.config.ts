@@ -68,6 +68,7 @@ const END_TO_END = [
   'test/cli/local/serve.test.ts',
   'test/cli/remote/completion.test.ts',
   'test/client/{ai_package,package}.test.ts',
+  'test/examples/**/*.test.ts',
   'test/http/openapi_clients.test.ts',
   'test/main/{data_directory,packaging}.test.ts',
 ];

@@ -357,10 +357,10 @@ describe('every source file', () => {
 describe('the test files', () => {
   const tests = sourcesOf('test').map(({ path }) => path);
 
-  it('are in folders of the same names as in src, except for faults, hostile, main and support', () => {
+  it('are in folders of the same names as in src, except for examples, faults, hostile, main and support', () => {
     const folders = new Set(src.flatMap(({ path }) => foldersOf(path.replace(/^src\//, ''))));
-    // Tests of the process as a whole, and modules that tests of several folders share.
-    const others = ['faults', 'hostile', 'main', 'support'];
+    // Tests of the examples and of the process as a whole, and modules that tests of several folders share.
+    const others = ['examples', 'faults', 'hostile', 'main', 'support'];
     const wrong = tests.flatMap((path) => foldersOf(path.replace(/^test\//, ''))).filter((one) => !folders.has(one));
     expect([...new Set(wrong)].filter((one) => !others.includes(one))).toEqual([]);
   });
