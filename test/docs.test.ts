@@ -16,6 +16,7 @@ import { agrees, filesOf, has, Shell, type Step, stepsOf } from './support/trans
  * with what the commands print.
  */
 const UPDATE = process.env['UPDATE_DOCS'] === '1';
+const PAGE_MS = 180_000;
 
 const pages = ['README.md', ...readdirSync(packageFile('docs')).map((file) => `docs/${file}`)].filter((file) =>
   file.endsWith('.md'),
@@ -122,6 +123,8 @@ describe('the transcripts', () => {
         for (const [step, output] of printed)
           if (!agrees(step.output, output)) expect(output, `$ ${step.command}`).toBe(step.output);
       },
+      // A page starts twenty processes, which take several times as long on a busy machine.
+      PAGE_MS,
     );
   }
 });

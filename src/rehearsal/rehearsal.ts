@@ -30,7 +30,7 @@ export interface RehearsalOptions {
  * How a call ended: with a response; with an error, as intended for errors that another hop would have too; with an error
  * after a part of the stream; or without a response although the chain tries other hops after this fault.
  */
-export type Verdict = 'responds' | 'stops' | 'torn' | 'fails';
+export type RehearsalResult = 'responds' | 'stops' | 'torn' | 'fails';
 
 /** One call of the rehearsed chain. */
 export interface Rehearsed {
@@ -38,7 +38,7 @@ export interface Rehearsed {
   readonly fault: string | undefined;
   /** The error class of the fault; undefined: none, or it depends on the call. */
   readonly errorClass: string | undefined;
-  readonly verdict: Verdict;
+  readonly result: RehearsalResult;
   /** The message of the error; empty if the call has a response. */
   readonly message: string;
   readonly receipt: Receipt;
@@ -92,7 +92,7 @@ async function rehearseOne(
   const [receipt] = receipts;
   if (!receipt) throw failure ?? new Error('The call has no receipt');
   const errorClass = fault === undefined ? undefined : classOf(fault);
-  return { fault, errorClass, verdict: verdictOf(receipt), message: failure?.message ?? '', receipt };
+  return { fault, errorClass, result: resultOf(receipt), message: failure?.message ?? '', receipt };
 }
 
 /** The agent with its real resolution and made-up keys, one for each key of the chain. */
@@ -127,7 +127,7 @@ async function readAll(parts: PartStream<string>): Promise<void> {
   while (!(await parts.next()).done);
 }
 
-function verdictOf({ outcome, error_class }: Receipt): Verdict {
+function resultOf({ outcome, error_class }: Receipt): RehearsalResult {
   if (outcome === 'RECEIPT_OUTCOME_COMPLETED') return 'responds';
   if (outcome === 'RECEIPT_OUTCOME_TORN') return 'torn';
   return ruleOfClass(error_class).action === 'STOP' ? 'stops' : 'fails';

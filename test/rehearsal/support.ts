@@ -31,5 +31,5 @@ export async function rehearseOne(
   return result as Rehearsed;
 }
 
-/** The verdict, and the attempts as `0 RATE_LIMIT RETRY`. */
-export const shown = ({ verdict, receipt }: Rehearsed): string[] => [verdict, ...summary(receipt)];
+/** The result, and the attempts as `0 RATE_LIMIT RETRY`. */
+export const shown = ({ result, receipt }: Rehearsed): string[] => [result, ...summary(receipt)];

@@ -37,7 +37,7 @@ describe('the call of a rehearsal', () => {
         expect(shown(result)).toEqual(['responds', '0 OK NONE']);
         expect(result.receipt.usage?.output_tokens).toBe(60);
         const torn = await rehearseOne({ ...resolution, hops }, 'cut-stream', { mode });
-        expect(torn.verdict).toBe(mode === 'live' ? 'torn' : 'fails');
+        expect(torn.result).toBe(mode === 'live' ? 'torn' : 'fails');
       }
     },
   );

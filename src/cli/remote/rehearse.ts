@@ -68,7 +68,7 @@ Exit code 1: a call fails although its fault permits other attempts.`,
     const resolution = resolutionOf(await call.api.configs.resolveConfig(call.request()));
     const results = await runRehearsal(call, resolution, options);
     call.print(jsonOf(resolution, options, results), () => textOf(resolution, options, results));
-    return results.length === 0 || results.some(({ verdict }) => verdict === 'fails') ? Exit.refused : Exit.done;
+    return results.length === 0 || results.some(({ result }) => result === 'fails') ? Exit.refused : Exit.done;
   },
 };
 
@@ -113,10 +113,10 @@ const jsonOf = ({ agent, revision, hops }: Resolution, { mode, failingHops }: Op
   mode,
   failing_hops: hops.slice(0, failingHops).map(({ index }) => index),
   hops: hops.map(({ index, provider, model_name, wire_api }) => ({ index, provider, model_name, wire_api })),
-  calls: results.map(({ fault, errorClass, verdict, message, receipt }) => ({
+  calls: results.map(({ fault, errorClass, result, message, receipt }) => ({
     fault: fault ?? null,
     error_class: errorClass ?? null,
-    verdict,
+    result,
     message,
     receipt: receiptJson(receipt),
   })),
@@ -127,7 +127,7 @@ function textOf(resolution: Resolution, options: Options, results: readonly Rehe
   const models = hops.map(({ index, provider, model_name }) => `  hop ${index}  ${provider}/${model_name}`);
   const head = [`${agent.name} at revision ${revision}, ${TITLES[options.mode]}`, ...models].map(visible).join('\n');
   if (hops.length === 0) return `${head}\n\nno model is left to try; agentllm resolve ${visible(agent.name)} shows why`;
-  const failed = results.filter(({ verdict }) => verdict === 'fails').length;
+  const failed = results.filter(({ result }) => result === 'fails').length;
   const hint = `agentllm configs upsert ${visible(agent.name)} --fallback provider/model adds a hop`;
   const summary = `${failed} of ${counted(results.length, 'call')} failed; ${hint}`;
   return [head, tableOf(results, { columns, empty: '' }), failed > 0 && summary].filter(Boolean).join('\n\n');
@@ -153,8 +153,8 @@ const skipText = ({ hop_index, reason }: ReceiptSkippedHop) =>
 
 const words = (value: string, prefix: string) => small(value, prefix).replaceAll('-', ' ');
 
-function outcomeOf({ verdict, receipt: { hop_index, finish_reason } }: Rehearsed): string {
-  switch (verdict) {
+function outcomeOf({ result, receipt: { hop_index, finish_reason } }: Rehearsed): string {
+  switch (result) {
     case 'responds':
       return `hop ${hop_index} responds${finish_reason === 'stop' ? '' : ` (${finish_reason})`}`;
     case 'torn':

@@ -69,7 +69,7 @@ describe('agentllm rehearse', () => {
         { index: 0, provider: 'openai' },
         { index: 1, provider: 'claude', wire_api: 'WIRE_API_MESSAGES' },
       ],
-      calls: [{ fault: 'quota', error_class: 'QUOTA', verdict: 'responds', message: '' }],
+      calls: [{ fault: 'quota', error_class: 'QUOTA', result: 'responds', message: '' }],
     });
     const [{ receipt }] = result.calls;
     expect(receipt).toMatchObject({ outcome: 'RECEIPT_OUTCOME_COMPLETED', mode: 'RECEIPT_MODE_LIVE', hop_index: 1 });
