@@ -62,7 +62,7 @@ Exit code 1: a call fails although its fault permits other attempts.`,
     ['agentllm rehearse trader --fault overloaded,times=1 --fault cut-stream --stream', 'two faults, with a stream'],
     ['agentllm rehearse trader --all --json', 'all faults, with the receipts, for a program'],
   ],
-  next: 'agentllm configs upsert <agent> --fallback provider/model adds a hop; agentllm fake-provider --list-faults shows the faults',
+  next: 'agentllm configs upsert <agent> --fallback provider/model adds a hop; docs/rehearsal.md lists the faults',
   async run(call) {
     const options = optionsOf(call);
     const resolution = resolutionOf(await call.api.configs.resolveConfig(call.request()));
