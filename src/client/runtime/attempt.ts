@@ -78,7 +78,10 @@ export class HopAttempt {
     // Without a request the package rejects the call itself: it cannot express the call in the API of its provider.
     if (!sent) return this.transport.fail(new AttemptFailure('ERROR_CLASS_INVALID_REQUEST', reason, facts));
     const message = `The provider package cannot read the response: ${reason}`;
-    return this.transport.fail(new AttemptFailure('ERROR_CLASS_SERVER', message, facts));
+    // Some packages have no place for a refusal.
+    const isRefused = this.transport.facts.finishReason === 'content-filter';
+    const errorClass = isRefused ? 'ERROR_CLASS_CONTENT_POLICY' : 'ERROR_CLASS_SERVER';
+    return this.transport.fail(new AttemptFailure(errorClass, message, facts));
   }
 
   /** Fails the attempt because the caller no longer wants it. */

@@ -47,6 +47,7 @@ class ChatCompletions implements WireReader {
     this.readCommon(data);
     const choice = fieldsOf(listOf(data['choices'])[0]);
     const content = this.delta(fieldsOf(choice['delta']));
+    this.readRefusal(choice['delta']);
     this.hasContent ||= content;
     return { content, problem: this.finish(choice['finish_reason']) };
   }
@@ -58,6 +59,7 @@ class ChatCompletions implements WireReader {
     this.readCommon(json);
     const choice = listOf(json['choices'])[0];
     if (!isFields(choice) || !isFields(choice['message'])) return invalid('The response has no choices');
+    this.readRefusal(choice['message']);
     for (const call of listOf(choice['message']['tool_calls'])) {
       const { name, arguments: input } = fieldsOf(fieldsOf(call)['function']);
       if (typeof input === 'string') this.calls.set(this.calls.size, { name, input });
@@ -68,6 +70,11 @@ class ChatCompletions implements WireReader {
   private readCommon({ model, usage }: Readonly<Record<string, unknown>>): void {
     if (isText(model)) this.facts.model = model;
     if (isFields(usage)) this.facts.usage = usage;
+  }
+
+  /** A refusal has a field of its own; its finish reason is that of any other response. */
+  private readRefusal(part: unknown): void {
+    if (isText(fieldsOf(part)['refusal'])) this.facts.finishReason = 'content-filter';
   }
 
   /** Whether a delta has content. A delta with the role alone has none. */
@@ -96,7 +103,7 @@ class ChatCompletions implements WireReader {
     if (!isText(reason)) return undefined;
     // OpenRouter ends a stream with this reason when the provider behind it failed.
     if (reason === 'error') return { kind: 'error', error: { message: 'The finish reason is error' } };
-    this.facts.finishReason = FINISH_REASONS[reason] ?? 'other';
+    if (this.facts.finishReason === '') this.facts.finishReason = FINISH_REASONS[reason] ?? 'other';
     this.facts.terminal = 'finished';
     return this.incompleteCall();
   }

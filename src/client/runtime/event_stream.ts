@@ -158,6 +158,8 @@ export class EventStream {
       throw this.isEmpty
         ? this.observer.fail(invalid('The stream is empty'))
         : this.observer.torn('the connection was closed');
+    const { lastEvent } = this.observer.reader;
+    if (this.observer.facts.terminal === 'finished' && lastEvent) controller.enqueue(this.encoder.encode(lastEvent));
     controller.close();
     if (mayContinue) void this.drain();
   }

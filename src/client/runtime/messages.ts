@@ -27,7 +27,7 @@ const FINISH_REASONS: Readonly<Record<string, ResponseFacts['finishReason']>> = 
   refusal: 'content-filter',
 };
 
-/** Reads Anthropic's Messages. A stream is complete with `message_stop`. */
+/** Reads Anthropic's Messages. A stream is complete with its `stop_reason`; `message_stop` follows. */
 export const messages = (facts: ResponseFacts): WireReader => new Messages(facts);
 
 interface ToolCall {
@@ -36,6 +36,7 @@ interface ToolCall {
 }
 
 class Messages implements WireReader {
+  readonly lastEvent = 'event: message_stop\ndata: {"type":"message_stop"}\n\n';
   /** The tool calls that have begun and are not complete, by the index of their content block. */
   private readonly open = new Map<unknown, ToolCall>();
 
@@ -59,6 +60,8 @@ class Messages implements WireReader {
       case 'message_delta':
         this.readUsage(data['usage']);
         this.readStopReason(fieldsOf(data['delta'])['stop_reason']);
+        // A block that has not ended is followed by more than the last event.
+        if (this.facts.finishReason !== '' && this.open.size === 0) this.facts.terminal = 'finished';
         return NO_CONTENT;
       case 'message_stop':
         return this.end();

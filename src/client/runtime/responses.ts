@@ -8,6 +8,7 @@ import {
   invalid,
   isCompleteJson,
   isText,
+  listOf,
   NO_CONTENT,
   type Problem,
   type ResponseFacts,
@@ -51,6 +52,7 @@ class Responses implements WireReader {
       return { content: false, problem: this.end(fieldsOf(response)) };
     if (type === 'response.output_item.added') return this.added(fieldsOf(item));
     if (type === 'response.output_item.done') return this.done(fieldsOf(item));
+    if (type === 'response.refusal.delta' && isText(data['delta'])) this.facts.finishReason = 'content-filter';
     if (type.endsWith('.delta')) return isText(data['delta']) ? CONTENT : NO_CONTENT;
     return ANNOUNCEMENTS.has(type) || !type.startsWith('response.') ? NO_CONTENT : CONTENT;
   }
@@ -62,6 +64,9 @@ class Responses implements WireReader {
     if (!isFields(json) || !Array.isArray(json['output'])) return invalid('The response has no output');
     if (json['status'] === 'failed') return { kind: 'error', error: {} };
     for (const item of json['output']) {
+      const parts = listOf(fieldsOf(item)['content']).map(fieldsOf);
+      if (parts.some(({ type, refusal }) => type === 'refusal' && isText(refusal)))
+        this.facts.finishReason = 'content-filter';
       const { problem } = this.done(fieldsOf(item));
       if (problem) return problem;
     }
@@ -89,7 +94,7 @@ class Responses implements WireReader {
   private end({ status, incomplete_details }: Fields): Problem | undefined {
     const { reason } = fieldsOf(incomplete_details);
     this.facts.terminal = 'ended';
-    this.facts.finishReason = this.finishReason(status, reason);
+    if (this.facts.finishReason === '') this.facts.finishReason = this.finishReason(status, reason);
     const [incomplete] = this.open.values();
     return this.open.size > 0 ? truncatedCall(incomplete) : undefined;
   }

@@ -204,6 +204,7 @@ export class Transport {
       throw this.torn('the connection broke', error);
     });
     this.facts.bytes = read.bytes;
+    if (read.isComplete && isCutJson(read.text)) throw this.torn('its JSON is incomplete');
     const problem = read.isComplete
       ? this.problemOf(read.text)
       : ({ kind: 'invalid', message: 'The response is too large' } as const);
@@ -285,6 +286,12 @@ export class Transport {
     const { status } = this.facts;
     this.fail(new AttemptFailure('ERROR_CLASS_TIMEOUT', `The provider sent ${reason}`, { status }));
   }
+}
+
+/** Whether a text is the beginning of a JSON object. A compressed body that breaks off is not reported as a fault. */
+function isCutJson(text: string): boolean {
+  const trimmed = text.trim();
+  return trimmed.startsWith('{') && !trimmed.endsWith('}');
 }
 
 const cancelled = (message: string) => new AttemptFailure('ERROR_CLASS_CANCELLED', message);

@@ -43,6 +43,8 @@ export interface WireReader {
   event(data: unknown): EventResult;
   /** Reads the body of a response that is not a stream. */
   body(json: unknown): Problem | undefined;
+  /** The text of the last event, for a stream that is finished without it. Absent: packages do not need it. */
+  readonly lastEvent?: string;
 }
 
 /** The end marker of a stream of chat completions, which is no JSON. Some servers send it for other wire APIs too. */

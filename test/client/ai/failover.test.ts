@@ -99,7 +99,7 @@ const ATTEMPTS: Readonly<
   7: { all: ['0 TIMEOUT NEXT_HOP', FALLBACK], generate: [PRIMARY] },
   8: { all: ['0 TORN NEXT_HOP', FALLBACK], live: ['0 TORN STOP'] },
   9: { all: ['0 TIMEOUT NEXT_HOP', FALLBACK], live: ['0 TIMEOUT STOP'] },
-  10: { all: ['0 SERVER NEXT_HOP', FALLBACK], live: [PRIMARY] },
+  10: { all: ['0 SERVER NEXT_HOP', FALLBACK], live: [PRIMARY], generate: ['0 TORN NEXT_HOP', FALLBACK] },
   11: { all: [PRIMARY] },
   12: { all: ['0 CONTEXT_OVERFLOW LARGER_CONTEXT', FALLBACK] },
   13: { all: ['0 CONTENT_POLICY STOP'] },

@@ -57,7 +57,8 @@ export class FailoverWorld {
     private readonly clock: VirtualClock | undefined,
   ) {}
 
-  static async start(hops: readonly FakeHop[], options: ModelOptions = {}): Promise<FailoverWorld> {
+  /** @param random decides the waits before retries; with 0 there are none. */
+  static async start(hops: readonly FakeHop[], options: ModelOptions = {}, random = 0.5): Promise<FailoverWorld> {
     const clock = REAL_TIME ? undefined : new VirtualClock();
     const fakes: FakeProvider[] = [];
     for (const [index, { fault, model = `m${index}` }] of hops.entries()) {
@@ -68,7 +69,7 @@ export class FailoverWorld {
       url: (fakes[index] as FakeProvider).baseUrl(kind),
       ...hop,
     }));
-    const runtime = new TestRuntime({ clock: clock ? runtimeClock(clock) : systemClock, random: () => 0.5 });
+    const runtime = new TestRuntime({ clock: clock ? runtimeClock(clock) : systemClock, random: () => random });
     const { model } = modelOf(chainAgent(...at), options, runtime);
     return new FailoverWorld(fakes, runtime, model, clock);
   }
@@ -138,11 +139,15 @@ export class FailoverWorld {
   }
 }
 
-const runtimeClock = (clock: VirtualClock): Clock => ({
-  now: () => clock.now(),
-  date: () => new Date(clock.now()),
-  after: (ms, callback) => clock.schedule(ms, callback),
-});
+/** A wait of 0 ms needs no time to pass. */
+function runtimeClock(clock: VirtualClock): Clock {
+  const after = (ms: number, callback: () => void) => {
+    if (ms > 0) return clock.schedule(ms, callback);
+    const immediate = setImmediate(callback);
+    return () => clearImmediate(immediate);
+  };
+  return { now: () => clock.now(), date: () => new Date(clock.now()), after };
+}
 
 type Seen = Omit<Outcome, 'receipt' | 'ms'>;
 

@@ -53,6 +53,15 @@ describe('the reader of chat completions', () => {
     });
   });
 
+  it('reads a refusal, whatever the finish reason', () => {
+    const finish = { choices: [{ delta: {}, finish_reason: 'stop' }] };
+    expect(read('CHAT_COMPLETIONS', delta({ refusal: 'no' }), finish).facts.finishReason).toBe('content-filter');
+    const message = { content: null, refusal: 'no' };
+    expect(readBody('CHAT_COMPLETIONS', { choices: [{ message, finish_reason: 'stop' }] }).facts.finishReason).toBe(
+      'content-filter',
+    );
+  });
+
   it('takes a stream that has nothing but its end marker for no response', () => {
     expect(read('CHAT_COMPLETIONS', { choices: [] }, delta({ role: 'assistant' }), END_MARKER)).toMatchObject({
       problem: { kind: 'invalid' },
@@ -152,6 +161,13 @@ describe('the reader of the Responses API', () => {
     expect(read('RESPONSES', ...events).problem?.kind).toBe(kind);
   });
 
+  it('reads a refusal', () => {
+    const refusal = { type: 'response.refusal.delta', delta: 'no' };
+    expect(read('RESPONSES', refusal, completed()).facts.finishReason).toBe('content-filter');
+    const output = [{ type: 'message', content: [{ type: 'refusal', refusal: 'no' }] }];
+    expect(readBody('RESPONSES', { status: 'completed', output }).facts.finishReason).toBe('content-filter');
+  });
+
   it('keeps the usage of a failed response', () => {
     const event = { type: 'response.failed', response: { error: { code: 'x' }, usage: { input_tokens: 9 } } };
     expect(read('RESPONSES', event).facts.usage).toEqual({ input_tokens: 9 });
@@ -193,14 +209,16 @@ describe('the reader of Messages', () => {
     expect(read('MESSAGES', ...events).content).toEqual([false, false, false, false, true, true, true, true]);
   });
 
-  it('adds up the usage of start and end, and ends with message_stop only', () => {
-    expect(read('MESSAGES', start, end('end_turn')).facts.terminal).toBe('none');
+  it('adds up the usage of start and end, is finished with its stop reason and ends with message_stop', () => {
+    expect(read('MESSAGES', start, end('end_turn')).facts.terminal).toBe('finished');
     expect(read('MESSAGES', start, end('end_turn'), { type: 'message_stop' }).facts).toMatchObject({
       terminal: 'ended',
       finishReason: 'stop',
       model: 'served',
       usage: { input_tokens: 3, output_tokens: 7 },
     });
+    // Its block has not ended, so more than message_stop is missing.
+    expect(read('MESSAGES', start, tool, input('{"a'), end('max_tokens')).facts.terminal).toBe('none');
   });
 
   it.each([
