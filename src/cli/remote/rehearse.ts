@@ -1,4 +1,4 @@
-import type { Attempt, ReceiptSkippedHop } from '../../../gen/ts/agentllm/v1/receipt.js';
+import type { Attempt, Receipt } from '../../../gen/ts/agentllm/v1/receipt.js';
 import type { Resolution } from '../../client/resolution_types.js';
 import { receiptJson } from '../../client/runtime/receipt_json.js';
 import { faultProblem, faultsFor, rehearsableFaults } from '../../rehearsal/fault_choice.js';
@@ -10,6 +10,8 @@ import { agentArgument, type Column, tableOf } from '../kit/lists.js';
 import { counted, small, terminal, visible } from '../kit/print.js';
 import type { Call, RemoteCommand } from '../kit/remote_command.js';
 import { BadValue, flag, integer, type Kind, list } from '../kit/values.js';
+
+import { assumptions, providersDown } from './resolve.js';
 
 /** The most faults of one rehearsal. */
 const MAX_FAULTS = 100;
@@ -56,6 +58,7 @@ Exit code 1: a call fails although its fault permits other attempts.`,
     { name: 'hops', kind: count, help: 'how many hops have the fault, from the first one on (default: 1)' },
     { name: 'stream', kind: flag, help: 'with a stream in live mode: parts are emitted as they arrive' },
     { name: 'whole', kind: flag, help: 'with a stream in whole mode: parts are held until the response is complete' },
+    ...assumptions,
   ],
   examples: [
     ['agentllm rehearse trader', 'one fault of each error class'],
@@ -65,7 +68,9 @@ Exit code 1: a call fails although its fault permits other attempts.`,
   next: 'agentllm configs upsert <agent> --fallback provider/model adds a hop; docs/rehearsal.md lists the faults',
   async run(call) {
     const options = optionsOf(call);
-    const resolution = resolutionOf(await call.api.configs.resolveConfig(call.request()));
+    const resolution = resolutionOf(
+      await call.api.configs.resolveConfig(call.request({ provider_down: providersDown(call) })),
+    );
     const results = await runRehearsal(call, resolution, options);
     call.print(jsonOf(resolution, options, results), () => textOf(resolution, options, results));
     return results.length === 0 || results.some(({ result }) => result === 'fails') ? Exit.refused : Exit.done;
@@ -123,21 +128,29 @@ const jsonOf = ({ agent, revision, hops }: Resolution, { mode, failingHops }: Op
 });
 
 function textOf(resolution: Resolution, options: Options, results: readonly Rehearsed[]): string {
-  const { agent, hops, revision } = resolution;
-  const models = hops.map(({ index, provider, model_name }) => `  hop ${index}  ${provider}/${model_name}`);
+  const { agent, hops, skipped, revision } = resolution;
+  const models = [...hops, ...skipped]
+    .sort((a, b) => a.index - b.index)
+    .map(
+      (hop) =>
+        `  hop ${hop.index}  ${hop.provider}/${hop.model_name}${'reason' in hop ? `, ${skipOf(hop.reason)}` : ''}`,
+    );
   const head = [`${agent.name} at revision ${revision}, ${TITLES[options.mode]}`, ...models].map(visible).join('\n');
   if (hops.length === 0) return `${head}\n\nno model is left to try; agentllm resolve ${visible(agent.name)} shows why`;
   const failed = results.filter(({ result }) => result === 'fails').length;
   const hint = `agentllm configs upsert ${visible(agent.name)} --fallback provider/model adds a hop`;
   const summary = `${failed} of ${counted(results.length, 'call')} failed; ${hint}`;
-  return [head, tableOf(results, { columns, empty: '' }), failed > 0 && summary].filter(Boolean).join('\n\n');
+  return [head, tableOf(results, { columns: columnsOf(skipped), empty: '' }), failed > 0 && summary]
+    .filter(Boolean)
+    .join('\n\n');
 }
 
 const TITLES = { generate: 'without a stream', live: 'stream in live mode', whole: 'stream in whole mode' };
 
-const columns: readonly Column<Rehearsed>[] = [
+/** @param skipped hops that no call tries; they are printed above the table. */
+const columnsOf = (skipped: Resolution['skipped']): readonly Column<Rehearsed>[] => [
   ['FAULT', ({ fault: name }) => name ?? NONE],
-  ['ATTEMPTS', ({ receipt }) => [...receipt.attempts.map(attemptText), ...receipt.skipped.map(skipText)].join(', ')],
+  ['ATTEMPTS', ({ receipt }) => attemptsText(receipt, skipped)],
   ['OUTCOME', outcomeOf],
   ['TIME', ({ receipt }) => `${receipt.duration_ms / 1000} s`],
 ];
@@ -148,8 +161,12 @@ function attemptText({ hop_index, error_class, action }: Attempt): string {
   return `${hop_index} ${small(error_class, 'ERROR_CLASS_')} (${words(action, 'ATTEMPT_ACTION_')})`;
 }
 
-const skipText = ({ hop_index, reason }: ReceiptSkippedHop) =>
-  `${hop_index} skipped (${words(reason, 'SKIP_REASON_')})`;
+function attemptsText({ attempts, skipped }: Receipt, always: Resolution['skipped']): string {
+  const others = skipped.filter(({ hop_index }) => !always.some(({ index }) => index === hop_index));
+  return [...attempts.map(attemptText), ...others.map((hop) => `${hop.hop_index} ${skipOf(hop.reason)}`)].join(', ');
+}
+
+const skipOf = (reason: string) => `skipped (${words(reason, 'SKIP_REASON_')})`;
 
 const words = (value: string, prefix: string) => small(value, prefix).replaceAll('-', ' ');
 

@@ -42,12 +42,23 @@ describe('agentllm rehearse', () => {
     expect([live.code, whole.code]).toEqual([0, 0]);
   });
 
-  it('prints a response that is not complete, and hops that are skipped', async () => {
-    const faults = ['--fault', 'length-finish', '--fault', 'context-length'];
-    const { stdout } = await cli(['rehearse', 'trader', ...faults, '--hops', '2']);
-    const [length, context] = callsOf(stdout);
-    expect(length).toMatchObject({ ATTEMPTS: '0 ok', OUTCOME: 'hop 0 responds (length)' });
-    expect(context).toMatchObject({ OUTCOME: 'FAILS, no attempt is left' });
+  it('prints the finish reason of a response that is not complete', async () => {
+    const { stdout } = await cli(['rehearse', 'trader', '--fault', 'length-finish']);
+    expect(callsOf(stdout)[0]).toMatchObject({ ATTEMPTS: '0 ok', OUTCOME: 'hop 0 responds (length)' });
+  });
+
+  it('prints the hops that a call skips', async () => {
+    const smaller = ['--model', 'openai/gpt-5.2', '--fallback', 'claude/claude-haiku-4-5'];
+    await cli.json(['configs', 'upsert', 'news_analyst', ...smaller]);
+    await cli.json(['configs', 'create', 'news_analyst', '--model', 'claude/claude-sonnet-5-5', '--priority', '1']);
+    const { code, stdout } = await cli(['rehearse', 'news_analyst', '--fault', 'context-length']);
+    expect([code, callsOf(stdout)[0]]).toEqual([
+      0,
+      expect.objectContaining({
+        ATTEMPTS: '0 context-overflow (larger context), 2 ok, 1 skipped (context too small)',
+        OUTCOME: 'hop 2 responds',
+      }),
+    ]);
   });
 
   it('ends with 1 when a call fails although another hop could be tried', async () => {
@@ -57,6 +68,14 @@ describe('agentllm rehearse', () => {
     expect(stdout).toMatch(
       /\n\n1 of 1 call failed; agentllm configs upsert trader --fallback provider\/model adds a hop\n$/,
     );
+  });
+
+  it('rehearses the chain of an earlier revision, or without a provider', async () => {
+    const down = await cli(['rehearse', 'trader', '--fault', 'quota', '--down', 'openai,grok']);
+    expect([down.code, callsOf(down.stdout)[0]?.['ATTEMPTS']]).toEqual([1, '1 quota (stop)']);
+    expect(down.stdout).toMatch(/\n {2}hop 0 {2}openai\/gpt-5.2, skipped \(provider down\)\n {2}hop 1 {2}claude/);
+    const earlier = await cli(['rehearse', 'trader', '--fault', 'quota', '--at', '3']);
+    expect(earlier.stdout).toMatch(/^trader at revision 3, .*\n {2}hop 0 {2}openai\/gpt-4\n\n/);
   });
 
   it('prints the receipts with --json', async () => {
