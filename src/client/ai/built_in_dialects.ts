@@ -30,6 +30,7 @@ async function providerOf(
 
 const openai: HopDialect = {
   optionsKey: 'openai',
+  isKept: true,
   expressesSchemas: false,
   async create(settings, specification) {
     const provider = await providerOf('@ai-sdk/openai', 'createOpenAI', settings, specification);
@@ -40,6 +41,7 @@ const openai: HopDialect = {
 
 const anthropic: HopDialect = {
   optionsKey: 'anthropic',
+  isKept: true,
   expressesSchemas: true,
   async create(settings, specification) {
     const provider = await providerOf('@ai-sdk/anthropic', 'createAnthropic', settings, specification);
@@ -49,6 +51,7 @@ const anthropic: HopDialect = {
 
 const deepseek: HopDialect = {
   optionsKey: 'deepseek',
+  isKept: true,
   expressesSchemas: true,
   async create(settings, specification) {
     const provider = await providerOf('@ai-sdk/deepseek', 'createDeepSeek', settings, specification);
@@ -58,6 +61,7 @@ const deepseek: HopDialect = {
 
 const xai: HopDialect = {
   optionsKey: 'xai',
+  isKept: true,
   expressesSchemas: false,
   async create(settings, specification) {
     const provider = await providerOf('@ai-sdk/xai', 'createXai', settings, specification);
@@ -72,6 +76,7 @@ const xai: HopDialect = {
 function compatible(name: string): HopDialect {
   return {
     optionsKey: name,
+    isKept: true,
     expressesSchemas: false,
     async create(settings, specification) {
       const more = { name, includeUsage: true, supportsStructuredOutputs: true };

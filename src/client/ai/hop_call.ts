@@ -1,6 +1,7 @@
 import { type AttemptContext, UnsupportedCall } from '../runtime/model_call.js';
 import { dialectOf } from './built_in_dialects.js';
 import { samplingOptionsOf } from './call_parameters.js';
+import { type AttemptModel, modelOf } from './package_models.js';
 import { OWN_KEY, promptFor, taggedData, untaggedData, withOrigin } from './prompt.js';
 import { type SchemaTool, schemaTool } from './schema_tool.js';
 import type {
@@ -30,7 +31,7 @@ export interface Caller {
 /** A call at one hop: the model of the provider package, with the call in the form that the hop supports. */
 export class HopCall {
   private constructor(
-    private readonly model: PackageModel,
+    private readonly attempt: AttemptModel,
     private readonly options: CallOptions,
     private readonly schema: SchemaTool | undefined,
     private readonly context: AttemptContext,
@@ -41,10 +42,8 @@ export class HopCall {
 
   static async create(context: AttemptContext, call: CallOptions, caller: Caller): Promise<HopCall> {
     const { specification } = caller;
-    const { hop, apiKey, fetch } = context;
-    const dialect = dialectOf(hop);
-    const settings = { modelName: hop.model_name, baseURL: hop.base_url, apiKey, fetch, hop };
-    const model = await dialect.create(settings, specification);
+    const dialect = dialectOf(context.hop);
+    const attempt = await modelOf(context, dialect, specification);
     const { options: accepted, notes } = withoutSampling(call, context, caller);
     const schema = schemaTool(accepted, context, dialect);
     if (schema) notes.push(`The schema is sent as a tool to ${targetOf(context)}: the model has no structured output`);
@@ -52,16 +51,16 @@ export class HopCall {
     const options: CallOptions = {
       ...(schema?.options ?? accepted),
       ...parametersFor(context),
-      prompt: promptFor(call.prompt, context, specification, model.specificationVersion),
+      prompt: promptFor(call.prompt, context, specification, attempt.model.specificationVersion),
       providerOptions: optionsFor(call.providerOptions, context),
-      headers: withoutKeys(call.headers),
+      headers: { ...withoutKeys(call.headers), ...attempt.headers },
       abortSignal: context.signal,
     };
-    return new HopCall(model, options, schema, context, specification, notes);
+    return new HopCall(attempt, options, schema, context, specification, notes);
   }
 
   async generate(): Promise<GenerateResult> {
-    const result = await supported(() => this.model.doGenerate(this.options));
+    const result = await this.send((model) => model.doGenerate(this.options));
     const { content, warnings, ...rest } = this.schema?.result(result) ?? result;
     return {
       ...rest,
@@ -72,15 +71,24 @@ export class HopCall {
 
   /** The parts of the stream, and what is known about the request and the response. */
   async stream() {
-    const { stream, ...facts } = await supported(() => this.model.doStream(this.options));
+    const { stream, ...facts } = await this.send((model) => model.doStream(this.options));
     return { stream: this.schema ? stream.pipeThrough(mapParts(this.schema)) : stream, facts };
+  }
+
+  private async send<T>(call: (model: PackageModel) => PromiseLike<T>): Promise<T> {
+    const { model, release } = this.attempt;
+    try {
+      return await supported(() => call(model));
+    } finally {
+      release();
+    }
   }
 
   /** A part as the caller gets it; none if its version of the interface does not have it. */
   convert<P extends StreamPart | Content>(part: P): P[] {
     if (part.type === 'stream-start') return [{ ...part, warnings: [...part.warnings, ...this.warnings] }];
     if (this.specification === 'v3' && ONLY_V4.has(part.type)) return [];
-    const { specificationVersion } = this.model;
+    const { specificationVersion } = this.attempt.model;
     const noted = withOrigin(part as { providerMetadata?: never }, this.context.credential) as P;
     if (
       specificationVersion === this.specification ||

@@ -6,6 +6,8 @@ import type { PackageModel, Specification } from './sdk_types.js';
 /** How the models of a hop are created. */
 export interface HopDialect {
   readonly optionsKey: string;
+  /** Whether a model can serve many attempts at the same time: its requests have the headers of the call. */
+  readonly isKept: boolean;
   /** Whether the package itself expresses a JSON schema for a model that has no structured output. */
   readonly expressesSchemas: boolean;
   create(settings: DialectSettings, specification: Specification): Promise<PackageModel>;
@@ -17,6 +19,7 @@ export function registeredDialect({ provider }: ResolutionHop): HopDialect | und
   if (!dialect) return undefined;
   return {
     optionsKey: dialect.optionsKey ?? provider,
+    isKept: false,
     expressesSchemas: true,
     create: async (settings, specification) => {
       const module = await loadPackage(dialect.package, specification);

@@ -16,9 +16,10 @@ const MAX_BREAKERS = 10_000;
 /** What a breaker protects against. */
 export type BreakerScope = 'credential' | 'model' | 'permission' | 'reachability';
 
-/** The breakers of one hop, by scope. */
-export type BreakerKeys = Readonly<Record<BreakerScope, string>>;
+/** The breakers of one hop, by scope. They are computed when a breaker may be affected, because the digest takes time. */
+export type BreakerKeys = () => Readonly<Record<BreakerScope, string>>;
 
+const SCOPE_NAMES: readonly BreakerScope[] = ['credential', 'model', 'permission', 'reachability'];
 const SCOPES: Readonly<Record<ClassBreaker, BreakerScope | undefined>> = {
   NONE: undefined,
   CREDENTIAL: 'credential',
@@ -52,7 +53,15 @@ export interface Permit {
 const secret = randomBytes(32);
 
 /** The breakers of a hop that uses an API key. The same key of several configs has the same breaker. */
-export function breakerKeys({ base_url, model_name }: ResolutionHop, apiKey: string | undefined): BreakerKeys {
+export function breakerKeys(hop: ResolutionHop, apiKey: string | undefined): BreakerKeys {
+  let keys: ReturnType<BreakerKeys> | undefined;
+  return () => {
+    keys ??= computeKeys(hop, apiKey);
+    return keys;
+  };
+}
+
+function computeKeys({ base_url, model_name }: ResolutionHop, apiKey: string | undefined): ReturnType<BreakerKeys> {
   const digest = apiKey === undefined ? '' : createHmac('sha256', secret).update(apiKey).digest('base64url');
   const key = (scope: BreakerScope, ...parts: string[]) => [scope, ...parts].join('\n');
   return {
@@ -75,8 +84,9 @@ export class CircuitBreakers {
 
   /** The scope of the first breaker that does not permit an attempt now; undefined if all do. */
   openScope(keys: BreakerKeys): BreakerScope | undefined {
-    return scopesOf(keys).find((scope) => {
-      const breaker = this.breakers.get(keys[scope]);
+    if (this.breakers.size === 0) return undefined;
+    return SCOPE_NAMES.find((scope) => {
+      const breaker = this.breakers.get(keys()[scope]);
       if (breaker?.openUntil === undefined) return false;
       return breaker.trial || this.clock.now() < breaker.openUntil;
     });
@@ -84,8 +94,9 @@ export class CircuitBreakers {
 
   /** Permits an attempt, whose result must be reported. Only an attempt without an open breaker may be permitted. */
   permit(keys: BreakerKeys): Permit {
-    const trials = scopesOf(keys).filter((scope) => this.breakers.get(keys[scope])?.openUntil !== undefined);
-    for (const scope of trials) (this.breakers.get(keys[scope]) as Breaker).trial = true;
+    if (this.breakers.size === 0) return this.newPermit(keys, []);
+    const trials = SCOPE_NAMES.filter((scope) => this.breakers.get(keys()[scope])?.openUntil !== undefined);
+    for (const scope of trials) (this.breakers.get(keys()[scope]) as Breaker).trial = true;
     return this.newPermit(keys, trials);
   }
 
@@ -106,7 +117,7 @@ export class CircuitBreakers {
       succeeded: () => {
         if (state !== 'pending') return;
         end('succeeded');
-        this.close(keys, isForced ? scopesOf(keys) : trials);
+        this.close(keys, isForced ? SCOPE_NAMES : trials);
       },
       failed: (kind) => {
         if (state === 'ended') return;
@@ -119,21 +130,22 @@ export class CircuitBreakers {
 
   private endTrials(keys: BreakerKeys, trials: readonly BreakerScope[]): void {
     for (const scope of trials) {
-      const breaker = this.breakers.get(keys[scope]);
+      const breaker = this.breakers.get(keys()[scope]);
       if (breaker) breaker.trial = false;
     }
   }
 
   /** A success ends a row of failures. Only an attempt that tried an open breaker closes it. */
   private close(keys: BreakerKeys, tried: readonly BreakerScope[]): void {
-    for (const scope of scopesOf(keys))
-      if (tried.includes(scope) || this.breakers.get(keys[scope])?.openUntil === undefined)
-        this.breakers.delete(keys[scope]);
+    if (this.breakers.size === 0) return;
+    for (const scope of SCOPE_NAMES)
+      if (tried.includes(scope) || this.breakers.get(keys()[scope])?.openUntil === undefined)
+        this.breakers.delete(keys()[scope]);
   }
 
   private fail(keys: BreakerKeys, scope: BreakerScope | undefined): void {
     if (scope === undefined) return;
-    const breaker = this.breakers.get(keys[scope]) ?? this.add(keys[scope]);
+    const breaker = this.breakers.get(keys()[scope]) ?? this.add(keys()[scope]);
     const now = this.clock.now();
     if (scope !== 'reachability') {
       breaker.openUntil = now + LONG_PAUSE_MS;
@@ -151,5 +163,3 @@ export class CircuitBreakers {
     return breaker;
   }
 }
-
-const scopesOf = (keys: BreakerKeys): BreakerScope[] => Object.keys(keys) as BreakerScope[];

@@ -20,6 +20,7 @@ import {
  * used, so that the package needs neither the API nor its types.
  */
 interface Span {
+  isRecording(): boolean;
   setAttributes(attributes: Attributes): unknown;
   setStatus(status: { readonly code: number }): unknown;
   end(): void;
@@ -107,7 +108,7 @@ export class Telemetry {
     return {
       attempt: (attempted) => startAttempt(api, context, attempted),
       end: (receipt) => {
-        finish(span, callAttributes(receipt), receipt.error_class);
+        finish(span, () => callAttributes(receipt), receipt.error_class);
         this.measure(api, receipt);
       },
     };
@@ -133,12 +134,13 @@ function startAttempt(api: Api, parent: unknown, { provider, model_name }: Resol
   const context = api.trace.setSpan(parent, span);
   return {
     run: (work) => api.context.with(context, work),
-    end: (attempt) => (attempt ? finish(span, attemptAttributes(attempt), attempt.error_class) : span.end()),
+    end: (attempt) => (attempt ? finish(span, () => attemptAttributes(attempt), attempt.error_class) : span.end()),
   };
 }
 
-function finish(span: Span, attributes: Attributes, errorClass: Receipt['error_class']): void {
-  span.setAttributes(attributes);
+function finish(span: Span, attributes: () => Attributes, errorClass: Receipt['error_class']): void {
+  // Without an SDK nobody reads them.
+  if (span.isRecording()) span.setAttributes(attributes());
   if (errorClass !== 'ERROR_CLASS_UNSPECIFIED') span.setStatus({ code: STATUS_ERROR });
   span.end();
 }

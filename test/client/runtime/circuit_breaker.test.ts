@@ -19,18 +19,18 @@ function breakers() {
 }
 
 describe('breakerKeys', () => {
-  const a = breakerKeys(hopAt('https://a.example.com/v1', 'm'), 'sk-1');
+  const a = breakerKeys(hopAt('https://a.example.com/v1', 'm'), 'sk-1')();
 
   it('share the credential of the same key and origin between models, and nothing between origins', () => {
-    const model = breakerKeys(hopAt('https://a.example.com/v1', 'other'), 'sk-1');
+    const model = breakerKeys(hopAt('https://a.example.com/v1', 'other'), 'sk-1')();
     expect(model.credential).toBe(a.credential);
     expect(model.reachability).not.toBe(a.reachability);
-    const origin = breakerKeys(hopAt('https://b.example.com/v1', 'm'), 'sk-1');
+    const origin = breakerKeys(hopAt('https://b.example.com/v1', 'm'), 'sk-1')();
     expect(Object.values(origin).filter((key) => Object.values(a).includes(key))).toEqual([]);
   });
 
   it('differ for another key, and do not contain the key', () => {
-    const other = breakerKeys(hopAt('https://a.example.com/v1', 'm'), 'sk-2');
+    const other = breakerKeys(hopAt('https://a.example.com/v1', 'm'), 'sk-2')();
     expect(other.credential).not.toBe(a.credential);
     expect(other.model).toBe(a.model);
     expect(JSON.stringify(a)).not.toContain('sk-1');
@@ -137,7 +137,7 @@ describe('CircuitBreakers', () => {
 
   it('hold a bounded number of breakers', () => {
     const { all } = breakers();
-    const keysOf = (index: number) => ({ ...KEYS, credential: `credential ${index}` });
+    const keysOf = (index: number) => () => ({ ...KEYS(), credential: `credential ${index}` });
     for (let index = 0; index <= 10_000; index++) all.permit(keysOf(index)).failed('CREDENTIAL');
     expect(all.openScope(keysOf(0))).toBeUndefined();
     expect(all.openScope(keysOf(10_000))).toBe('credential');
