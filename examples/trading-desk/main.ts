@@ -36,9 +36,9 @@ async function run(address: string, isOwn: boolean): Promise<void> {
 }
 
 const { values } = parseArgs({ options: { address: { type: 'string' } } });
-// After Ctrl-C the configs of another service are restored, too.
+// After Ctrl-C the configs of another service are restored, too. npm and the terminal can both send the signal.
 const interruption = new Promise<never>((_, reject) => {
-  process.once('SIGINT', () => reject(new Error('interrupted')));
+  process.on('SIGINT', () => reject(new Error('interrupted')));
 });
 try {
   await run(values.address ?? (await startService()), values.address === undefined);

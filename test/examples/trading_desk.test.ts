@@ -1,4 +1,5 @@
-import { execFile } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { promisify } from 'node:util';
 import { afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
 import { AGENTS } from '../../examples/trading-desk/desk_configs.js';
@@ -70,15 +71,42 @@ describe('the trading desk', () => {
 
 describe('the trading desk on another service', () => {
   const service = useService('embedded');
+  const address = () => `127.0.0.1:${service().port}`;
+
+  async function readConfigs() {
+    const { results } = await service().configs.batchGetPrimaryConfigs({ agents: AGENTS.map((name) => ({ name })) });
+    return results.map(({ config }) => ({ ...config, revision: 0, etag: '', updated_at: undefined }));
+  }
 
   it('restores the configs of the service', async () => {
-    const read = async () => {
-      const { results } = await service().configs.batchGetPrimaryConfigs({ agents: AGENTS.map((name) => ({ name })) });
-      return results.map(({ config }) => ({ ...config, revision: 0, etag: '', updated_at: undefined }));
-    };
-    const before = await read();
-    expectRound(await runDesk('--address', `127.0.0.1:${service().port}`));
-    expect(await read()).toEqual(before);
+    const before = await readConfigs();
+    expectRound(await runDesk('--address', address()));
+    expect(await readConfigs()).toEqual(before);
+  }, 180_000);
+
+  it('restores them after Ctrl-C, too', async () => {
+    const before = await readConfigs();
+    const desk = spawn(process.execPath, ['--import', 'tsx', 'examples/trading-desk/main.ts', '--address', address()], {
+      cwd: packageFile('.'),
+      env: { PATH: process.env['PATH'] },
+    });
+    const ended = once(desk, 'close');
+    let [isStopping, output] = [false, ''];
+    desk.stdout.on('data', (chunk) => {
+      output += chunk;
+      if (isStopping || !output.includes('2. Researchers debate')) return;
+      isStopping = true;
+      // The terminal sends the signal to all processes, and npm forwards it.
+      desk.kill('SIGINT');
+      desk.kill('SIGINT');
+    });
+    desk.stderr.on('data', (chunk) => {
+      output += chunk;
+    });
+    expect(await ended).toEqual([1, null]);
+    expect(output).toMatch(/\nthe desk has stopped: interrupted\n$/);
+    expect(output).not.toContain('5. The risk manager decides');
+    expect(await readConfigs()).toEqual(before);
   }, 180_000);
 });
 
