@@ -31,7 +31,7 @@ const UNIT = [
   'test/cli/kit/print.test.ts',
   'test/client/{acknowledgements,backoff}.test.ts',
   'test/client/ai/!(failover|fault_matrix|graders).test.ts',
-  'test/client/runtime/**/*.test.ts',
+  'test/client/{langchain,runtime}/**/*.test.ts',
   'test/domain/**/*.test.ts',
   'test/fake_provider/**/*.test.ts',
   'test/feed/{live_index,replay,validators}.test.ts',
@@ -68,10 +68,10 @@ const END_TO_END = [
   'test/cli/help.test.ts',
   'test/cli/local/serve.test.ts',
   'test/cli/remote/completion.test.ts',
-  'test/client/{ai/graders,ai_package,package}.test.ts',
-  'test/examples/**/*.test.ts',
+  'test/client/{ai/graders,package,sdk_packages}.test.ts',
   'test/http/openapi_clients.test.ts',
   'test/main/{data_directory,packaging}.test.ts',
+  'test/examples/**/*.test.ts',
 ];
 
 /**

@@ -13,7 +13,7 @@ const SYSTEMS = {
   esm: { module: 'esnext', type: 'module' },
   cjs: { module: 'commonjs', type: 'commonjs' },
 };
-const ENTRIES = ['src/client/index', 'src/client/ai/index', 'src/client/proto'];
+const ENTRIES = ['src/client/index', 'src/client/ai/index', 'src/client/langchain/index', 'src/client/proto'];
 /** The compiler turns import() into require() for CommonJS; this file is written by hand there. */
 const COMMONJS_FILES = ['src/client/import_peer'];
 

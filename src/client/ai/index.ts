@@ -13,10 +13,10 @@ import { AgentLanguageModel } from './language_model.js';
 import { installedSpecification } from './specification.js';
 
 export * from '../index.js';
+export { MissingPackageError } from '../missing_package.js';
 export type { ModelOptions } from '../runtime/call_settings.js';
 export { CallAbortedError, ChainError, TornStreamError } from '../runtime/chain_error.js';
 export { type Dialect, type DialectSettings, registerDialect } from './dialect.js';
-export { MissingPackageError } from './missing_package.js';
 
 /** A model of the installed AI SDK: LanguageModelV3 with `ai` 6, LanguageModelV4 with `ai` 7. */
 export type LanguageModel = ReturnType<typeof wrapLanguageModel>;

@@ -19,7 +19,7 @@ import { agent, type CataloguePart, config, startFakeWatch } from './fake_watch.
 import { installCached, installClient, nodes, packClient } from './packed.js';
 
 /*
- * The entry point for the AI SDK as users get it: packed, with the AI SDK installed beside it, from every module system and
+ * The entry points for the AI SDK and for LangChain as users get them: packed, with the SDK installed beside it, from every module system and
  * from bundles, with both lines of the AI SDK.
  */
 
@@ -37,6 +37,8 @@ const PACKAGES = [
   '@ai-sdk/xai',
   '@ai-sdk/deepseek',
   '@ai-sdk/openai-compatible',
+  '@langchain/core',
+  '@langchain/openai',
 ];
 const SEVEN = [
   'ai@7.0.173',
@@ -49,7 +51,7 @@ const SEVEN = [
 ];
 
 beforeAll(async () => {
-  directory = await mkdtemp(join(tmpdir(), 'agentllm-ai-client-'));
+  directory = await mkdtemp(join(tmpdir(), 'agentllm-sdk-client-'));
   project = join(directory, 'project');
   bare = join(directory, 'bare');
   const { filename } = await packClient(directory);
@@ -312,6 +314,68 @@ describe('the entry point for the AI SDK', () => {
       client.agent('trader').languageModel({ timeout: 5 });
       // @ts-expect-error the base client has no agents
       connect('127.0.0.1:50051').agent('trader');`;
+    await compile(name, code, options);
+  });
+});
+
+/** Calls the chat models of three agents, the last of which needs a package that is not installed. */
+const CHAT_PROGRAM = `
+  const client = connect({ agents: 'all' });
+  await client.ready();
+  for (const name of ['agent0', 'agent1']) {
+    const model = client.agent(name).chatModel();
+    const { text, response_metadata } = await model.invoke('hello');
+    let streamed = '';
+    for await (const chunk of await model.stream('hello')) streamed += chunk.text;
+    const { attempts, outcome } = response_metadata.agentllm;
+    console.log(model instanceof BaseChatModel, text, '|', streamed, attempts.length, outcome);
+  }
+  const error = await client.agent('agent2').chatModel().invoke('hello').catch((error) => error);
+  console.log(error instanceof ChainError, error.message);
+  await client[Symbol.asyncDispose]();`;
+const CHAT_OUTPUT = `true hi there | hi there 3 RECEIPT_OUTCOME_COMPLETED
+true hi there | hi there 1 RECEIPT_OUTCOME_COMPLETED
+true No hop of agent "agent2" produced a response: form2/m2: INVALID_REQUEST: The package @langchain/anthropic is not installed; run: npm install @langchain/anthropic@1
+`;
+
+describe('the entry point for LangChain', () => {
+  it.each([
+    [
+      'ESM',
+      'chat.mjs',
+      `import { ChainError, connect } from '@agentllm/client/langchain';
+      import { BaseChatModel } from '@langchain/core/language_models/chat_models';
+      ${CHAT_PROGRAM}`,
+    ],
+    [
+      'CommonJS',
+      'chat.cjs',
+      `const { ChainError, connect } = require('@agentllm/client/langchain');
+      const { BaseChatModel } = require('@langchain/core/language_models/chat_models');
+      (async () => {${CHAT_PROGRAM}})();`,
+    ],
+  ])('calls chat models from %s, and names a missing provider package', async (_, file, code) => {
+    await writeFile(join(project, file), code);
+    expect(await output(process.execPath, project, file)).toBe(CHAT_OUTPUT);
+  });
+
+  it.each([
+    ['chat_nodenext', { module: 'nodenext', moduleResolution: 'nodenext' }],
+    ['chat_bundler', BUNDLER],
+  ])('has types that fit LangChain with module resolution of %s', async (name, options) => {
+    const code = `
+      import { connect } from '@agentllm/client/langchain';
+      import type { BaseChatModel } from '@langchain/core/language_models/chat_models';
+      import { z } from 'zod';
+      const client = connect({ agents: ['trader'] });
+      const model: BaseChatModel = client.agent('trader').chatModel({ mode: 'whole' });
+      const run = client.run({ id: 'r' }).agent('trader').chatModel();
+      const { side } = await run.withStructuredOutput(z.object({ side: z.string() })).invoke('x');
+      export const letters: number = side.length;
+      await run.bindTools([]).withConfig({ temperature: 0 }).invoke('x');
+      await model.invoke('x');
+      // @ts-expect-error no such option
+      client.agent('trader').chatModel({ timeout: 5 });`;
     await compile(name, code, options);
   });
 });
