@@ -30,12 +30,16 @@ const UNIT = [
   'test/api/messages/**/*.test.ts',
   'test/cli/kit/print.test.ts',
   'test/client/{ack_batcher,acknowledgements,backoff}.test.ts',
+  'test/client/ai/!(failover|fault_matrix|graders).test.ts',
+  'test/client/{langchain,runtime}/**/*.test.ts',
   'test/domain/**/*.test.ts',
+  'test/fake_provider/**/*.test.ts',
   'test/feed/{live_index,replay,validators}.test.ts',
   'test/net/{listen,request_budget,unread_responses}.test.ts',
   'test/grpc/{connection,request_guard,shared_frames}.test.ts',
   'test/http/routes.test.ts',
   'test/providers/**/*.test.ts',
+  'test/rehearsal/**/*.test.ts',
   'test/store/embedded/wire_frames.test.ts',
   'test/store/maintenance/seed_data.test.ts',
   'test/store/write/write_queue.test.ts',
@@ -64,9 +68,10 @@ const END_TO_END = [
   'test/cli/help.test.ts',
   'test/cli/local/serve.test.ts',
   'test/cli/remote/completion.test.ts',
-  'test/client/package.test.ts',
+  'test/client/{ai/graders,package,sdk_packages}.test.ts',
   'test/http/openapi_clients.test.ts',
   'test/main/{data_directory,packaging}.test.ts',
+  'test/examples/**/*.test.ts',
 ];
 
 /**

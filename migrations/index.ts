@@ -15,6 +15,8 @@ import * as auditEvents from './0013_audit_events.js';
 import * as access from './0014_access.js';
 import * as optionalDefaultModel from './0015_optional_default_model.js';
 import * as responsesDialect from './0016_responses_dialect.js';
+import * as wireApi from './0017_wire_api.js';
+import * as modelCapabilities from './0018_model_capabilities.js';
 
 /** One migration of the schema. */
 export interface Migration {
@@ -64,4 +66,6 @@ export const migrations: readonly Migration[] = [
   { name: '0014_access', up: access.up, down: access.down },
   { name: '0015_optional_default_model', up: optionalDefaultModel.up, down: optionalDefaultModel.down },
   { name: '0016_responses_dialect', up: responsesDialect.up, down: responsesDialect.down },
+  { name: '0017_wire_api', up: wireApi.up, down: wireApi.down },
+  { name: '0018_model_capabilities', up: modelCapabilities.up, down: modelCapabilities.down },
 ];

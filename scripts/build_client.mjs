@@ -13,7 +13,9 @@ const SYSTEMS = {
   esm: { module: 'esnext', type: 'module' },
   cjs: { module: 'commonjs', type: 'commonjs' },
 };
-const ENTRIES = ['src/client/index', 'src/client/proto'];
+const ENTRIES = ['src/client/index', 'src/client/ai/index', 'src/client/langchain/index', 'src/client/proto'];
+/** The compiler turns import() into require() for CommonJS; this file is written by hand there. */
+const COMMONJS_FILES = ['src/client/import_peer'];
 
 const readJson = (path) => JSON.parse(readFileSync(join(root, path), 'utf8'));
 const writeJson = (path, value) => writeFileSync(join(out, path), `${JSON.stringify(value, null, 2)}\n`);
@@ -44,7 +46,14 @@ function compile(system, { module, type }, output) {
   } finally {
     rmSync(config);
   }
+  if (system === 'cjs') for (const file of COMMONJS_FILES) replaceCommonJs(join(directory, file), join(root, file));
   writeJson(`${system}/package.json`, { type, sideEffects: false });
+}
+
+/** Replaces a compiled file by the one that is written by hand. A map of it would show other code. */
+function replaceCommonJs(compiled, written) {
+  cpSync(`${written}.cjs`, `${compiled}.js`);
+  rmSync(`${compiled}.js.map`, { force: true });
 }
 
 /** Deletes files that no entry imports (modules that are used for their types only) and the maps of generated code. */

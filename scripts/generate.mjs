@@ -44,12 +44,10 @@ function makeStrict(directory) {
 
 const countOf = (code, pattern) => code.match(pattern)?.length ?? 0;
 
-/**
- * Writes the retry policy as a TypeScript module, because JSON cannot be imported in every module system of the client.
- */
-function writeServiceConfig(path) {
-  const json = JSON.parse(readFileSync('proto/agentllm/v1/service_config.json', 'utf8'));
-  const code = `// Generated from proto/agentllm/v1/service_config.json. DO NOT EDIT.\n\nexport const serviceConfig = ${JSON.stringify(json, null, 2)};\n`;
+/** Writes JSON as a TypeScript module, because JSON cannot be imported in every module system of the client. */
+function writeModule(source, name, path, { drop = [], constant = '' } = {}) {
+  const json = JSON.parse(readFileSync(source, 'utf8'), (key, value) => (drop.includes(key) ? undefined : value));
+  const code = `// Generated from ${source}. DO NOT EDIT.\n\nexport const ${name} = ${JSON.stringify(json, null, 2)}${constant};\n`;
   writeFileSync(path, code);
 }
 
@@ -62,7 +60,10 @@ const generated = check ? join(out, 'gen') : 'gen';
 // The descriptors include the comments, which reflection returns.
 run('buf', 'build', '-o', join(generated, 'descriptor.binpb'), '--as-file-descriptor-set');
 makeStrict(join(generated, 'ts'));
-writeServiceConfig(join(generated, 'ts/service_config.ts'));
+writeModule('proto/agentllm/v1/service_config.json', 'serviceConfig', join(generated, 'ts/service_config.ts'));
+// Without what only tests and people read. As a constant, so that the compiler checks the names of classes and actions.
+const rulesOnly = { drop: ['about', 'examples', 'source'], constant: ' as const' };
+writeModule('conformance/error_rules.json', 'errorRules', join(generated, 'ts/error_rules.ts'), rulesOnly);
 const reference = check ? join(out, 'api.md') : 'docs/api.md';
 run('tsx', 'scripts/api_reference.ts', join(generated, 'descriptor.binpb'), reference);
 if (check) {

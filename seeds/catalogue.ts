@@ -17,7 +17,7 @@ type ModelData = Omit<Partial<Model>, 'as_of' | 'retires_at'> & {
 
 /**
  * The four built-in providers and their models. A row that only seeds have written is updated; a row that an operator
- * has changed is not. Prices are immutable: only a model without a price gets one.
+ * has changed is not. Prices are immutable: a price that differs from the last one of the seeds is added, valid from now.
  */
 export const seedCatalogue: Plan<number> = (state, draft) => {
   for (const data of readData<ProviderData>('providers')) putProvider(state, draft, data);
@@ -42,13 +42,22 @@ function putModel(state: State, draft: Draft, { price, as_of, retires_at, ...dat
   };
   const model = before ?? draft.create('model', { ...newModel(), ...row, ...SEEDED });
   if (before?.origin === 'seed' && differs(before, row)) draft.update('model', before, { ...before, ...row });
-  const prices = before ? state.pricesOf(before.id) : [];
-  if (price && prices.length === 0) draft.create('price', priceRow(price, model, as_of, draft));
+  const last = before && state.pricesOf(before.id).at(-1);
+  if (price && !last) draft.create('price', priceRow(price, model, as_of ? new Date(as_of) : draft.now, draft));
+  // An operator who adds a price becomes the last writer of the model.
+  else if (price && last && before.origin === 'seed' && differs(last, ratesOf(price)))
+    addPrice(price, last, model, draft);
 }
 
-function priceRow(price: PriceData, model: Model, asOf: string | undefined, draft: Draft): Price {
-  const times = { valid_from: asOf ? new Date(asOf) : draft.now, created_at: draft.now };
-  return { ...ratesOf(price), source: price.source, ...times, id: 0, model_id: model.id, revision: 0 };
+/** Adds a price after the last one. It never applies to the past. */
+function addPrice(price: PriceData, last: Price, model: Model, draft: Draft): void {
+  const validFrom = new Date(Math.max(draft.now.getTime(), last.valid_from.getTime() + 1));
+  draft.create('price', priceRow(price, model, validFrom, draft));
+}
+
+function priceRow(price: PriceData, model: Model, valid_from: Date, { now: created_at }: Draft): Price {
+  const others = { valid_from, created_at, id: 0, model_id: model.id, revision: 0 };
+  return { ...ratesOf(price), source: price.source, ...others };
 }
 
 /** Whether a row differs from the data, ignoring the order of keys. */

@@ -209,11 +209,55 @@ export const limits = {
   providerConnectAttemptMs: 1_000,
   /** Characters of a message about a provider. */
   providerMessage: 300,
+  // Receipts
+  /** Characters of a text in a receipt that comes from a provider, and bytes of the usage as the provider sent it. */
+  receiptText: 200,
+  usageJsonBytes: 4096,
+  // Calls of models in the client
+  /** Duration of a call of a model with all its attempts, in ms, and its default. */
+  modelCallMs: { min: 1, max: 3_600_000 },
+  defaultModelCallMs: 300_000,
+  /** Attempts of one call, and their default. */
+  modelCallAttempts: { min: 1, max: 100 },
+  defaultModelCallAttempts: 10,
+  /** Characters of the id of a run. */
+  runId: 100,
   // Log
   /** Bytes of log lines that are buffered for standard error; further lines are dropped and counted. */
   logBufferBytes: 1024 * 1024,
   /** Maximum time that a stopped service waits until the last log lines are read. */
   logDrainMs: 1_000,
+  // The fake provider, which tests use
+  fakeProvider: {
+    /** Bytes of one request body, as of Anthropic's API, and of all unfinished bodies. */
+    bodyBytes: 32 * 1024 * 1024,
+    openBodyBytes: 128 * 1024 * 1024,
+    /** Open connections. */
+    connections: 5_000,
+    /** Requests in the request log, their bytes, and the bytes of one body in it. */
+    loggedRequests: 1_000,
+    logBytes: 32 * 1024 * 1024,
+    loggedBodyBytes: 64 * 1024,
+    /** Bytes of log lines that wait to be written to the log file; further lines are dropped and counted. */
+    logFileBufferBytes: 8 * 1024 * 1024,
+    /** Bytes of a script, and the rules, models and keys in it. */
+    scriptBytes: 4 * 1024 * 1024,
+    scriptEntries: 1_000,
+    /** Characters of the fault in a header or in a model name. */
+    faultText: 500,
+    /** Clients whose attempts are counted for faults in headers and model names. */
+    countedClients: 1_000,
+    /** Responses that are stored for later requests that refer to them. */
+    storedResponses: 1_000,
+    /** Maximum time for a request to arrive, and for a response that is withheld. */
+    requestMs: 60_000,
+    holdMs: 600_000,
+    /** Values and nesting of a value that is made for a JSON schema. */
+    schemaValues: 1_000,
+    schemaDepth: 32,
+    /** Nesting of the JSON of a request. */
+    bodyDepth: 100,
+  },
 } as const;
 
 /**

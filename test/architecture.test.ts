@@ -120,10 +120,14 @@ const ALLOWED_IMPORTS: Readonly<Record<string, readonly string[]>> = {
   admin: ['log', ...FEED],
   main: MAIN,
   client: ['atomic_file', ...STORE],
+  // Stands in for providers in tests: it imports nothing of the service.
+  fake_provider: ['limits'],
+  // Calls the chain of an agent at the fake provider.
+  rehearsal: ['client', 'domain', 'fake_provider', ...BELOW],
   'cli/kit': KIT,
   // `token --local` calls the handlers of the API on the store.
-  'cli/local': ['cli/kit', 'main', 'config', 'net', 'providers', 'api', 'atomic_file', ...KIT],
-  'cli/remote': ['cli/kit', 'cli/local', ...KIT],
+  'cli/local': ['cli/kit', 'main', 'config', 'net', 'providers', 'api', 'atomic_file', 'fake_provider', ...KIT],
+  'cli/remote': ['cli/kit', 'cli/local', 'rehearsal', ...KIT],
   cli: ['cli/kit', 'cli/local', 'cli/remote', 'errors', 'package'],
   migrations: [],
   seeds: ['package', ...STORE],
@@ -249,12 +253,12 @@ describe('the source code', () => {
     expect(only(/^(@grpc\/|grpc-)/, 'grpc', 'client')).toEqual([]);
   });
 
-  it('uses node:http only in http and providers, and node:http2 only in grpc', () => {
-    expect(only(/^node:https?$/, 'http', 'providers')).toEqual([]);
+  it('uses node:http only in http, providers and the fake provider, and node:http2 only in grpc', () => {
+    expect(only(/^node:https?$/, 'http', 'providers', 'fake_provider')).toEqual([]);
     expect(only(/^node:http2$/, 'grpc')).toEqual([]);
   });
 
-  it('sends HTTP requests only in providers', () => {
+  it('sends HTTP requests only in providers, in the transport of the client and in rehearsals', () => {
     const server = /^(type \w+|createServer)( as \w+)?$/;
     const wrong = violations(src, (one, { path }) => {
       if (!/^(node:)?(https?2?|undici)$/.test(one.target) || partOf(path) === 'providers' || one.typeOnly) return false;
@@ -269,7 +273,9 @@ describe('the source code', () => {
     const fetchCalls = all.filter(({ text }) =>
       /(?<![\w.'"`])(globalThis\.)?(fetch|WebSocket|EventSource)\(/.test(text),
     );
-    expect(fetchCalls.map(({ path }) => path)).toEqual([]);
+    // A rehearsal sends the requests of the transport to the fake provider in its process.
+    const expected = ['src/client/runtime/transport.ts', 'src/rehearsal/fake_fetch.ts'];
+    expect(fetchCalls.map(({ path }) => path).sort()).toEqual(expected);
   });
 
   it('caches encoded messages only in EncodeOnce', () => {
@@ -365,10 +371,10 @@ describe('every source file', () => {
 describe('the test files', () => {
   const tests = sourcesOf('test').map(({ path }) => path);
 
-  it('are in folders of the same names as in src, except for faults, hostile, main and support', () => {
+  it('are in folders of the same names as in src, except for examples, faults, hostile, main and support', () => {
     const folders = new Set(src.flatMap(({ path }) => foldersOf(path.replace(/^src\//, ''))));
-    // Tests of the process as a whole, and modules that tests of several folders share.
-    const others = ['faults', 'hostile', 'main', 'support'];
+    // Tests of the examples and of the process as a whole, and modules that tests of several folders share.
+    const others = ['examples', 'faults', 'hostile', 'main', 'support'];
     const wrong = tests.flatMap((path) => foldersOf(path.replace(/^test\//, ''))).filter((one) => !folders.has(one));
     expect([...new Set(wrong)].filter((one) => !others.includes(one))).toEqual([]);
   });

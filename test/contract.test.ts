@@ -342,6 +342,7 @@ const newProviderRow = {
   allow_unknown_models: true,
   parameter_rules: [],
   origin: 'operator',
+  wire_api: 'WIRE_API_CHAT_COMPLETIONS',
   created_at: new Date(0),
   updated_at: new Date(0),
   revision: 1,
@@ -506,6 +507,8 @@ describe('the numbers and names in the proto comments', () => {
     'Adoption.applied': [atMost(limits.namedWatchers, 'of them')],
     'Adoption.pending': [atMost(limits.namedWatchers, 'of them')],
     'ValidateApiKeyRequest.model_name': [oneTo(limits.modelName)],
+    'ModelUsage.raw_json': [atMost(limits.usageJsonBytes, 'bytes')],
+    'ReceiptSkippedHop.detail': [`cut after ${limits.receiptText} characters`],
   };
   /** The phrases that the comments must contain for fields that many messages have. */
   const commonPhrases: Readonly<Record<string, readonly string[]>> = {

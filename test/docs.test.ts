@@ -7,6 +7,7 @@ import { basename, join } from 'node:path';
 import { promisify } from 'node:util';
 import { describe, expect, inject, it, onTestFinished } from 'vitest';
 import { packageFile } from '../src/package.js';
+import { freePort } from './support/ports.js';
 import { startPostgres } from './support/postgres.js';
 import { agrees, filesOf, has, Shell, type Step, stepsOf } from './support/transcripts.js';
 
@@ -15,6 +16,7 @@ import { agrees, filesOf, has, Shell, type Step, stepsOf } from './support/trans
  * with what the commands print.
  */
 const UPDATE = process.env['UPDATE_DOCS'] === '1';
+const PAGE_MS = 180_000;
 
 const pages = ['README.md', ...readdirSync(packageFile('docs')).map((file) => `docs/${file}`)].filter((file) =>
   file.endsWith('.md'),
@@ -29,6 +31,7 @@ function requirementsOf(text: string) {
     service: !comment.includes('no service'),
     postgres: comment.includes('a PostgreSQL'),
     provider: /a provider at (127\.0\.0\.1:\d+)/.exec(comment)?.[1],
+    port: /a free port for (\d+)/.exec(comment)?.[1],
     needs: /needs (\w+)/.exec(comment)?.[1],
     env: {
       ...Object.fromEntries([...comment.matchAll(/\b([A-Z_]+)=(\S+)/g)].map(([, name, value]) => [name, value])),
@@ -65,9 +68,10 @@ async function writeFiles(shell: Shell, text: string): Promise<void> {
 }
 
 async function shellFor(text: string): Promise<Shell> {
-  const { service, postgres, provider, env } = requirementsOf(text);
+  const { service, postgres, provider, port, env } = requirementsOf(text);
   const replacements = new Map<string, string>();
   if (provider) replacements.set(provider, await startProvider());
+  if (port) replacements.set(port, `${await freePort()}`);
   if (postgres) {
     const server = await startPostgres();
     onTestFinished(() => server.stop());
@@ -95,6 +99,7 @@ describe('the transcripts', () => {
         'operating.md',
         'own-provider.md',
         'postgresql.md',
+        'rehearsal.md',
         'rotate-key.md',
         'set-a-model.md',
         'tls.md',
@@ -118,6 +123,8 @@ describe('the transcripts', () => {
         for (const [step, output] of printed)
           if (!agrees(step.output, output)) expect(output, `$ ${step.command}`).toBe(step.output);
       },
+      // A page starts twenty processes, which take several times as long on a busy machine.
+      PAGE_MS,
     );
   }
 });

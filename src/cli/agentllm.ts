@@ -7,7 +7,7 @@ const words = process.argv.slice(2);
 const isService = words[0] === 'serve';
 
 // A signal can arrive before the service is loaded. Without a handler, process 1 of a container ignores it.
-if (isService) void stopRequest();
+if (isService || words[0] === 'fake-provider') void stopRequest();
 
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   // The service writes nothing to standard output, so it continues when that fails.

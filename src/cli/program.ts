@@ -9,6 +9,7 @@ const CONFIGS = 'Agents and their configs:';
 const CHANGES = 'Changes and history:';
 const KEYS = 'Providers and keys:';
 const ACCESS = 'Access:';
+const REHEARSAL = 'Tests of agents:';
 const HELP = 'Help:';
 
 /** Each command with its group and its module. Only the requested module is loaded, which keeps the start short. */
@@ -35,6 +36,8 @@ const COMMANDS: readonly (readonly [name: string, group: string, load: () => Pro
   ['models', KEYS, async () => (await import('./remote/models.js')).modelsCommand()],
   ['credentials', KEYS, async () => (await import('./remote/credentials.js')).credentialsCommand()],
   ['token', ACCESS, async () => (await import('./remote/token.js')).tokenCommand()],
+  ['rehearse', REHEARSAL, async () => remoteCommand((await import('./remote/rehearse.js')).rehearseAgent)],
+  ['fake-provider', REHEARSAL, async () => (await import('./local/fake_provider.js')).fakeProviderCommand()],
   ['completion', HELP, async () => (await import('./remote/completion.js')).completionCommand()],
 ];
 

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { CatalogueItem } from '../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
 import type { Config, Credential, Model, Price, Provider } from '../domain/rows.js';
+import { nextTextChange } from '../domain/shutdown.js';
 import type { ResolveView } from '../domain/view.js';
 import { credentialKey, credentialRow, Ids, keyStateOf, modelKey, modelRow, priceRow, providerRow } from './rows.js';
 
@@ -145,12 +146,17 @@ export class Catalogue implements ResolveView {
     return this.contents.prices.get(modelId) ?? [];
   }
 
-  /** The next retirement date of a model after `after`; resolutions change at that time. */
-  nextRetirement(after: Date): Date | undefined {
-    let next: Date | undefined;
-    for (const { retires_at } of this.contents.models.values())
-      if (retires_at && retires_at > after && (!next || retires_at < next)) next = retires_at;
-    return next;
+  /**
+   * The next time after `after` at which the finding about a shutdown date changes: at the date, and each whole day
+   * before it, because the finding states the days that are left.
+   */
+  nextShutdownChange(after: Date): { readonly at: Date; readonly isShutdown: boolean } | undefined {
+    const dates = [...this.contents.models.values()].flatMap(({ retires_at }) =>
+      retires_at && retires_at > after ? [retires_at] : [],
+    );
+    if (dates.length === 0) return undefined;
+    const at = new Date(Math.min(...dates.map((date) => nextTextChange(date, after).getTime())));
+    return { at, isShutdown: dates.some((date) => date.getTime() === at.getTime()) };
   }
 }
 

@@ -7,9 +7,9 @@ import type * as sharedKeys from '../../gen/ts/agentllm/v1/credential_service.js
 import type * as providers from '../../gen/ts/agentllm/v1/provider_service.js';
 import type { WatchedResidentAgent } from './agent.js';
 import type { Change } from './change.js';
+import type { ClientEvents } from './client_events.js';
 import type { ListenOptions } from './events.js';
 import type { Methods } from './methods.js';
-import type { ClientEvents } from './resident.js';
 import type { Pin, Run } from './run.js';
 import type { ClientState } from './state.js';
 import type { ClientWarning } from './warning.js';
@@ -50,11 +50,21 @@ export interface AgentLLM extends AsyncDisposable {
   close(): void;
 }
 
+/** Options of a run. */
+export interface RunOptions {
+  /** How long the run keeps its revision. Default: `run`. */
+  readonly pin?: Pin | undefined;
+  /** Identifies the run in receipts, at most 100 characters. Default: a generated UUID. */
+  readonly id?: string | undefined;
+}
+
 /**
  * A connection that also holds the configuration of agents in memory. Its open watch does not keep the process alive;
  * pending calls, a pending `ready()` and a loop over `changes()` do.
+ *
+ * @typeParam Extension the further members of its agents; the entry points for AI SDKs add some.
  */
-export interface ResidentAgentLLM extends AgentLLM {
+export interface ResidentAgentLLM<Extension = unknown> extends AgentLLM {
   /** Identifies this client in the list of watchers: a UUID that each `connect` generates. */
   readonly clientId: string;
   /** Whether the held state is current. */
@@ -65,12 +75,12 @@ export interface ResidentAgentLLM extends AgentLLM {
    * Returns the handle of an agent, the same object for the same name. Throws AgentLLMError with code INVALID_ARGUMENT if
    * the name is not in the option `agents`. Whether the store has the agent is checked when it is resolved.
    */
-  agent(name: string): WatchedResidentAgent;
+  agent(name: string): WatchedResidentAgent & Extension;
   /** Starts a unit of work that is pinned to one revision. Default: `{ pin: 'run' }`. */
-  run(options?: { readonly pin?: Pin | undefined }): Run;
+  run(options?: RunOptions): Run<Extension>;
   /**
    * Adds a listener for `state` (the status has changed), `change` (the held state has changed; `resolve()` already uses
-   * the new state) or `warning`. The returned function removes the listener, and so does the signal. A listener that
+   * the new state), `warning`, or `receipt` (the call of a model has ended). The returned function removes the listener, and so does the signal. A listener that
    * throws or rejects causes a warning LISTENER_FAILED.
    */
   on<E extends keyof ClientEvents>(

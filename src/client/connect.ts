@@ -8,6 +8,7 @@ import * as providers from '../../gen/ts/agentllm/v1/provider_service.js';
 import { onAbort } from '../abort.js';
 import { ackBatcherOf } from './ack_batcher.js';
 import { checkAddress, isLocal } from './address.js';
+import type { AgentExtension } from './agent_extension.js';
 import { callChannel, securityOf, streamChannel } from './channel.js';
 import type { AgentLLM, ResidentAgentLLM } from './client.js';
 import { Connection, checkDeadline } from './connection.js';
@@ -30,7 +31,15 @@ export function connect(options: ResidentOptions): ResidentAgentLLM;
  * Throws a TypeError for options that are not valid.
  */
 export function connect(options?: string | ConnectOptions): AgentLLM;
-export function connect(options: string | ConnectOptions | ResidentOptions = {}): AgentLLM {
+export function connect(options?: string | ConnectOptions | ResidentOptions): AgentLLM {
+  return connectWith(options);
+}
+
+/** Connects like `connect`. @param extend adds members to the agents of a resident client. */
+export function connectWith(
+  options: string | ConnectOptions | ResidentOptions = {},
+  extend?: AgentExtension,
+): AgentLLM | ResidentAgentLLM {
   const input: ConnectOptions = typeof options === 'string' ? { address: options } : options;
   const address = checkAddress(input.address ?? (process.env['AGENTLLM_ADDRESS']?.trim() || '127.0.0.1:50051'));
   const token = checkedToken(input, address);
@@ -53,6 +62,7 @@ export function connect(options: string | ConnectOptions | ResidentOptions = {})
   const resident = createResidentClient({ connection: stream, calls: connection, ackBatcher }, settings, {
     address,
     deadlineMs,
+    extend,
   });
   const closeResident = resident.close;
   // Copies the getters; spreading would copy the values that they have now.

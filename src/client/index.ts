@@ -10,7 +10,8 @@ export type { HeldConfigs, ResidentAgent, WatchedResidentAgent } from './agent.j
 export type { KeyedHop } from './api_key.js';
 export type { Change } from './change.js';
 export type { TlsOptions } from './channel.js';
-export type { AgentLLM, ResidentAgentLLM } from './client.js';
+export type { AgentLLM, ResidentAgentLLM, RunOptions } from './client.js';
+export type { ClientEvents } from './client_events.js';
 export { connect } from './connect.js';
 export type { CallOptions } from './connection.js';
 export { AgentLLMError, type Code, type Resource } from './error.js';
@@ -20,7 +21,6 @@ export type { Token } from './headers.js';
 export type { Methods, Partially } from './methods.js';
 export type { ConnectOptions, ResidentOptions } from './options.js';
 export type * from './proto.js';
-export type { ClientEvents } from './resident.js';
 export type { Resolution, ResolutionHop, ResolutionSkip, ResolveOptions } from './resolution_types.js';
 export type { Pin, Run, RunMoved } from './run.js';
 export type { CacheOptions } from './snapshot_cache.js';

@@ -15,6 +15,7 @@ export * from '../../gen/ts/agentllm/v1/history.js';
 export * from '../../gen/ts/agentllm/v1/options.js';
 export * from '../../gen/ts/agentllm/v1/provider.js';
 export * from '../../gen/ts/agentllm/v1/provider_service.js';
+export * from '../../gen/ts/agentllm/v1/receipt.js';
 export * from '../../gen/ts/agentllm/v1/resolution.js';
 export * from '../../gen/ts/agentllm/v1/write.js';
 export * from '../../gen/ts/google/rpc/code.js';

@@ -5,7 +5,9 @@ import { limits } from '../limits.js';
 import type { AckBatcher } from './ack_batcher.js';
 import { Acknowledger } from './acknowledgements.js';
 import type { WatchedResidentAgent } from './agent.js';
+import type { AgentExtension, ExtendedAgent } from './agent_extension.js';
 import { type Change, Changes } from './change.js';
+import type { ClientEvents } from './client_events.js';
 import type { Connection } from './connection.js';
 import { AgentLLMError } from './error.js';
 import { Events, type ListenOptions } from './events.js';
@@ -18,16 +20,6 @@ import { type Batch, View } from './view.js';
 import type { ClientWarning } from './warning.js';
 import { type WatchObserver, WatchStream } from './watch_stream.js';
 import { WatchedHandle } from './watched_agent.js';
-
-/** The events of a resident client, with the value that each listener receives. */
-export interface ClientEvents {
-  /** The status has changed. */
-  readonly state: ClientState;
-  /** The held state has changed. */
-  readonly change: Change;
-  /** A problem that does not stop the client. `warnings` contains the last ones. */
-  readonly warning: ClientWarning;
-}
 
 /** The validated options of a resident client, with their defaults. */
 export interface ResidentSettings {
@@ -82,14 +74,16 @@ export class Resident implements WatchObserver, RunSource {
   private readonly cache: SnapshotCache | undefined;
   private readonly acknowledger: Acknowledger;
   private readonly watch: WatchStream;
-  private retirementTimer: NodeJS.Timeout | undefined;
+  private shutdownTimer: NodeJS.Timeout | undefined;
+  readonly extend: (agent: ExtendedAgent) => void;
 
-  constructor({ connection, calls, ackBatcher }: ResidentParts, settings: ResidentSettings) {
+  constructor({ connection, calls, ackBatcher }: ResidentParts, settings: ResidentSettings, extend?: AgentExtension) {
     const { agents, clientName, clientVersion, cache, leaseMs: lifetimeMs } = settings;
     const warn = this.warn.bind(this);
     // Without a resume token the store may be another one, in which the held revision has no meaning.
     const revision = () => (this.token === '' ? this.minRevision : this.view.revision);
     this.connection = connection;
+    this.extend = extend?.((receipt) => this.events.emit('receipt', receipt)) ?? (() => {});
     this.leases = new LeaseManager({ calls, stream: connection, lifetimeMs, revision, warn });
     this.names = agents === 'all' ? undefined : new Set(agents);
     this.cache = cache && new SnapshotCache(cache, agents, warn);
@@ -121,6 +115,7 @@ export class Resident implements WatchObserver, RunSource {
     if (known) return known;
     this.check(name);
     const handle = new WatchedHandle(name, this);
+    this.extend({ handle, runId: '' });
     // With agents: 'all' only the handles of existing agents are stored, so that arbitrary names do not fill the
     // memory.
     if (this.names || this.held?.agent(name)) this.handles.set(name, handle);
@@ -142,8 +137,8 @@ export class Resident implements WatchObserver, RunSource {
     return reader;
   }
 
-  run(pin: Pin): Run {
-    const run = new PinnedRun(pin, this);
+  run(pin: Pin, id: string): Run {
+    const run = new PinnedRun(pin, id, this);
     const ref = new WeakRef(run);
     this.runs.add(ref);
     this.refs.set(run, ref);
@@ -213,7 +208,7 @@ export class Resident implements WatchObserver, RunSource {
     if (gap || change.urgent) this.moveRuns(change, gap || batch.catalogue.some(({ urgent }) => urgent), batch);
     this.acknowledger.apply(view.revision, false);
     this.cache?.save(view);
-    if (change.catalogue) this.scheduleRetirement();
+    if (change.catalogue) this.scheduleShutdown();
     if (view.revision >= this.target) this.setStatus('READY', undefined);
     this.publish(change);
   }
@@ -246,7 +241,7 @@ export class Resident implements WatchObserver, RunSource {
     const cached = this.cache?.load();
     if (!cached) return;
     this.hold(cached.view);
-    this.scheduleRetirement();
+    this.scheduleShutdown();
     this.status = 'STALE';
     this.since = cached.savedAt;
     this.currentUntil = cached.savedAt;
@@ -280,21 +275,25 @@ export class Resident implements WatchObserver, RunSource {
     this.events.emit('change', change);
   }
 
-  /** The retirement date of a model changes resolutions without a change in the store. */
-  private scheduleRetirement(): void {
-    clearTimeout(this.retirementTimer);
-    const at = this.held?.catalogue.nextRetirement(new Date());
-    if (!at) return;
+  /** The shutdown date of a model changes resolutions without a change in the store. */
+  private scheduleShutdown(): void {
+    clearTimeout(this.shutdownTimer);
+    const next = this.held?.catalogue.nextShutdownChange(new Date());
+    if (!next) return;
     const due = () => {
-      if (this.held && at <= new Date()) {
+      if (this.held && next.at <= new Date()) {
         this.hold(this.held.withNewCatalogue());
-        const { revision } = this.view;
-        const others = { agents: [], urgent: false, cause: undefined, snapshot: false, merged: 1 };
-        this.publish({ revision, catalogue: true, ...others });
+        // One day less to a shutdown is no event for listeners.
+        if (next.isShutdown) this.publishShutdown();
       }
-      this.scheduleRetirement();
+      this.scheduleShutdown();
     };
-    this.retirementTimer = setTimeout(due, Math.min(at.getTime() - Date.now() + 1, limits.maxTimerMs)).unref();
+    this.shutdownTimer = setTimeout(due, Math.min(next.at.getTime() - Date.now() + 1, limits.maxTimerMs)).unref();
+  }
+
+  private publishShutdown(): void {
+    const others = { agents: [], urgent: false, cause: undefined, snapshot: false, merged: 1 };
+    this.publish({ revision: this.view.revision, catalogue: true, ...others });
   }
 
   private warn(kind: ClientWarning['kind'], message: string, cause: unknown): void {
@@ -331,7 +330,7 @@ export class Resident implements WatchObserver, RunSource {
     }
     this.acknowledger.stop();
     await this.watch.close();
-    clearTimeout(this.retirementTimer);
+    clearTimeout(this.shutdownTimer);
     const closed = AgentLLMError.here('This client was closed', { code: 'CANCELLED', method: METHOD });
     this.setStatus(this.held ? 'STALE' : 'FAILED', closed);
     for (const reader of [...this.readers]) reader.end();

@@ -1,5 +1,7 @@
+import { randomUUID } from 'node:crypto';
 import { nameProblem, textProblem } from '../domain/text.js';
 import { limits, maxElements } from '../limits.js';
+import type { AgentExtension } from './agent_extension.js';
 import type { AgentLLM, ResidentAgentLLM } from './client.js';
 import { asCallError, checkDeadline } from './connection.js';
 import type { ResidentOptions } from './options.js';
@@ -43,15 +45,21 @@ function checkAgents(agents: readonly string[]): readonly string[] {
   return names;
 }
 
+interface ClientContext {
+  readonly address: string;
+  readonly deadlineMs: number;
+  readonly extend: AgentExtension | undefined;
+}
+
 type ResidentMembers = Omit<ResidentAgentLLM, keyof AgentLLM> & Pick<ResidentAgentLLM, 'ready'>;
 
 /** The members of a resident client in addition to the service methods. */
 export function createResidentClient(
   parts: ResidentParts,
   settings: ResidentSettings,
-  { address, deadlineMs }: { readonly address: string; readonly deadlineMs: number },
+  { address, deadlineMs, extend }: ClientContext,
 ): ResidentMembers & { close(): Promise<void> } {
-  const resident = new Resident(parts, settings);
+  const resident = new Resident(parts, settings, extend);
   return {
     clientId: resident.clientId,
     get state() {
@@ -61,7 +69,7 @@ export function createResidentClient(
       return [...resident.warnings];
     },
     agent: (name) => resident.agent(name),
-    run: ({ pin = 'run' } = {}) => resident.run(checkPin(pin)),
+    run: ({ pin = 'run', id = randomUUID() } = {}) => resident.run(checkPin(pin), checkRunId(id)),
     on: (event, listener, options) => resident.on(event, listener, options),
     changes: (options) => resident.changes(options),
     ready: async (ms = deadlineMs, options = {}) =>
@@ -72,6 +80,11 @@ export function createResidentClient(
       ),
     close: () => resident.close(),
   };
+}
+
+function checkRunId(id: string): string {
+  checkLength('id', id, limits.runId);
+  return id;
 }
 
 function checkPin(pin: Pin): Pin {

@@ -1,5 +1,6 @@
 import { hasDefaultModel, primaryOf } from '../domain/chain.js';
-import { resolve } from '../domain/resolve.js';
+import { PARAMETERS, type ParameterValues } from '../domain/parameters.js';
+import { type ResolveOptions as DomainOptions, resolve } from '../domain/resolve.js';
 import { nearest } from '../domain/text.js';
 import { ServiceError } from '../errors.js';
 import { maxElements } from '../limits.js';
@@ -14,18 +15,21 @@ import type { HeldAgent, View } from './view.js';
 const METHOD = 'agentllm.v1.AgentLLMConfigService/ResolveConfig';
 
 /** Resolves an agent from the held state. The result is cached until the agent or the catalogue changes. */
-export function resolveFrom(view: View, name: string, { providerDown = [] }: ResolveOptions = {}): Resolution {
+export function resolveFrom(view: View, name: string, options: ResolveOptions = {}): Resolution {
+  const { providerDown = [], overrides = {} } = options;
   const held = view.agent(name);
   const { catalogue } = view;
   if (!held?.message.agent) throw notFound(view, name);
-  if (providerDown.length > 0) return compute(catalogue, held, checkProviders(catalogue, providerDown));
+  const replaced = checkOverrides(overrides);
+  if (providerDown.length > 0 || Object.keys(replaced).length > 0)
+    return compute(catalogue, held, { down: checkProviders(catalogue, providerDown), overrides: replaced });
   if (held.resolved?.catalogue === catalogue) return held.resolved.resolution;
-  const resolution = compute(catalogue, held, []);
+  const resolution = compute(catalogue, held, {});
   held.resolved = { catalogue, resolution };
   return resolution;
 }
 
-function compute(catalogue: Catalogue, held: HeldAgent, down: readonly string[]): Resolution {
+function compute(catalogue: Catalogue, held: HeldAgent, options: DomainOptions): Resolution {
   const { agent, configs } = held.rows(catalogue.ids);
   if (!agent.is_active)
     throw toClientError(ServiceError.of('AGENT_INACTIVE', { agent: agent.name }, resource(agent.name)));
@@ -34,7 +38,7 @@ function compute(catalogue: Catalogue, held: HeldAgent, down: readonly string[])
   const { id, agent_type, role, substitution_policy } = agent;
   return freeze({
     agent: { id, name: agent.name, agent_type, role, substitution_policy },
-    ...resolve(catalogue, agent, configs, new Date(), { down }),
+    ...resolve(catalogue, agent, configs, new Date(), options),
     revision: held.revision > catalogue.revision ? held.revision : catalogue.revision,
   });
 }
@@ -53,6 +57,24 @@ function checkProviders(catalogue: Catalogue, down: readonly string[]): readonly
   if (violations.length > 0) throw toClientError(invalidFields(violations));
   return down;
 }
+
+/** The overrides that have a value. */
+function checkOverrides(overrides: ParameterValues): ParameterValues {
+  const set = Object.entries(overrides).filter(([, value]) => value !== undefined);
+  const violations = set.flatMap(([name, value]) => {
+    const known = (PARAMETERS as readonly string[]).includes(name);
+    if (known && isParameterValue(value)) return [];
+    const description = known ? 'must be a finite number, a text or a list of texts' : 'is no parameter';
+    return [{ field: `overrides.${name}`, description }];
+  });
+  if (violations.length > 0) throw toClientError(invalidFields(violations));
+  return Object.fromEntries(set);
+}
+
+const isParameterValue = (value: unknown): boolean =>
+  Number.isFinite(value) ||
+  typeof value === 'string' ||
+  (Array.isArray(value) && value.every((element) => typeof element === 'string'));
 
 function notFound(view: View, name: string): AgentLLMError {
   const existing = [...view.agentNames].filter((one) => view.agent(one)?.message.agent);

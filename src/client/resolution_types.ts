@@ -1,4 +1,5 @@
 import type { SubstitutionPolicy } from '../../gen/ts/agentllm/v1/agent.js';
+import type { ParameterValues } from '../domain/parameters.js';
 import type { resolve } from '../domain/resolve.js';
 
 type Resolved = ReturnType<typeof resolve>;
@@ -39,4 +40,10 @@ export interface ResolveOptions {
    * catalogue fails with INVALID_ARGUMENT. Default: none.
    */
   readonly providerDown?: readonly string[] | undefined;
+  /**
+   * Parameters of one call, which replace the configured ones in every hop. They are adapted to each model like configured
+   * values: a parameter that the model rejects is left out, and a finding states the reason. A value that is no finite
+   * number, text or list of texts fails with INVALID_ARGUMENT. Default: none.
+   */
+  readonly overrides?: ParameterValues | undefined;
 }

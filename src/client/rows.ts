@@ -10,6 +10,7 @@ import type {
   ModelPrice,
   Provider as ProviderMessage,
 } from '../../gen/ts/agentllm/v1/provider.js';
+import { defaultWireApi } from '../domain/dialects.js';
 import type { Agent, Config, Credential, ExtraParams, Model, Price, Provider } from '../domain/rows.js';
 
 /*
@@ -141,6 +142,8 @@ export function providerRow(message: ProviderMessage, ids: Ids): Provider {
     enabled: message.enabled ?? true,
     allow_unknown_models: message.allow_unknown_models ?? false,
     origin: 'operator',
+    // A service of an earlier release, and a cache file from it, has no such field.
+    wire_api: message.wire_api === 'WIRE_API_UNSPECIFIED' ? defaultWireApi(message.dialect) : message.wire_api,
   };
 }
 
@@ -156,6 +159,9 @@ export function modelRow(message: ModelMessage, ids: Ids): Model {
     supports_functions: orNull(message.supports_functions),
     supports_vision: orNull(message.supports_vision),
     supports_reasoning: orNull(message.supports_reasoning),
+    supports_forced_tool_choice: orNull(message.supports_forced_tool_choice),
+    supports_prefill: orNull(message.supports_prefill),
+    supports_structured_output: orNull(message.supports_structured_output),
     as_of: orNull(message.as_of),
     retires_at: orNull(message.retires_at),
     replaced_by: orNull(message.replaced_by),

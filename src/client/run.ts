@@ -1,4 +1,5 @@
 import { AgentHandle, type ResidentAgent } from './agent.js';
+import type { ExtendedAgent } from './agent_extension.js';
 import type { Change } from './change.js';
 import { Events, type ListenOptions } from './events.js';
 import type { LeaseManager } from './lease_manager.js';
@@ -23,13 +24,15 @@ export interface RunMoved {
  * revision. An urgent change of the catalogue, or of an agent that the run has requested with `agent()`, moves the run to
  * the newest revision immediately; a snapshot after a gap does the same. The event `moved` reports it.
  */
-export interface Run extends Disposable {
+export interface Run<Extension = unknown> extends Disposable {
   /** The pin that the run was started with. */
   readonly pin: Pin;
+  /** Identifies the run in receipts: the option `id`, or a generated UUID. */
+  readonly id: string;
   /** The store revision that the run resolves from; 0n while the client holds no state. */
   readonly revision: bigint;
   /** The agent at the revision of the run. Throws the errors of `agent()` of the client. */
-  agent(name: string): ResidentAgent;
+  agent(name: string): ResidentAgent & Extension;
   /** Starts the next turn: with `pin: 'turn'` the run moves to the newest revision. No effect with other pins. */
   turn(): void;
   /** Adds a listener for moves of the run. The returned function removes it, and so does the signal. */
@@ -48,6 +51,8 @@ export interface RunSource {
   readonly leases: LeaseManager;
   /** Throws for an agent that the client does not hold. */
   check(name: string): void;
+  /** Adds the members that the agents of the client have. */
+  extend(agent: ExtendedAgent): void;
   forget(run: PinnedRun): void;
   /** Reports that a listener failed. */
   failed(error: unknown): void;
@@ -63,6 +68,7 @@ export class PinnedRun {
 
   constructor(
     readonly pin: Pin,
+    readonly id: string,
     private readonly source: RunSource,
   ) {
     this.events = new Events((error) => source.failed(error));
@@ -95,6 +101,7 @@ export class PinnedRun {
     const change = this.outdated.get(name);
     if (change) this.move(change);
     const handle = new AgentHandle(name, this);
+    this.source.extend({ handle, runId: this.id });
     this.handles.set(name, handle);
     return handle;
   }

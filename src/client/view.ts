@@ -76,8 +76,8 @@ export class View {
   }
 
   /**
-   * The same state with a new catalogue object, which invalidates cached resolutions. Used when the retirement date of
-   * a model is reached.
+   * The same state with a new catalogue object, which invalidates cached resolutions. Used when the finding about the
+   * shutdown date of a model changes.
    */
   withNewCatalogue(): View {
     const catalogue = this.catalogue.with([], this.catalogue.revision);

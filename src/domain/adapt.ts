@@ -1,5 +1,5 @@
 import type { FindingReason } from '../../gen/ts/agentllm/v1/finding.js';
-import { WIRE_APIS } from './dialects.js';
+import { apiName } from './dialects.js';
 import { PARAMETERS, type Parameter, type ParameterValue, type ParameterValues } from './parameters.js';
 import type { Model, Provider } from './rows.js';
 import { accepts, type EffectiveRule, isOff, ruleFor } from './rules.js';
@@ -54,7 +54,7 @@ export function adapt(
   model: Model | undefined,
   values: ParameterValues,
 ): { sent: SentParameter[]; adaptations: Adaptation[] } {
-  const api = WIRE_APIS[provider?.dialect ?? 'DIALECT_UNSPECIFIED'] ?? 'the API of its provider';
+  const api = (provider && apiName(provider)) ?? 'the API of its provider';
   const adapted = adaptAll({ values, ruleOf: (parameter) => ruleFor(provider, model, parameter), api });
   return {
     sent: adapted.flatMap(({ parameter, rule, value }) =>

@@ -1,9 +1,11 @@
 import type { BlockList } from 'node:net';
+import { isDeepStrictEqual } from 'node:util';
 import { z } from 'zod';
 import type { Violation } from '../errors.js';
 import { limits, maxElements } from '../limits.js';
 import { urlProblem } from './addresses.js';
 import { readBaseUrl } from './base_url.js';
+import { defaultWireApi, wireApisOf } from './dialects.js';
 import { count, flag, int64, list, name, number, oneOf, ownName, text } from './fields.js';
 import { variableProblem } from './key_choice.js';
 import { PARAMETERS } from './parameters.js';
@@ -82,6 +84,13 @@ export const providerFields: FieldSpecs = {
     schema: oneOf('DIALECT_OPENAI', 'DIALECT_OPENAI_COMPATIBLE', 'DIALECT_ANTHROPIC', 'DIALECT_OPENAI_RESPONSES'),
     absent: unspecified,
   },
+  wire_api: {
+    schema: oneOf('WIRE_API_CHAT_COMPLETIONS', 'WIRE_API_RESPONSES', 'WIRE_API_MESSAGES'),
+    cleared: 'WIRE_API_UNSPECIFIED',
+    absent: unspecified,
+    // A request that changes only the dialect and names the current wire API keeps the wire API.
+    appliesUnchanged: true,
+  },
   base_url: { schema: baseUrl, absent: empty },
   api_key_env_vars: {
     schema: list(envVar, maxElements['agentllm.v1.Provider.api_key_env_vars']),
@@ -117,18 +126,32 @@ export const newProvider = (): Provider => ({
   created_at: new Date(0),
   updated_at: new Date(0),
   revision: 0,
+  wire_api: 'WIRE_API_UNSPECIFIED',
 });
 
-export const patchProvider = (before: Provider, patch: Patch): Provider => ({
-  ...applyPatch(before, patch, newProviderFields),
-  // By default, unknown models are rejected for built-in providers and accepted for operator-defined ones.
-  ...(patch.cleared.has('allow_unknown_models') && { allow_unknown_models: !before.built_in }),
-  origin: 'operator',
-});
+export function patchProvider(before: Provider, patch: Patch): Provider {
+  const row = applyPatch(before, patch, newProviderFields);
+  return {
+    ...row,
+    // By default, unknown models are rejected for built-in providers and accepted for operator-defined ones.
+    ...(patch.cleared.has('allow_unknown_models') && { allow_unknown_models: !before.built_in }),
+    ...(usesDefaultWireApi(before, row, patch) && { wire_api: defaultWireApi(row.dialect) }),
+    origin: 'operator',
+  };
+}
+
+/** A new dialect has its default wire API, unless the request names another one. */
+const usesDefaultWireApi = (before: Provider, row: Provider, patch: Patch): boolean =>
+  patch.cleared.has('wire_api') || (row.dialect !== before.dialect && !touches(patch, 'wire_api'));
 
 /** The fields of a patch that cannot be changed on a built-in provider. */
-export const fixedFields = (patch: Patch): string[] =>
-  Object.keys(providerFields).filter((f) => touches(patch, f) && !BUILT_IN_CHANGEABLE.includes(f));
+export const fixedFields = (patch: Patch, before: Provider, row: Provider): string[] =>
+  Object.keys(providerFields).filter(
+    (field) => touches(patch, field) && !BUILT_IN_CHANGEABLE.includes(field) && !isSame(before, row, field),
+  );
+
+const isSame = (before: Provider, row: Provider, field: string): boolean =>
+  isDeepStrictEqual(before[field as keyof Provider], row[field as keyof Provider]);
 
 /** All violations of a provider's new values, except the uniqueness of its name. */
 export function checkProvider(state: State, row: Provider, patch: Patch, allowed: BlockList): Violation[] {
@@ -138,6 +161,7 @@ export function checkProvider(state: State, row: Provider, patch: Patch, allowed
   };
   if (row.name === '') report('name', 'is required');
   if (row.dialect === 'DIALECT_UNSPECIFIED') report('dialect', 'is required');
+  else if (touches(patch, 'dialect', 'wire_api')) report('wire_api', wireApiProblem(row));
   if (row.base_url === '') report('base_url', 'is required');
   else if (touches(patch, 'base_url')) report('base_url', urlProblem(row.base_url, allowed));
   if (touches(patch, 'aliases')) {
@@ -152,6 +176,11 @@ export function checkProvider(state: State, row: Provider, patch: Patch, allowed
     );
   }
   return problems;
+}
+
+function wireApiProblem({ dialect, wire_api }: Provider): string | undefined {
+  const possible = wireApisOf(dialect);
+  return possible.includes(wire_api) ? undefined : `must be ${possible.join(' or ')} for ${dialect}, not ${wire_api}`;
 }
 
 const modelOptional = (schema: z.ZodType) => ({ schema, cleared: null });
@@ -170,6 +199,9 @@ export const modelFields: FieldSpecs = {
   supports_functions: modelOptional(flag),
   supports_vision: modelOptional(flag),
   supports_reasoning: modelOptional(flag),
+  supports_forced_tool_choice: modelOptional(flag),
+  supports_prefill: modelOptional(flag),
+  supports_structured_output: modelOptional(flag),
   parameter_rules: parameterRules,
   price: {
     schema: z.object({
@@ -210,6 +242,9 @@ export const newModel = (): Model => ({
   supports_functions: null,
   supports_vision: null,
   supports_reasoning: null,
+  supports_forced_tool_choice: null,
+  supports_prefill: null,
+  supports_structured_output: null,
   parameter_rules: [],
   as_of: null,
   retires_at: null,

@@ -15,13 +15,26 @@ export interface ChainAnalysis {
   readonly findings: readonly Finding[];
 }
 
+export interface AnalysisOptions {
+  /** Whether findings name the commands that correct them. Default true. */
+  readonly namesCommands?: boolean;
+  /** Values that replace the configured ones in every hop. */
+  readonly overrides?: ParameterValues;
+}
+
 /** Analyzes a chain. Lint and resolution both present the result. */
-export function analyzeChain(view: ResolveView, agent: Agent, configs: readonly Config[], now: Date): ChainAnalysis {
-  const hops = chainOf(view, agent, configs).map((hop) => analyzeHop(view, agent, hop));
+export function analyzeChain(
+  view: ResolveView,
+  agent: Agent,
+  configs: readonly Config[],
+  now: Date,
+  { namesCommands = true, overrides = {} }: AnalysisOptions = {},
+): ChainAnalysis {
+  const hops = chainOf(view, agent, configs).map((hop) => analyzeHop(view, agent, hop, overrides));
   const hopsDropped = (reason: ChainHop['dropped']) => hops.filter(({ planned }) => planned.dropped === reason);
   const findings = [
     ...aboutAgent(agent, configs),
-    ...hopsDropped(undefined).flatMap((hop) => [...aboutHop(view, hop, now)]),
+    ...hopsDropped(undefined).flatMap((hop) => [...aboutHop({ view, agent, now, namesCommands }, hop)]),
     ...hopsDropped('SKIP_REASON_DUPLICATE').map(({ planned }) => duplicate(planned)),
     ...hopsDropped('SKIP_REASON_POLICY').map(({ planned }) => cutByPolicy(agent, planned)),
     ...configs.flatMap((config) => [...halfPrice(config)]),
@@ -29,7 +42,7 @@ export function analyzeChain(view: ResolveView, agent: Agent, configs: readonly 
   return { hops, findings };
 }
 
-function analyzeHop(view: ResolveView, agent: Agent, planned: ChainHop): AnalyzedHop {
+function analyzeHop(view: ResolveView, agent: Agent, planned: ChainHop, overrides: ParameterValues): AnalyzedHop {
   const provider = view.provider(planned.provider);
   const model = provider && view.model(provider.name, planned.model_name);
   const key = planned.config && storedKeyOf(view, planned.config, planned.provider);
@@ -37,7 +50,8 @@ function analyzeHop(view: ResolveView, agent: Agent, planned: ChainHop): Analyze
     planned,
     provider,
     model,
-    ...adapt(provider, model, valuesOf(agent, planned)),
+    ...adapt(provider, model, { ...valuesOf(agent, planned), ...overrides }),
+    overrides,
     key,
     keyState: key
       ? view.encryption.stateOf(key.source === 'KEY_SOURCE_CONFIG' ? 'config' : 'credential', key.row)

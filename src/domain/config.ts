@@ -210,9 +210,15 @@ export function modelProblem(
   if (!provider || options.allowUnknownModel || provider.allow_unknown_models) return undefined;
   if (state.model(provider.name, model)) return undefined;
   return textOf(options, `model ${provider.name} ${model}`, () => {
-    const known = state.modelsOf(provider.name).map((m) => m.name);
-    const shown = JSON.stringify(printable(model, 120));
-    return `Invalid model ${shown} for ${provider.name}: ${listKnown(known, 'models', nearest(model, known))}`;
+    const known = state.modelsOf(provider.name);
+    // The list is for choosing a model, so it has no model that is or will be shut down.
+    const current = known.filter((m) => m.retires_at === null && m.replaced_by === null);
+    const names = (current.length > 0 ? current : known).map((m) => m.name);
+    const suggestion = nearest(
+      model,
+      known.map((m) => m.name),
+    );
+    return `Invalid model ${JSON.stringify(printable(model, 120))} for ${provider.name}: ${listKnown(names, 'models', suggestion)}`;
   });
 }
 

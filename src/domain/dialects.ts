@@ -1,10 +1,10 @@
-import type { Dialect } from '../../gen/ts/agentllm/v1/provider.js';
+import type { Dialect, WireApi } from '../../gen/ts/agentllm/v1/provider.js';
 import type { Parameter } from './parameters.js';
 import type { ParameterRule } from './rows.js';
 
 /*
- * The rule of each wire API for each parameter. Rules of providers and models take precedence. This file is data from
- * the API references of the providers; docs/parameters.md shows it as a table.
+ * The wire APIs of each dialect, and the rule of each for each parameter. Rules of providers and models take precedence.
+ * This file is data from the API references of the providers; docs/parameters.md shows it as a table.
  */
 export const DIALECTS_AS_OF = '2026-11-20';
 
@@ -38,51 +38,89 @@ const CHAT_COMPLETIONS: DialectRules = {
   seed: { support: accepted },
 };
 
-const EFFORTS = ['none', 'minimal', 'low', 'medium', 'high', 'xhigh'];
+const RESPONSES: DialectRules = {
+  temperature: { support: accepted, minimum: 0, maximum: 2 },
+  top_p: { support: accepted, minimum: 0, maximum: 1 },
+  max_tokens: { support: accepted, wire_name: 'max_output_tokens' },
+  reasoning_effort: { support: accepted, wire_name: 'reasoning.effort' },
+  thinking_budget_tokens: absent,
+  stop_sequences: absent,
+  seed: absent,
+};
 
-const DIALECTS: Partial<Record<Dialect, DialectRules>> = {
-  DIALECT_OPENAI: {
+const MESSAGES: DialectRules = {
+  temperature: { support: accepted, minimum: 0, maximum: 1, not_with: ['thinking_budget_tokens'] },
+  top_p: { support: accepted, minimum: 0, maximum: 1, not_with: ['temperature', 'thinking_budget_tokens'] },
+  max_tokens: { support: accepted, required_default: 4096 },
+  reasoning_effort: absent,
+  thinking_budget_tokens: {
+    support: accepted,
+    minimum: 1024,
+    wire_name: 'thinking',
+    object: { member: 'budget_tokens', constants: { type: 'enabled' }, zero: { type: 'disabled' } },
+    less_than: 'max_tokens',
+  },
+  stop_sequences: { support: accepted },
+  seed: absent,
+};
+
+const EFFORTS = ['none', 'minimal', 'low', 'medium', 'high', 'xhigh', 'max'];
+
+/** A wire API in one dialect. */
+interface DialectApi {
+  /** Its name in messages. */
+  readonly name: string;
+  readonly rules: DialectRules;
+}
+
+const OPENAI_CHAT: DialectApi = {
+  name: "OpenAI's chat completions",
+  rules: {
     ...CHAT_COMPLETIONS,
     max_tokens: { support: accepted, wire_name: 'max_completion_tokens' },
     reasoning_effort: { support: accepted, allowed_values: EFFORTS },
     stop_sequences: { support: accepted, wire_name: 'stop', maximum: 4 },
   },
-  // Endpoints accept different effort values, so any value is sent.
-  DIALECT_OPENAI_COMPATIBLE: CHAT_COMPLETIONS,
-  DIALECT_OPENAI_RESPONSES: {
-    temperature: { support: accepted, minimum: 0, maximum: 2 },
-    top_p: { support: accepted, minimum: 0, maximum: 1 },
+};
+
+const OPENAI_RESPONSES: DialectApi = {
+  name: "OpenAI's Responses",
+  rules: {
+    ...RESPONSES,
     max_tokens: { support: accepted, wire_name: 'max_output_tokens', minimum: 16 },
     reasoning_effort: { support: accepted, wire_name: 'reasoning.effort', allowed_values: EFFORTS },
-    thinking_budget_tokens: absent,
-    stop_sequences: absent,
-    seed: absent,
-  },
-  DIALECT_ANTHROPIC: {
-    temperature: { support: accepted, minimum: 0, maximum: 1, not_with: ['thinking_budget_tokens'] },
-    top_p: { support: accepted, minimum: 0, maximum: 1, not_with: ['temperature', 'thinking_budget_tokens'] },
-    max_tokens: { support: accepted, required_default: 4096 },
-    reasoning_effort: absent,
-    thinking_budget_tokens: {
-      support: accepted,
-      minimum: 1024,
-      wire_name: 'thinking',
-      object: { member: 'budget_tokens', constants: { type: 'enabled' }, zero: { type: 'disabled' } },
-      less_than: 'max_tokens',
-    },
-    stop_sequences: { support: accepted },
-    seed: absent,
   },
 };
 
-/** The rule of a dialect for a parameter; undefined for a dialect that this release does not know. */
-export const dialectRule = (dialect: Dialect, parameter: Parameter): DialectRule | undefined =>
-  DIALECTS[dialect]?.[parameter];
-
-/** The name of the wire API of a dialect, for messages. */
-export const WIRE_APIS: Partial<Record<Dialect, string>> = {
-  DIALECT_OPENAI: "OpenAI's chat completions",
-  DIALECT_OPENAI_COMPATIBLE: 'chat completions',
-  DIALECT_OPENAI_RESPONSES: "OpenAI's Responses",
-  DIALECT_ANTHROPIC: "Anthropic's Messages",
+/** The wire APIs of each dialect; the first one is its default. */
+const DIALECTS: Partial<Record<Dialect, Partial<Record<WireApi, DialectApi>>>> = {
+  DIALECT_OPENAI: { WIRE_API_CHAT_COMPLETIONS: OPENAI_CHAT, WIRE_API_RESPONSES: OPENAI_RESPONSES },
+  // Endpoints have different limits and effort values, so any value is sent.
+  DIALECT_OPENAI_COMPATIBLE: {
+    WIRE_API_CHAT_COMPLETIONS: { name: 'chat completions', rules: CHAT_COMPLETIONS },
+    WIRE_API_RESPONSES: { name: 'Responses', rules: RESPONSES },
+  },
+  DIALECT_OPENAI_RESPONSES: { WIRE_API_RESPONSES: OPENAI_RESPONSES },
+  DIALECT_ANTHROPIC: { WIRE_API_MESSAGES: { name: "Anthropic's Messages", rules: MESSAGES } },
 };
+
+/** The fields of a provider that determine the form of its requests. */
+export interface ApiOfProvider {
+  readonly dialect: Dialect;
+  readonly wire_api: WireApi;
+}
+
+/** The wire APIs that a provider of a dialect can have; empty for a dialect that this release does not know. */
+export const wireApisOf = (dialect: Dialect): readonly WireApi[] => Object.keys(DIALECTS[dialect] ?? {}) as WireApi[];
+
+/** The wire API of a dialect that is used unless the provider names another one. */
+export const defaultWireApi = (dialect: Dialect): WireApi => wireApisOf(dialect)[0] ?? 'WIRE_API_UNSPECIFIED';
+
+const apiOf = ({ dialect, wire_api }: ApiOfProvider): DialectApi | undefined => DIALECTS[dialect]?.[wire_api];
+
+/** The rule of a provider's wire API for a parameter; undefined for an API that this release does not know. */
+export const dialectRule = (provider: ApiOfProvider, parameter: Parameter): DialectRule | undefined =>
+  apiOf(provider)?.rules[parameter];
+
+/** The name of a provider's wire API, for messages; undefined for one that this release does not know. */
+export const apiName = (provider: ApiOfProvider): string | undefined => apiOf(provider)?.name;

@@ -5,6 +5,7 @@ import { canonicalBaseUrl } from './base_url.js';
 import { type ChainHop, hasDefaultModel, type PlannedHop } from './chain.js';
 import { fieldOf } from './parameters.js';
 import type { Agent, Config, Model, Provider } from './rows.js';
+import { isShutDown, replaceCommand, shutdownText, usableSuccessor } from './shutdown.js';
 import { nearest } from './text.js';
 import type { ResolveView } from './view.js';
 
@@ -71,8 +72,17 @@ const FIELDS = {
 
 const PLAIN_FORM = 'a plain URL such as https://llm.example.com/v1';
 
+/** What a chain is linted with. */
+export interface LintContext {
+  readonly view: ResolveView;
+  readonly agent: Agent;
+  readonly now: Date;
+  /** Whether findings name the commands that correct them. */
+  readonly namesCommands: boolean;
+}
+
 /** The findings about a hop that was not dropped from the chain. */
-export function* aboutHop(view: ResolveView, hop: AnalyzedHop, now: Date): Generator<Finding> {
+export function* aboutHop(context: LintContext, hop: AnalyzedHop): Generator<Finding> {
   const { planned, provider } = hop;
   const at = { hop: planned.index, field: FIELDS[planned.source].provider };
   if (!provider) {
@@ -87,45 +97,42 @@ export function* aboutHop(view: ResolveView, hop: AnalyzedHop, now: Date): Gener
       const message = `The base URL of provider "${provider.name}" is ambiguous; set base_url to ${PLAIN_FORM}`;
       yield finding({ severity: 'SEVERITY_ERROR', reason: 'FINDING_REASON_BASE_URL_INVALID', message, ...at });
     }
-    yield* aboutModel(view, hop, provider, { hop: planned.index, field: FIELDS[planned.source].model }, now);
+    yield* aboutModel(context, hop, provider);
   }
   if (hop.keyState === 'API_KEY_STATE_UNREADABLE') yield unreadableKey(hop);
   for (const adaptation of hop.adaptations) yield adapted(planned, adaptation);
 }
 
-function* aboutModel(
-  view: ResolveView,
-  hop: AnalyzedHop,
-  provider: Provider,
-  at: Location,
-  now: Date,
-): Generator<Finding> {
+function* aboutModel(context: LintContext, hop: AnalyzedHop, provider: Provider): Generator<Finding> {
   const { planned, model } = hop;
+  const at = { hop: planned.index, field: FIELDS[planned.source].model };
   if (!model) {
-    const names = view.modelsOf(provider.name).map(({ name }) => name);
+    const names = context.view.modelsOf(provider.name).map(({ name }) => name);
     const suggestion = nearest(planned.model_name, names);
     const hint = suggestion ? `: did you mean "${suggestion}"? It` : '; it';
     const message = `${target(planned)} is not in the catalogue${hint} is sent unchanged, its limits and price are unknown`;
     yield finding({ severity: 'SEVERITY_WARNING', reason: 'FINDING_REASON_UNKNOWN_MODEL', message, ...at });
     return;
   }
-  yield* aboutRetirement(model, target(planned), at, now);
+  yield* aboutShutdown(context, planned, model, at);
   if (hop.price?.price.input_micro_usd_per_million == null) {
     const message = `No price of ${target(planned)} is known; its cost is counted as unknown`;
     yield finding({ severity: 'SEVERITY_INFO', reason: 'FINDING_REASON_PRICE_UNKNOWN', message, ...at });
   }
 }
 
-function* aboutRetirement(model: Model, name: string, at: Location, now: Date) {
-  if (model.retires_at) {
-    const retired = model.retires_at <= now;
-    const remedy = model.replaced_by ? `; use ${model.replaced_by}` : '; choose another';
-    const day = model.retires_at.toISOString().slice(0, 10);
-    const message = `${name} ${retired ? 'was' : 'will be'} retired on ${day}${remedy}`;
-    const severity = retired ? 'SEVERITY_ERROR' : 'SEVERITY_WARNING';
+function* aboutShutdown(context: LintContext, hop: PlannedHop, model: Model, at: Location) {
+  const { view, agent, now, namesCommands } = context;
+  const { retires_at, replaced_by } = model;
+  if (retires_at) {
+    const successor = usableSuccessor(view, model, now);
+    const command = successor && namesCommands ? replaceCommand(agent, hop, successor) : undefined;
+    const remedy = replaced_by ? `use ${replaced_by}${command ? `: ${command}` : ''}` : 'choose another';
+    const message = `${target(hop)} ${shutdownText(retires_at, now)}; ${remedy}`;
+    const severity = isShutDown(model, now) ? 'SEVERITY_ERROR' : 'SEVERITY_WARNING';
     yield finding({ severity, reason: 'FINDING_REASON_MODEL_RETIRING', message, ...at });
-  } else if (model.replaced_by) {
-    const message = `${name} is deprecated: its provider names ${model.replaced_by} as successor`;
+  } else if (replaced_by) {
+    const message = `${target(hop)} is deprecated: its provider names ${replaced_by} as successor`;
     yield finding({ severity: 'SEVERITY_WARNING', reason: 'FINDING_REASON_MODEL_DEPRECATED', message, ...at });
   }
 }

@@ -1,7 +1,7 @@
 import type { Finding, Hop } from '../../gen/ts/agentllm/v1/finding.js';
 import type { Violation } from '../errors.js';
 import type { AnalyzedHop } from './analyzed_hop.js';
-import { analyzeChain } from './chain_analysis.js';
+import { type AnalysisOptions, analyzeChain } from './chain_analysis.js';
 import { bySeverity, finding } from './findings.js';
 import type { Agent, Config } from './rows.js';
 import type { ResolveView } from './view.js';
@@ -16,8 +16,14 @@ export interface Lint {
  * Lints the chain of an agent with these configs. The result omits duplicates and hops that the substitution policy
  * drops, but includes hops whose provider cannot be used, because their findings need attention.
  */
-export function lintChain(view: ResolveView, agent: Agent, configs: readonly Config[], now: Date): Lint {
-  const { hops, findings } = analyzeChain(view, agent, configs, now);
+export function lintChain(
+  view: ResolveView,
+  agent: Agent,
+  configs: readonly Config[],
+  now: Date,
+  options?: AnalysisOptions,
+): Lint {
+  const { hops, findings } = analyzeChain(view, agent, configs, now, options);
   const linted = hops.filter(({ planned }) => planned.dropped === undefined);
   const indexes = new Map(linted.map(({ planned }, index) => [planned.index, index]));
   const reindexed = (finding: Finding) =>
@@ -25,9 +31,13 @@ export function lintChain(view: ResolveView, agent: Agent, configs: readonly Con
   return { hops: linted.map(hopMessage), findings: bySeverity(findings.map(reindexed)) };
 }
 
-/** The findings about one stored config, which a write of it returns. */
+/**
+ * The findings about one stored config, which a write of it returns. They name no commands: those name the id of the
+ * config, which a dry run of the write does not know.
+ */
 export function lintConfig(view: ResolveView, agent: Agent, config: Config, now: Date): readonly Finding[] {
-  return lintChain(view, { ...agent, is_active: true }, [{ ...config, enabled: true }], now).findings;
+  const active = { ...agent, is_active: true };
+  return lintChain(view, active, [{ ...config, enabled: true }], now, { namesCommands: false }).findings;
 }
 
 /** A field violation of a proposed config as a finding. */

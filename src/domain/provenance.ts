@@ -27,7 +27,7 @@ export interface Provenance {
 /** A row as the source of values. */
 type Row = Pick<Provenance, 'source' | 'resource' | 'revision'>;
 
-/** The provenance of every value of a hop, in the order of its fields. */
+/** The provenance of every value of a hop, in the order of its fields. A value of the call itself comes from no row. */
 export function provenanceOf(view: ResolveView, agent: Agent, hop: AnalyzedHop, provider: Provider): Provenance[] {
   const { planned } = hop;
   const owner = ownerOf(agent, planned);
@@ -36,12 +36,16 @@ export function provenanceOf(view: ResolveView, agent: Agent, hop: AnalyzedHop, 
   const entries: Provenance[] = [
     { field: 'provider', ...owner, path: paths.provider },
     { field: 'dialect', ...catalogue, path: 'dialect' },
+    { field: 'wire_api', ...catalogue, path: 'wire_api' },
     { field: 'base_url', ...catalogue, path: 'base_url' },
     { field: 'model_name', ...owner, path: paths.model },
-    ...hop.sent.map(({ name }) => ({
-      field: `parameters.${name}`,
-      ...(ruleApplied(hop, provider, name) ?? { ...owner, path: fieldOf(name) }),
-    })),
+    ...(hop.model ? [{ field: 'model', ...modelRow(hop.model), path: '' }] : []),
+    ...hop.sent
+      .filter(({ name }) => hop.overrides[name] === undefined)
+      .map(({ name }) => ({
+        field: `parameters.${name}`,
+        ...(ruleApplied(hop, provider, name) ?? { ...owner, path: fieldOf(name) }),
+      })),
   ];
   if (planned.config?.extra_params?.request_timeout_ms !== undefined)
     entries.push({ field: 'request_timeout_ms', ...owner, path: 'extra_params.request_timeout_ms' });

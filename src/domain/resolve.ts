@@ -1,6 +1,6 @@
 import type { ApiKeyState } from '../../gen/ts/agentllm/v1/agent_llm_config.js';
 import type { Finding } from '../../gen/ts/agentllm/v1/finding.js';
-import type { Dialect } from '../../gen/ts/agentllm/v1/provider.js';
+import type { Dialect, WireApi } from '../../gen/ts/agentllm/v1/provider.js';
 import type { SentParameter } from './adapt.js';
 import type { AnalyzedHop } from './analyzed_hop.js';
 import { canonicalBaseUrl } from './base_url.js';
@@ -8,7 +8,8 @@ import type { PlannedHop } from './chain.js';
 import { analyzeChain } from './chain_analysis.js';
 import { bySeverity, noUsableHop } from './findings.js';
 import { variablesOf } from './key_choice.js';
-import type { ParameterValue } from './parameters.js';
+import { factsOf, type ModelFacts } from './model_facts.js';
+import type { ParameterValue, ParameterValues } from './parameters.js';
 import type { HopPrice } from './price.js';
 import { type Provenance, provenanceOf } from './provenance.js';
 import type { Agent, Config, Provider } from './rows.js';
@@ -41,8 +42,12 @@ export interface ResolvedHop {
   /** Canonical name. */
   readonly provider: string;
   readonly dialect: Dialect;
+  /** The API that requests use. */
+  readonly wire_api: WireApi;
   readonly base_url: string;
   readonly model_name: string;
+  /** What is known about the model; an undefined fact is unknown. */
+  readonly model: ModelFacts;
   /** The parameters to send, adapted to the model, each at most once. */
   readonly parameters: readonly ResolvedParameter[];
   /** The timeout of one request in ms; undefined: the deadline of the caller applies. */
@@ -79,6 +84,8 @@ export interface Resolution {
 export interface ResolveOptions {
   /** Providers to treat as down, by name or alias. The findings about their hops are still reported. */
   readonly down?: Iterable<string>;
+  /** Values that replace the configured ones in every hop, for one call. They are adapted like configured values. */
+  readonly overrides?: ParameterValues;
 }
 
 /**
@@ -90,9 +97,9 @@ export function resolve(
   agent: Agent,
   configs: readonly Config[],
   now: Date,
-  { down = [] }: ResolveOptions = {},
+  { down = [], overrides = {} }: ResolveOptions = {},
 ): Resolution {
-  const analysis = analyzeChain(view, agent, configs, now);
+  const analysis = analyzeChain(view, agent, configs, now, { overrides });
   const isDown = new Set(Array.from(down, (name) => canonicalName(view, name)));
   const hops: ResolvedHop[] = [];
   const skipped: SkippedHop[] = [];
@@ -125,8 +132,10 @@ function resolvedHop(view: ResolveView, agent: Agent, hop: AnalyzedHop, provider
   return {
     ...hopFields(hop.planned),
     dialect: provider.dialect,
+    wire_api: provider.wire_api,
     // Earlier releases may have stored a form that is not canonical.
     base_url: canonicalBaseUrl(provider.base_url) ?? provider.base_url,
+    model: factsOf(hop.model),
     parameters: parametersOf(hop),
     request_timeout_ms: hop.planned.config?.extra_params?.request_timeout_ms,
     key: keyOf(hop, provider),

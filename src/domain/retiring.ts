@@ -1,9 +1,10 @@
 import type { RetirementState } from '../../gen/ts/agentllm/v1/agent_llm_config_service.js';
 import { hopsOfAgent, type PlannedHop } from './chain.js';
 import type { Agent, Model } from './rows.js';
+import { isShutDown, isShutDownWithin } from './shutdown.js';
 import type { State } from './state.js';
 
-/** One use of a model that is retired, will be retired soon, or is deprecated. */
+/** One use of a model that is shut down, will be shut down soon, or is deprecated. */
 export interface RetiringUse {
   readonly agent: Agent;
   readonly hop: PlannedHop;
@@ -11,10 +12,8 @@ export interface RetiringUse {
   readonly state: RetirementState;
 }
 
-const DAY_MS = 86_400_000;
-
 /**
- * Every use of a model that is retired, retires within the given days, or has a successor. The order is by agent id;
+ * Every use of a model that is shut down, will be within the given days, or has a successor. The order is by agent id;
  * within an agent its default model, then its configs by id, each before its fallback.
  * @param firstAgent the id of the first agent.
  */
@@ -37,8 +36,8 @@ export function* retiringUses(state: State, withinDays: number, now: Date, first
 
 const byConfig = (a: PlannedHop, b: PlannedHop) => (a.config?.id ?? 0) - (b.config?.id ?? 0);
 
-function retirementOf({ retires_at, replaced_by }: Model, withinDays: number, now: Date): RetirementState | undefined {
-  if (retires_at && retires_at <= now) return 'RETIREMENT_STATE_RETIRED';
-  if (retires_at && retires_at.getTime() <= now.getTime() + withinDays * DAY_MS) return 'RETIREMENT_STATE_RETIRING';
-  return replaced_by === null ? undefined : 'RETIREMENT_STATE_DEPRECATED';
+function retirementOf(model: Model, withinDays: number, now: Date): RetirementState | undefined {
+  if (isShutDown(model, now)) return 'RETIREMENT_STATE_RETIRED';
+  if (isShutDownWithin(model, withinDays, now)) return 'RETIREMENT_STATE_RETIRING';
+  return model.replaced_by === null ? undefined : 'RETIREMENT_STATE_DEPRECATED';
 }

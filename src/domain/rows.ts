@@ -1,6 +1,6 @@
 import type { Role } from '../../gen/ts/agentllm/v1/access_service.js';
 import type { SubstitutionPolicy } from '../../gen/ts/agentllm/v1/agent.js';
-import type { Dialect, ParameterRule as RuleMessage } from '../../gen/ts/agentllm/v1/provider.js';
+import type { Dialect, ParameterRule as RuleMessage, WireApi } from '../../gen/ts/agentllm/v1/provider.js';
 
 /*
  * The entities as the store, the state in memory and the change log represent them. A
@@ -110,6 +110,7 @@ export interface Provider extends Row {
   readonly allow_unknown_models: boolean;
   readonly parameter_rules: readonly ParameterRule[];
   readonly origin: Origin;
+  readonly wire_api: WireApi;
 }
 
 /** A row of `llm_models`. An unknown value is null. */
@@ -122,8 +123,12 @@ export interface Model extends Row {
   readonly supports_functions: boolean | null;
   readonly supports_vision: boolean | null;
   readonly supports_reasoning: boolean | null;
+  readonly supports_forced_tool_choice: boolean | null;
+  readonly supports_prefill: boolean | null;
+  readonly supports_structured_output: boolean | null;
   readonly parameter_rules: readonly ParameterRule[];
   readonly as_of: Date | null;
+  /** The shutdown date. */
   readonly retires_at: Date | null;
   readonly replaced_by: string | null;
   readonly built_in: boolean;

@@ -28,7 +28,7 @@ function layeredRule(
   parameter: Parameter,
 ): EffectiveRule | undefined {
   const isFor = (rule: ParameterRule) => rule.parameter === parameter;
-  const dialect = provider && dialectRule(provider.dialect, parameter);
+  const dialect = provider && dialectRule(provider, parameter);
   const ofModel = model?.parameter_rules.find(isFor);
   const ofProvider = provider?.parameter_rules.find(isFor);
   if (ofModel) return { ...ofModel, ...wireOf(ofModel, dialect), layer: 'model' };

@@ -13,6 +13,7 @@ import { history } from '../../src/cli/remote/history.js';
 import { keyCommand } from '../../src/cli/remote/key.js';
 import { modelsCommand } from '../../src/cli/remote/models.js';
 import { providersCommand } from '../../src/cli/remote/providers.js';
+import { rehearseAgent } from '../../src/cli/remote/rehearse.js';
 import { resolveAgent } from '../../src/cli/remote/resolve.js';
 import { rollback } from '../../src/cli/remote/rollback.js';
 import { tokenCommand } from '../../src/cli/remote/token.js';
@@ -82,7 +83,7 @@ const groups = [
   keyCommand,
   tokenCommand,
 ];
-const standaloneCommands = [resolveAgent, watch, watchers, history, diff, rollback, audit];
+const standaloneCommands = [resolveAgent, rehearseAgent, watch, watchers, history, diff, rollback, audit];
 
 /** Every command that calls a service, by its name: `configs create`, `watch`. */
 export const remoteCommands = (): ReadonlyMap<string, Command> =>

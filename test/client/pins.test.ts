@@ -32,6 +32,9 @@ describe('a run', () => {
     const { client, stream } = await start();
     const run = client.run();
     expect(run.pin).toBe('run');
+    expect(run.id).toMatch(/^[0-9a-f-]{36}$/);
+    expect(client.run({ id: 'run-7' }).id).toBe('run-7');
+    expect(() => client.run({ id: 'x'.repeat(101) })).toThrow(TypeError);
     const resolution = run.agent('a').resolve();
     expect(resolution).toBe(client.agent('a').resolve());
     for (let revision = 11; revision <= 20; revision++) {

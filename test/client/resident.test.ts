@@ -235,7 +235,46 @@ describe('resolve', () => {
     await expect(client.ready(5_000, { signal: AbortSignal.timeout(50) })).rejects.toMatchObject({ code: 'CANCELLED' });
   });
 
-  it('returns an updated finding when the retirement date of a model is reached', async () => {
+  it('updates the days until a shutdown in a finding without an event for listeners', async () => {
+    const DAY = 86_400_000;
+    const shutdown = new Date(Date.now() + 2 * DAY + 700);
+    const fake = await startFakeWatch();
+    const client = connectResident(fake.address);
+    const changes: Change[] = [];
+    client.on('change', (change) => changes.push(change));
+    const going = model('gpt-4', { retires_at: shutdown });
+    (await fake.stream(0)).start().snapshot(10, [agent('trader', 1)], [openai(), going]);
+    await client.ready();
+    const resolution = client.agent('trader').resolve();
+    const text = () => client.agent('trader').resolve().findings[0]?.message;
+    expect(text()).toMatch(/ will be shut down on \d{4}-\d\d-\d\d, in 3 days; /);
+    expect(client.agent('trader').resolve()).toBe(resolution);
+    await until(() => client.agent('trader').resolve() !== resolution);
+    expect(text()).toMatch(/, in 2 days; /);
+    expect(changes).toHaveLength(1);
+  });
+
+  it('has the default wire API of the dialect when the service is of an earlier release', async () => {
+    const { client } = await startResident([agent('trader', 1)]);
+    expect(client.agent('trader').resolve().hops[0]).toMatchObject({
+      wire_api: 'WIRE_API_CHAT_COMPLETIONS',
+      parameters: expect.arrayContaining([expect.objectContaining({ name: 'temperature' })]),
+    });
+  });
+
+  it('has the wire API and the facts about the model that the service sends', async () => {
+    const responses = openai({ wire_api: 'WIRE_API_RESPONSES' });
+    const facts = { context_window_tokens: 9000, supports_prefill: false, supports_forced_tool_choice: true };
+    const fake = await startFakeWatch();
+    const client = connectResident(fake.address);
+    (await fake.stream(0)).start().snapshot(10, [agent('trader', 1)], [responses, model('gpt-4', facts)]);
+    await client.ready();
+    const [hop] = client.agent('trader').resolve().hops;
+    expect(hop).toMatchObject({ wire_api: 'WIRE_API_RESPONSES', model: { ...facts, max_output_tokens: 4096 } });
+    expect(hop?.model.supports_vision).toBeUndefined();
+  });
+
+  it('returns an updated finding when the shutdown date of a model is reached', async () => {
     const retiring = model('gpt-4', { retires_at: new Date(Date.now() + 700) });
     const fake = await startFakeWatch();
     const client = connectResident(fake.address);

@@ -4,6 +4,7 @@ import type { Dialect } from '../../gen/ts/agentllm/v1/provider.js';
 import { seedCatalogue } from '../../seeds/catalogue.js';
 import { adapt, type SentParameter } from '../../src/domain/adapt.js';
 import { newModel, newProvider } from '../../src/domain/catalogue.js';
+import { defaultWireApi } from '../../src/domain/dialects.js';
 import { PARAMETERS, type Parameter, type ParameterValue, type ParameterValues } from '../../src/domain/parameters.js';
 import type { Model, ParameterRule, Provider } from '../../src/domain/rows.js';
 import { accepts, ruleFor } from '../../src/domain/rules.js';
@@ -214,7 +215,13 @@ const anyTarget: fc.Arbitrary<{ provider: Provider | undefined; model: Model | u
   fc
     .tuple(rules, rules, fc.option(fc.constantFrom(100, 100_000)), dialects)
     .map(([providerRules, modelRules, max_output_tokens, dialect]) => ({
-      provider: { ...newProvider(), name: 'p', dialect, parameter_rules: providerRules },
+      provider: {
+        ...newProvider(),
+        name: 'p',
+        dialect,
+        wire_api: defaultWireApi(dialect),
+        parameter_rules: providerRules,
+      },
       model: { ...newModel(), provider: 'p', name: 'm', parameter_rules: modelRules, max_output_tokens },
     })),
 );

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import type { Dialect, WireApi } from '../../gen/ts/agentllm/v1/provider.js';
 import { seedCatalogue } from '../../seeds/catalogue.js';
 import { addressList } from '../../src/domain/addresses.js';
 import {
@@ -17,6 +18,7 @@ import {
   usersOf,
 } from '../../src/domain/catalogue.js';
 import { readPatch } from '../../src/domain/patch.js';
+import type { Provider } from '../../src/domain/rows.js';
 import { agentRow, configRow, seeded } from './support.js';
 
 const noRanges = addressList([]);
@@ -37,6 +39,7 @@ describe('a provider', () => {
     expect(violations).toEqual([]);
     expect(row).toMatchObject({
       ...provider,
+      wire_api: 'WIRE_API_CHAT_COMPLETIONS',
       display_name: null,
       aliases: [],
       api_key_env_vars: [],
@@ -84,6 +87,10 @@ describe('a provider', () => {
     [{ aliases: ['a b'] }, 'aliases[0]'],
     [{ aliases: Array.from({ length: 21 }, (_, at) => `a${at}`) }, 'aliases'],
     [{ dialect: 'DIALECT_FRENCH' }, 'dialect'],
+    [{ wire_api: 'WIRE_API_MORSE' }, 'wire_api'],
+    [{ wire_api: 'WIRE_API_MESSAGES' }, 'wire_api'],
+    [{ dialect: 'DIALECT_ANTHROPIC', wire_api: 'WIRE_API_CHAT_COMPLETIONS' }, 'wire_api'],
+    [{ dialect: 'DIALECT_OPENAI_RESPONSES', wire_api: 'WIRE_API_CHAT_COMPLETIONS' }, 'wire_api'],
     [{ base_url: 'http://llm.example.com' }, 'base_url'],
     [{ base_url: 'https://10.0.0.1' }, 'base_url'],
     [{ base_url: `https://llm.example.com/${'x'.repeat(500)}` }, 'base_url'],
@@ -126,13 +133,77 @@ describe('a provider', () => {
   it('has fixed fields, which determine the recipient of its key, when it is built in', () => {
     const before = state.provider('openai') ?? newProvider();
     const all = { ...provider, display_name: 'x', aliases: ['oai'], enabled: false, allow_unknown_models: true };
-    const { patch } = writeProvider(
-      { ...all, api_key_env_vars: ['A_API_KEY'], parameter_rules: [emptyRule('seed')] },
-      before,
+    const fixed = (body: object, mask: readonly string[] = []) => {
+      const { patch, row } = writeProvider(body, before, mask);
+      return fixedFields(patch, before, row).sort();
+    };
+    const rules = [emptyRule('seed')];
+    const every = { ...all, wire_api: 'WIRE_API_RESPONSES', api_key_env_vars: ['A_API_KEY'], parameter_rules: rules };
+    expect(fixed(every)).toEqual(['api_key_env_vars', 'base_url', 'dialect', 'parameter_rules', 'wire_api']);
+    expect(fixed({}, ['parameter_rules', 'aliases'])).toEqual(['parameter_rules']);
+    expect(fixed({ enabled: false })).toEqual([]);
+    // A caller may send back what it has read.
+    expect(fixed({ enabled: false, wire_api: before.wire_api, base_url: before.base_url })).toEqual([]);
+  });
+
+  const stored = (dialect: Dialect, wire_api: WireApi) => ({ ...newProvider(), ...provider, id: 9, dialect, wire_api });
+  const [chat, responses, messages] = ['WIRE_API_CHAT_COMPLETIONS', 'WIRE_API_RESPONSES', 'WIRE_API_MESSAGES'] as const;
+
+  it.each([
+    ['DIALECT_OPENAI', chat],
+    ['DIALECT_OPENAI_COMPATIBLE', chat],
+    ['DIALECT_OPENAI_RESPONSES', responses],
+    ['DIALECT_ANTHROPIC', messages],
+  ])('has by default, with %s, %s', (dialect, wire_api) => {
+    expect(writeProvider({ ...provider, dialect })).toMatchObject({ row: { wire_api }, violations: [] });
+    expect(writeProvider({ ...provider, dialect, wire_api: 'WIRE_API_UNSPECIFIED' }).row.wire_api).toBe(wire_api);
+  });
+
+  it.each(['DIALECT_OPENAI', 'DIALECT_OPENAI_COMPATIBLE'])('may use Responses with %s', (dialect) => {
+    const { row, violations } = writeProvider({ ...provider, dialect, wire_api: responses });
+    expect([row.wire_api, violations]).toEqual([responses, []]);
+  });
+
+  it('is rejected with the wire APIs that its dialect has', () => {
+    const { violations } = writeProvider({ ...provider, wire_api: messages });
+    expect(violations).toEqual([
+      {
+        field: 'provider.wire_api',
+        description: `must be ${chat} or ${responses} for DIALECT_OPENAI_COMPATIBLE, not ${messages}`,
+      },
+    ]);
+  });
+
+  it.each<[string, object, string[], Provider, WireApi]>([
+    ['the dialect without a wire API', { dialect: 'DIALECT_ANTHROPIC' }, [], stored('DIALECT_OPENAI', chat), messages],
+    [
+      'to a dialect that permits the stored one',
+      { dialect: 'DIALECT_OPENAI' },
+      [],
+      stored('DIALECT_OPENAI_RESPONSES', responses),
+      chat,
+    ],
+    [
+      'both, with the stored wire API',
+      { dialect: 'DIALECT_OPENAI', wire_api: responses },
+      ['dialect', 'wire_api'],
+      stored('DIALECT_OPENAI_COMPATIBLE', responses),
+      responses,
+    ],
+    ['to no wire API', {}, ['wire_api'], stored('DIALECT_OPENAI', responses), chat],
+    ['only other fields', { enabled: false }, [], stored('DIALECT_OPENAI', responses), responses],
+    ['to the same dialect', { dialect: 'DIALECT_OPENAI' }, [], stored('DIALECT_OPENAI', responses), responses],
+  ])('has a valid wire API after a change of %s', (_, body, mask, before, wire_api) => {
+    const { row, violations } = writeProvider(body, before, mask);
+    expect([violations, row.wire_api]).toEqual([[], wire_api]);
+  });
+
+  it('is rejected when a change names a wire API that the new dialect does not have', () => {
+    const { violations } = writeProvider(
+      { dialect: 'DIALECT_ANTHROPIC', wire_api: chat },
+      stored('DIALECT_OPENAI', chat),
     );
-    expect(fixedFields(patch).sort()).toEqual(['api_key_env_vars', 'base_url', 'dialect', 'parameter_rules']);
-    expect(fixedFields(writeProvider({}, before, ['parameter_rules', 'aliases']).patch)).toEqual(['parameter_rules']);
-    expect(fixedFields(writeProvider({ enabled: false }, before).patch)).toEqual([]);
+    expect(violations.map(({ field }) => field)).toEqual(['provider.wire_api']);
   });
 
   it('accepts its own aliases and key variables when it is built in', () => {

@@ -163,13 +163,30 @@ describe('the names of a config', () => {
     expect(violation?.description).toMatch(
       /^Invalid model "gpt-4p" for openai: did you mean "gpt-4o?"\? known models: /,
     );
-    for (const { name } of state.modelsOf('openai')) expect(violation?.description).toContain(name);
+    const known = violation?.description.replace(/.*known models: /, '').split(', ');
+    const current = state.modelsOf('openai').filter((model) => model.retires_at === null);
+    expect(known).toEqual(current.map(({ name }) => name));
+    expect(known).not.toContain('gpt-4');
+  });
+
+  it('are rejected with all models when every known model has a successor', () => {
+    world.provider({
+      name: 'old',
+      dialect: 'DIALECT_OPENAI',
+      base_url: 'https://old.example.com',
+      allow_unknown_models: false,
+    });
+    world.model({ provider: 'old', name: 'first', replaced_by: 'second' });
+    expect(create({ provider: 'old', model_name: 'x' }).violations[0]?.description).toBe(
+      'Invalid model "x" for old: known models: first',
+    );
   });
 
   it('are rejected with at most 12 known models and the number of further models', () => {
     const [violation] = create({ provider: 'claude', model_name: 'claude-sonnet-9' }).violations;
     expect(violation?.description).toMatch(/^Invalid model "claude-sonnet-9" for claude: did you mean "claude-sonnet-/);
-    expect(violation?.description).toContain(` and ${state.modelsOf('claude').length - 12} more`);
+    const current = state.modelsOf('claude').filter(({ retires_at }) => retires_at === null);
+    expect(violation?.description).toContain(` and ${current.length - 12} more`);
   });
 
   it('are rejected when the model belongs to another provider', () => {

@@ -1,9 +1,10 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import { Dialect, type Dialect as DialectName } from '../../gen/ts/agentllm/v1/provider.js';
+import { Dialect, type Dialect as DialectName, WireApi } from '../../gen/ts/agentllm/v1/provider.js';
 import { seedCatalogue } from '../../seeds/catalogue.js';
 import { adapt } from '../../src/domain/adapt.js';
 import { newModel, newProvider } from '../../src/domain/catalogue.js';
+import { defaultWireApi, wireApisOf } from '../../src/domain/dialects.js';
 import { PARAMETERS, type Parameter, type ParameterValues } from '../../src/domain/parameters.js';
 import type { Model, ParameterRule, Provider } from '../../src/domain/rows.js';
 import { seeded } from './support.js';
@@ -38,8 +39,10 @@ const ofDialect = (dialect: DialectName, ...parameter_rules: ParameterRule[]): P
   ...newProvider(),
   name: 'mine',
   dialect,
+  wire_api: defaultWireApi(dialect),
   parameter_rules,
 });
+const withResponses = (dialect: DialectName): Provider => ({ ...ofDialect(dialect), wire_api: 'WIRE_API_RESPONSES' });
 const builtIn = (provider: string, model: string) => [state.provider(provider), state.model(provider, model)] as const;
 
 /** A usual value of each parameter, and an extreme value that some providers do not accept. */
@@ -84,6 +87,18 @@ const OPENAI: Row = {
   reasoning_effort: [{ reasoning_effort: 'low' }, OMITTED],
   stop_sequences: [{ stop: ['END'] }, { stop: ['1', '2', '3', '4'] }],
 };
+const RESPONSES: Row = {
+  ...CHAT,
+  max_tokens: [{ max_output_tokens: 8000 }, { max_output_tokens: 1 }],
+  reasoning_effort: [{ reasoning: { effort: 'low' } }, { reasoning: { effort: 'banana' } }],
+  stop_sequences: [OMITTED, OMITTED],
+  seed: [OMITTED, OMITTED],
+};
+const OPENAI_RESPONSES: Row = {
+  ...RESPONSES,
+  max_tokens: [{ max_output_tokens: 8000 }, { max_output_tokens: 16 }],
+  reasoning_effort: [{ reasoning: { effort: 'low' } }, OMITTED],
+};
 const OPENAI_REASONING: Row = { ...OPENAI, temperature: [OMITTED, OMITTED], top_p: [OMITTED, OMITTED] };
 const OPENAI_CLASSIC: Row = {
   ...OPENAI,
@@ -100,6 +115,7 @@ const MESSAGES: Row = {
   seed: [OMITTED, OMITTED],
 };
 const CLAUDE: Row = { ...MESSAGES, temperature: [OMITTED, OMITTED], top_p: [OMITTED, OMITTED] };
+const EFFORT = { reasoning_effort: [{ output_config: { effort: 'low' } }, OMITTED] } as const;
 const NO_THINKING = { thinking_budget_tokens: [OMITTED, OMITTED] } as const;
 const GROK: Row = {
   ...CHAT,
@@ -112,17 +128,10 @@ const GROK: Row = {
 const MATRIX: Record<string, readonly [Target, Row]> = {
   'the dialect openai': [[ofDialect('DIALECT_OPENAI'), undefined], OPENAI],
   'the dialect openai-compatible': [[ofDialect('DIALECT_OPENAI_COMPATIBLE'), undefined], CHAT],
-  'the dialect openai-responses': [
-    [ofDialect('DIALECT_OPENAI_RESPONSES'), undefined],
-    {
-      ...OPENAI,
-      max_tokens: [{ max_output_tokens: 8000 }, { max_output_tokens: 16 }],
-      reasoning_effort: [{ reasoning: { effort: 'low' } }, OMITTED],
-      stop_sequences: [OMITTED, OMITTED],
-      seed: [OMITTED, OMITTED],
-    },
-  ],
+  'the dialect openai-responses': [[ofDialect('DIALECT_OPENAI_RESPONSES'), undefined], OPENAI_RESPONSES],
   'the dialect anthropic': [[ofDialect('DIALECT_ANTHROPIC'), undefined], MESSAGES],
+  'openai with responses': [[withResponses('DIALECT_OPENAI'), undefined], OPENAI_RESPONSES],
+  'openai-compatible with responses': [[withResponses('DIALECT_OPENAI_COMPATIBLE'), undefined], RESPONSES],
   'openai/gpt-4o': [builtIn('openai', 'gpt-4o'), OPENAI_CLASSIC],
   'openai/gpt-5': [builtIn('openai', 'gpt-5'), OPENAI_REASONING],
   'openai/o4-mini': [builtIn('openai', 'o4-mini'), OPENAI_REASONING],
@@ -140,6 +149,15 @@ const MATRIX: Record<string, readonly [Target, Row]> = {
       reasoning_effort: [OMITTED, OMITTED],
     },
   ],
+  'deepseek/deepseek-v4-flash': [
+    builtIn('deepseek', 'deepseek-v4-flash'),
+    {
+      ...CHAT,
+      temperature: [OMITTED, OMITTED],
+      top_p: [OMITTED, OMITTED],
+      reasoning_effort: [OMITTED, OMITTED],
+    },
+  ],
   'grok/unknown': [builtIn('grok', 'grok-9'), GROK],
   'grok/grok-4.20-reasoning': [
     builtIn('grok', 'grok-4.20-reasoning'),
@@ -149,10 +167,11 @@ const MATRIX: Record<string, readonly [Target, Row]> = {
     builtIn('grok', 'grok-4.20-non-reasoning'),
     { ...GROK, reasoning_effort: [OMITTED, OMITTED], stop_sequences: CHAT.stop_sequences },
   ],
-  'claude/claude-opus-5': [builtIn('claude', 'claude-opus-5'), CLAUDE],
+  'claude/claude-opus-5': [builtIn('claude', 'claude-opus-5'), { ...CLAUDE, ...NO_THINKING, ...EFFORT }],
   'claude/unknown': [builtIn('claude', 'claude-9'), CLAUDE],
-  'claude/claude-fable-5': [builtIn('claude', 'claude-fable-5'), { ...CLAUDE, ...NO_THINKING }],
-  'claude/claude-sonnet-4-6': [builtIn('claude', 'claude-sonnet-4-6'), MESSAGES],
+  'claude/claude-fable-5': [builtIn('claude', 'claude-fable-5'), { ...CLAUDE, ...NO_THINKING, ...EFFORT }],
+  'claude/claude-sonnet-4-6': [builtIn('claude', 'claude-sonnet-4-6'), { ...MESSAGES, ...EFFORT }],
+  'claude/claude-haiku-4-5': [builtIn('claude', 'claude-haiku-4-5'), MESSAGES],
   'claude/claude-3-haiku-20240307': [
     builtIn('claude', 'claude-3-haiku-20240307'),
     { ...MESSAGES, ...NO_THINKING, max_tokens: [{ max_tokens: 4096 }, { max_tokens: 1 }] },
@@ -197,6 +216,38 @@ describe('the test matrix', () => {
   it('has only parameters that docs/parameters.md documents', () => {
     const page = readFileSync(new URL('../../docs/parameters.md', import.meta.url), 'utf8');
     for (const parameter of PARAMETERS) expect(page).toMatch(new RegExp(`^\\| \`${parameter}\` \\|`, 'm'));
+  });
+});
+
+describe('the wire APIs of a dialect', () => {
+  it('are chat completions or Responses for OpenAI and compatible endpoints, and one fixed API otherwise', () => {
+    const apis = Object.values(Dialect).map((dialect) => [dialect, wireApisOf(dialect).map(nameOf)]);
+    expect(Object.fromEntries(apis)).toEqual({
+      DIALECT_UNSPECIFIED: [],
+      DIALECT_OPENAI: ['CHAT_COMPLETIONS', 'RESPONSES'],
+      DIALECT_OPENAI_COMPATIBLE: ['CHAT_COMPLETIONS', 'RESPONSES'],
+      DIALECT_ANTHROPIC: ['MESSAGES'],
+      DIALECT_OPENAI_RESPONSES: ['RESPONSES'],
+      UNRECOGNIZED: [],
+    });
+  });
+  const nameOf = (api: string) => api.replace('WIRE_API_', '');
+
+  it('begin with the default, and an unknown dialect has none', () => {
+    expect(defaultWireApi('DIALECT_OPENAI')).toBe('WIRE_API_CHAT_COMPLETIONS');
+    expect(defaultWireApi('UNRECOGNIZED')).toBe('WIRE_API_UNSPECIFIED');
+  });
+
+  it('are all used by a dialect', () => {
+    const used = new Set(Object.values(Dialect).flatMap(wireApisOf));
+    const all = Object.values(WireApi).filter((api) => api !== 'WIRE_API_UNSPECIFIED' && api !== 'UNRECOGNIZED');
+    expect([...used].sort()).toEqual(all.sort());
+  });
+
+  it('are named in the reason for an omitted parameter', () => {
+    const seed = (provider: Provider) => reasons(provider, undefined, { seed: 1 })['seed'];
+    expect(seed(withResponses('DIALECT_OPENAI'))).toBe("REJECTED: OpenAI's Responses has no such parameter");
+    expect(seed(withResponses('DIALECT_OPENAI_COMPATIBLE'))).toBe('REJECTED: Responses has no such parameter');
   });
 });
 

@@ -1,12 +1,11 @@
 import { describe, expect, it } from 'vitest';
-import { seedCatalogue } from '../../seeds/catalogue.js';
 import { readSettings, settings } from '../../src/config.js';
 import { BUILT_IN_KEYS, keyOfHop, readAllowedVariables, sendProblem } from '../../src/domain/key_choice.js';
 import { originOf } from '../../src/domain/origin.js';
 import type { Config, Provider } from '../../src/domain/rows.js';
-import { configRow, NOW, seeded } from './support.js';
+import { configRow, NOW, seededCatalogue } from './support.js';
 
-const world = seeded(seedCatalogue);
+const world = seededCatalogue();
 const { state } = world;
 const mine = world.provider({
   name: 'mine',

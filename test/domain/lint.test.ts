@@ -1,14 +1,13 @@
 import { describe, expect, it } from 'vitest';
 import { FindingReason } from '../../gen/ts/agentllm/v1/finding.js';
-import { seedCatalogue } from '../../seeds/catalogue.js';
 import { ratesOf } from '../../src/domain/catalogue.js';
 import { newCredential } from '../../src/domain/credential.js';
 import { lintChain, lintConfig, refusedField } from '../../src/domain/lint.js';
 import { resolve } from '../../src/domain/resolve.js';
 import type { Agent, Config } from '../../src/domain/rows.js';
-import { agentRow, configRow, NOW, seeded } from './support.js';
+import { agentRow, configRow, NOW, seededCatalogue } from './support.js';
 
-const world = seeded(seedCatalogue);
+const world = seededCatalogue();
 world.provider({ name: 'off', enabled: false, dialect: 'DIALECT_OPENAI', base_url: 'https://off.example.com' });
 world.provider({
   name: 'ambiguous',
@@ -21,6 +20,13 @@ for (const [name, retires_at] of [
   ['leaving', new Date('2026-12-24T00:00:00Z')],
 ] as const)
   world.model({ provider: 'openai', name, retires_at, replaced_by: 'gpt-5.1' });
+for (const [name, replaced_by] of [
+  ['lost', null],
+  ['orphan', 'gpt-99'],
+  ['late', 'old'],
+] as const)
+  world.model({ provider: 'openai', name, retires_at: NOW, replaced_by });
+world.model({ provider: 'openai', name: 'unpriced' });
 world.model({ provider: 'openai', name: 'aging', replaced_by: 'gpt-5.1' });
 const offered = world.model({ provider: 'off', name: 'm' });
 world.write((_, draft) => {
@@ -146,7 +152,8 @@ const CAUSES: Record<
       severity: 'SEVERITY_WARNING',
       hop: 0,
       field: 'config.model_name',
-      message: 'openai/leaving will be retired on 2026-12-24; use gpt-5.1',
+      message:
+        'openai/leaving will be shut down on 2026-12-24, in 145 days; use gpt-5.1: agentllm configs update 1 --model openai/gpt-5.1',
     },
   ],
   DUPLICATE_HOP: [
@@ -174,7 +181,7 @@ const CAUSES: Record<
     { severity: 'SEVERITY_WARNING', hop: undefined, field: 'agent.is_active' },
   ],
   PRICE_UNKNOWN: [
-    [configRow({ model_name: 'gpt-5.1', temperature: null })],
+    [configRow({ model_name: 'unpriced', temperature: null })],
     {},
     { severity: 'SEVERITY_INFO', hop: 0, field: 'config.model_name' },
   ],
@@ -273,17 +280,47 @@ describe('lintChain', () => {
     expect(ranks).toEqual([...ranks].sort((a, b) => a - b));
   });
 
-  it('reports a model as retired when retires_at is reached', () => {
+  it('reports a model as shut down when its shutdown date is reached', () => {
     const { findings } = lint([configRow({ model_name: 'old' })]);
     expect(findings[0]).toMatchObject({
       severity: 'SEVERITY_ERROR',
       reason: 'FINDING_REASON_MODEL_RETIRING',
-      message: 'openai/old was retired on 2026-08-01; use gpt-5.1',
+      message: 'openai/old was shut down on 2026-08-01; use gpt-5.1: agentllm configs update 1 --model openai/gpt-5.1',
     });
   });
 
+  it.each([
+    [
+      'a fallback',
+      { fallback_provider: 'openai', fallback_model: 'old' },
+      'agentllm configs update 1 --fallback openai/gpt-5.1',
+    ],
+    ['a config that is not stored', { id: 0, model_name: 'old' }, undefined],
+    ['a model without a successor', { model_name: 'lost' }, undefined],
+    ['a model whose successor is not in the catalogue', { model_name: 'orphan' }, undefined],
+    ['a model whose successor is shut down', { model_name: 'late' }, undefined],
+  ])('names the command that replaces %s, if there is one', (_, fields, command) => {
+    const messages = lint([configRow(fields)])
+      .findings.filter(({ reason }) => reason === 'FINDING_REASON_MODEL_RETIRING')
+      .map(({ message }) => message);
+    expect(messages).toHaveLength(1);
+    expect(messages[0]?.split(': ')[1]).toBe(command);
+    expect(messages[0]).toMatch(/ was shut down on 2026-\d\d-\d\d; (use [\w.-]+|choose another)/);
+  });
+
+  it('names no command in the response of a write, because a dry run does not know the id of a new config', () => {
+    const findings = lintConfig(state, agentRow(), configRow({ id: 7, model_name: 'old' }), NOW);
+    expect(findings[0]?.message).toBe('openai/old was shut down on 2026-08-01; use gpt-5.1');
+  });
+
+  it('names the command that replaces the default model of an agent', () => {
+    const { findings } = lint([], { llm_provider: 'openai', llm_model: 'old' });
+    expect(findings[0]?.message).toMatch(/; use gpt-5\.1: agentllm agents update trader --model openai\/gpt-5\.1$/);
+  });
+
   it('names fields of the agent when the default model of the agent is used', () => {
-    const { hops, findings } = lint([], { llm_provider: 'claude', llm_model: 'claude-opus-5', temperature: 0.7 });
+    world.model({ provider: 'claude', name: 'unpriced' });
+    const { hops, findings } = lint([], { llm_provider: 'claude', llm_model: 'unpriced', temperature: 0.7 });
     expect(hops).toMatchObject([{ index: 0, source: 'HOP_SOURCE_AGENT', config_id: undefined }]);
     const fields = findings.map(({ reason, field }) => [reason.replace('FINDING_REASON_', ''), field]);
     expect(fields).toContainEqual(['PARAMETER_REJECTED', 'agent.temperature']);
@@ -332,7 +369,7 @@ describe('lintChain', () => {
   });
 
   it('does not apply the price of a config to its fallback model', () => {
-    const fallback = { fallback_provider: 'openai', fallback_model: 'gpt-5.1' };
+    const fallback = { fallback_provider: 'openai', fallback_model: 'unpriced' };
     const { findings } = lint([configRow({ ...priced, temperature: null, ...fallback })]);
     expect(findings).toMatchObject([{ reason: 'FINDING_REASON_PRICE_UNKNOWN', hop: 1 }]);
   });

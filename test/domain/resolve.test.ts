@@ -2,16 +2,15 @@ import { readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { seedCatalogue } from '../../seeds/catalogue.js';
 import { ratesOf } from '../../src/domain/catalogue.js';
 import { inChainOrder } from '../../src/domain/chain.js';
 import { newCredential } from '../../src/domain/credential.js';
 import { type ResolvedHop, type ResolveOptions, resolve } from '../../src/domain/resolve.js';
 import type { Agent, Config, Rates } from '../../src/domain/rows.js';
 import { packageFile } from '../../src/package.js';
-import { agentRow, configRow, NOW, seeded } from './support.js';
+import { agentRow, configRow, NOW, seededCatalogue } from './support.js';
 
-const world = seeded(seedCatalogue);
+const world = seededCatalogue();
 const { state } = world;
 world.provider({
   name: 'mine',
@@ -27,9 +26,22 @@ world.model({
   provider: 'mine',
   name: 'small',
   max_output_tokens: 100,
+  supports_vision: false,
+  supports_prefill: true,
   parameter_rules: [{ parameter: 'temperature', support: 'PARAMETER_SUPPORT_ACCEPTED', maximum: 1, wire_name: 'heat' }],
 });
 const priced = world.model({ provider: 'mine', name: 'priced' });
+/** The facts about a model that is not in the catalogue. */
+const NO_FACTS = {
+  context_window_tokens: undefined,
+  max_output_tokens: undefined,
+  supports_functions: undefined,
+  supports_vision: undefined,
+  supports_reasoning: undefined,
+  supports_forced_tool_choice: undefined,
+  supports_prefill: undefined,
+  supports_structured_output: undefined,
+};
 const priceOf = (rates: Partial<Rates>, valid_from: Date) =>
   world.write((_, draft) =>
     draft.create('price', {
@@ -77,8 +89,10 @@ describe('the hops', () => {
       config_id: 7,
       provider: 'mine',
       dialect: 'DIALECT_OPENAI_COMPATIBLE',
+      wire_api: 'WIRE_API_CHAT_COMPLETIONS',
       base_url: 'https://llm.example.com/v1',
       model_name: 'small',
+      model: { ...NO_FACTS, max_output_tokens: 100, supports_vision: false, supports_prefill: true },
       parameters: [{ name: 'max_tokens', wire_name: 'max_tokens', value: 50 }],
       request_timeout_ms: 900,
       key: {
@@ -98,6 +112,22 @@ describe('the hops', () => {
       },
     });
     expect(provenance.length).toBeGreaterThan(0);
+  });
+
+  it('use the wire API of the provider and its parameter rules', () => {
+    world.provider({
+      name: 'gateway',
+      dialect: 'DIALECT_OPENAI',
+      wire_api: 'WIRE_API_RESPONSES',
+      base_url: 'https://gateway.example.com/v1',
+    });
+    const hop = only([small({ provider: 'gateway', model_name: 'any', max_tokens: 100 })]);
+    expect(hop).toMatchObject({
+      dialect: 'DIALECT_OPENAI',
+      wire_api: 'WIRE_API_RESPONSES',
+      model: NO_FACTS,
+      parameters: [{ name: 'max_tokens', wire_name: 'max_output_tokens', value: 100 }],
+    });
   });
 
   it('are the default model of the agent when no config is enabled', () => {
@@ -311,8 +341,10 @@ describe('the provenance of a hop', () => {
     expect(provenanceOf(only([config]))).toEqual({
       provider: 'CONFIG 7 provider 4',
       dialect: `PROVIDER mine dialect ${providerRevision}`,
+      wire_api: `PROVIDER mine wire_api ${providerRevision}`,
       base_url: `PROVIDER mine base_url ${providerRevision}`,
       model_name: 'CONFIG 7 model_name 4',
+      model: `MODEL mine/small  ${rowOf('small')}`,
       'parameters.temperature': `MODEL mine/small parameter_rules ${rowOf('small')}`,
       'parameters.top_p': `PROVIDER mine parameter_rules ${providerRevision}`,
       'parameters.max_tokens': `MODEL mine/small max_output_tokens ${rowOf('small')}`,
@@ -433,7 +465,8 @@ describe('a resolution of any chain', () => {
         expect(new Set(fields).size).toBe(fields.length);
         for (const { name } of hop.parameters) expect(fields).toContain(`parameters.${name}`);
         expect(fields.includes('price')).toBe(hop.price !== undefined);
-        for (const field of ['provider', 'dialect', 'base_url', 'model_name', 'key_source'])
+        expect(fields.includes('model')).toBe(state.model(hop.provider, hop.model_name) !== undefined);
+        for (const field of ['provider', 'dialect', 'wire_api', 'base_url', 'model_name', 'key_source'])
           expect(fields).toContain(field);
       }
     });

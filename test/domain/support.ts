@@ -1,6 +1,8 @@
+import { seedCatalogue } from '../../seeds/catalogue.js';
 import { newAgent } from '../../src/domain/agent.js';
 import { newModel, newProvider } from '../../src/domain/catalogue.js';
 import { configFields, configOutputOnly, newConfig } from '../../src/domain/config.js';
+import { defaultWireApi } from '../../src/domain/dialects.js';
 import { Draft, type IdSource } from '../../src/domain/draft.js';
 import { type Patch, readPatch } from '../../src/domain/patch.js';
 import type { Agent, Config, Entity, Model, Provider } from '../../src/domain/rows.js';
@@ -32,7 +34,9 @@ export class World {
   }
 
   provider(fields: Partial<Provider>): Provider {
-    return this.write((_, draft) => draft.create('provider', { ...newProvider(), ...fields }));
+    const row = { ...newProvider(), ...fields };
+    const wire_api = fields.wire_api ?? defaultWireApi(row.dialect);
+    return this.write((_, draft) => draft.create('provider', { ...row, wire_api }));
   }
 
   model(fields: Partial<Model>): Model {
@@ -44,6 +48,16 @@ export class World {
 export function seeded(...plans: readonly ((state: State, draft: Draft) => unknown)[]): World {
   const world = new World();
   for (const plan of plans) world.write(plan);
+  return world;
+}
+
+/** A world with the built-in catalogue, without shutdown dates: what they cause is tested separately. */
+export function seededCatalogue(): World {
+  const world = seeded(seedCatalogue);
+  world.write((state, draft) => {
+    for (const model of [...state.modelsInOrder.after()])
+      draft.update('model', model, { ...model, retires_at: null, replaced_by: null });
+  });
   return world;
 }
 

@@ -486,6 +486,7 @@ async function runCommands(port: number, token: string, id: number, scanner: Tex
     [['configs', 'primary', AGENT]],
     [['configs', 'health', '--all']],
     [['resolve', AGENT]],
+    [['rehearse', AGENT]],
     [['history']],
     [['history', String(id)]],
     [['audit']],

@@ -30,7 +30,7 @@ import { agentOf, checkRef, configOf, idProblem } from './requests.js';
 
 type CheckMethods = 'checkConfigHealth' | 'listConfigHealth' | 'listRetiringModels';
 
-/** The handlers of AgentLLMConfigService that check whether configs work now, and which models will be retired. */
+/** The handlers of AgentLLMConfigService that check whether configs work now, and which models will be shut down. */
 export function checkHandlers(backend: Backend): Pick<Handlers<typeof AgentLLMConfigServiceService>, CheckMethods> {
   const bucket = new TokenBucket(limits.configChecksPerMinute);
   return {

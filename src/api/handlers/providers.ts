@@ -102,7 +102,7 @@ export function providerService(backend: Backend): Handlers<typeof ProviderServi
           const row = patchProvider(before, patch);
           problems.addAll(checkProvider(state, row, patch, backend.allowedAddresses));
           problems.throwIfAny();
-          const fixed = before.built_in ? fixedFields(patch) : [];
+          const fixed = before.built_in ? fixedFields(patch, before, row) : [];
           if (fixed.length > 0) throw builtIn(before, `${fixed.join(', ')} cannot be changed`);
           checkEtag(body.etag, etagOf(state, before), `Provider ${before.name}`);
           refuseTakenNames(state, row);

@@ -69,7 +69,7 @@ const resolutions = new EncodeOnce<Agent, readonly Config[], EncodedResolution>(
     return { resolved, response: responseOf(resolved) };
   },
   inputs: [(state) => state, (_, configs) => configs, (state) => state.catalogueVersion],
-  // A model becomes retired at its date, without a write.
+  // The finding about a shutdown date changes with time, without a write.
   maxAgeMs: 60_000,
 });
 
@@ -135,7 +135,7 @@ export function addUnknownProviders(
     if (!state.provider(name)) problems.add(`provider_down[${at}]`, providerProblem(state, name));
 }
 
-/** Resolves an agent at a past revision. Retirement is evaluated at the current time, even for an earlier config. */
+/** Resolves an agent at a past revision. The shutdown of models is evaluated at the current time, even for an earlier config. */
 async function resolvePast(backend: Backend, call: ResolveCall, atRevision: bigint): Promise<ResolveConfigResponse> {
   const { request, signal } = call;
   requestProblems(request).throwIfAny();

@@ -66,6 +66,27 @@ const fields: readonly Input[] = [
     clears: true,
     help: 'whether it is a reasoning model',
   },
+  {
+    name: 'forced-tool-choice',
+    to: 'model.supports_forced_tool_choice',
+    kind: negatableFlag,
+    clears: true,
+    help: 'whether a call can force it to call a tool',
+  },
+  {
+    name: 'prefill',
+    to: 'model.supports_prefill',
+    kind: negatableFlag,
+    clears: true,
+    help: 'whether a call can give the start of its response',
+  },
+  {
+    name: 'structured-output',
+    to: 'model.supports_structured_output',
+    kind: negatableFlag,
+    clears: true,
+    help: 'whether a call can require a response that matches a JSON schema',
+  },
   ruleInput('model.parameter_rules', 'the model treats'),
   { name: 'as-of', to: 'model.as_of', kind: time, clears: true, help: 'date of these facts' },
   {
@@ -73,7 +94,7 @@ const fields: readonly Input[] = [
     to: 'model.retires_at',
     kind: time,
     clears: true,
-    help: 'when its provider retires it, or did',
+    help: 'its shutdown date: when its provider stops serving it, or did',
   },
   {
     name: 'replaced-by',
@@ -100,7 +121,7 @@ const modelList: List<Model> = {
     ['MAX OUTPUT', ({ max_output_tokens }) => formatValue(max_output_tokens)],
     ['INPUT USD/M', (row) => rate(row.price?.input_micro_usd_per_million)],
     ['OUTPUT USD/M', (row) => rate(row.price?.output_micro_usd_per_million)],
-    ['RETIRES', ({ retires_at }) => dayOf(retires_at)],
+    ['SHUTDOWN', ({ retires_at }) => dayOf(retires_at)],
     ['REPLACED BY', ({ replaced_by }) => replaced_by ?? ''],
     ['BUILT IN', ({ built_in }) => formatValue(built_in)],
   ],
@@ -166,10 +187,10 @@ const update: RemoteCommand = {
       'agentllm models update openai/gpt-4o --input-price 2.5 --output-price 10 --price-source "price list"',
       'a new price, valid from now on',
     ],
-    ['agentllm models update openai/gpt-4 --retires-at 2030-01-31 --replaced-by gpt-4o', 'set its retirement'],
+    ['agentllm models update openai/gpt-4 --retires-at 2030-01-31 --replaced-by gpt-4o', 'set its shutdown date'],
     ['agentllm models update openai/gpt-4 --unset retires-at,replaced-by', 'clear it'],
   ],
-  next: 'agentllm models retiring shows the uses of models that will be retired',
+  next: 'agentllm models retiring shows the uses of models that are shut down or will be',
   async run(call) {
     requireChange(call, body, fields);
     const response = await call.api.providers.updateModel(call.request());
@@ -197,20 +218,20 @@ const retiringList: List<RetiringModelUse> = {
   columns: [
     ['MODEL', (row) => `${row.provider}/${row.model_name}`],
     ['STATE', ({ state }) => small(state, 'RETIREMENT_STATE_')],
-    ['ON', ({ retires_at }) => dayOf(retires_at)],
+    ['SHUTDOWN', ({ retires_at }) => dayOf(retires_at)],
     ['REPLACED BY', ({ replaced_by }) => replaced_by],
     ['AGENT', ({ agent_name }) => agent_name],
     ['CONFIG', ({ config_id }) => formatValue(config_id)],
     ['AS', ({ source }) => small(source, 'HOP_SOURCE_')],
     ['IN USE', ({ enabled }) => formatValue(enabled)],
   ],
-  empty: 'no model in use is retired within that time',
+  empty: 'no model in use is shut down within that time',
   fetchPage: (api, request) => api.configs.listRetiringModels(request),
 };
 
 const retiring: RemoteCommand = {
   name: 'retiring',
-  about: 'show the uses of models that are retired, will be retired, or have a successor',
+  about: 'show the uses of models that are shut down, will be, or have a successor',
   inputs: [
     { name: 'days', to: 'within_days', kind: integer, help: 'number of days ahead, 1 to 3650 (default 90)' },
     limitInput,
@@ -237,7 +258,10 @@ function groupsOf(row: Model): Group[] {
         ['functions', row.supports_functions],
         ['vision', row.supports_vision],
         ['reasoning', row.supports_reasoning],
-        ['retires', moment(row.retires_at)],
+        ['forced tool choice', row.supports_forced_tool_choice],
+        ['prefill', row.supports_prefill],
+        ['structured output', row.supports_structured_output],
+        ['shutdown', moment(row.retires_at)],
         ['replaced by', row.replaced_by],
         ['as of', moment(row.as_of)],
         ['built in', row.built_in],

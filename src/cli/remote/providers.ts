@@ -23,6 +23,8 @@ const nameArgument = (to: string, help = 'the provider, by its name'): Input => 
 
 const dialect = choice('DIALECT_', 'dialect', ['openai', 'openai-compatible', 'anthropic', 'openai-responses']);
 
+const wireApi = choice('WIRE_API_', 'api', ['chat-completions', 'responses', 'messages']);
+
 const fields: readonly Input[] = [
   {
     name: 'base-url',
@@ -30,7 +32,14 @@ const fields: readonly Input[] = [
     kind: word('url'),
     help: 'https URL of its API; http, local host names and private addresses need PROVIDER_ALLOW_CIDRS in the environment of the service; required',
   },
-  { name: 'dialect', to: 'provider.dialect', kind: dialect, help: 'its wire API; required' },
+  { name: 'dialect', to: 'provider.dialect', kind: dialect, help: 'the family of its APIs; required' },
+  {
+    name: 'wire-api',
+    to: 'provider.wire_api',
+    kind: wireApi,
+    clears: true,
+    help: 'the API that requests use (default: chat-completions; responses or messages if the dialect has only that one)',
+  },
   {
     name: 'display-name',
     to: 'provider.display_name',
@@ -95,6 +104,7 @@ const providerList: List<Provider> = {
     ['NAME', ({ name }) => name],
     ['ALIASES', ({ aliases }) => aliases.join(', ')],
     ['DIALECT', (row) => small(row.dialect, 'DIALECT_')],
+    ['WIRE API', (row) => small(row.wire_api, 'WIRE_API_')],
     ['BASE URL', ({ base_url }) => base_url],
     ['BUILT IN', ({ built_in }) => formatValue(built_in)],
     ['ENABLED', ({ enabled }) => formatValue(enabled)],
@@ -136,6 +146,10 @@ const create: RemoteCommand = {
       'agentllm providers create together --dialect openai-compatible --base-url https://api.together.xyz/v1 --api-key-env TOGETHER_API_KEY',
       'add a provider',
     ],
+    [
+      'agentllm providers create gateway --dialect openai-compatible --wire-api responses --base-url https://llm.example.com/v1',
+      'one that serves the Responses API',
+    ],
     ['agentllm models create together/meta-llama/Llama-3-70b', 'add a model to it'],
     ['agentllm configs upsert trader --model together/meta-llama/Llama-3-70b', 'assign it to an agent'],
   ],
@@ -149,7 +163,7 @@ const create: RemoteCommand = {
 const update: RemoteCommand = {
   name: 'update',
   about: 'change some fields of a provider; all other fields are kept',
-  more: 'A built-in provider permits changes of these fields only: display name, aliases, enabled, allow-unknown-models.',
+  more: 'A built-in provider permits changes of these fields only: display name, aliases, enabled, allow-unknown-models.\nA new --dialect without --wire-api gets the default wire API of the dialect.',
   inputs: [nameArgument('provider.name'), ...fields, etagInput('provider.etag'), ...writeInputs],
   body,
   patches: true,
@@ -224,6 +238,7 @@ function groupsOf(row: Provider): Group[] {
         ['display name', row.display_name],
         ['aliases', row.aliases],
         ['dialect', small(row.dialect, 'DIALECT_')],
+        ['wire API', small(row.wire_api, 'WIRE_API_')],
         ['base URL', row.base_url],
         ['key from', row.api_key_env_vars],
         ['built in', row.built_in],

@@ -1,12 +1,28 @@
 import type { ResolvedConfig, ResolvedHop, SkippedHop } from '../../../gen/ts/agentllm/v1/resolution.js';
 import { Exit } from '../kit/error_output.js';
-import { UsageError } from '../kit/inputs.js';
+import { type Input, UsageError } from '../kit/inputs.js';
 import { agentArgument, type Column, minRevision, tableOf } from '../kit/lists.js';
 import { formatValue, small, visible } from '../kit/print.js';
-import type { RemoteCommand } from '../kit/remote_command.js';
+import type { Call, RemoteCommand } from '../kit/remote_command.js';
 import { flag, int64, list, provider } from '../kit/values.js';
 import { findingLines } from '../kit/writes.js';
 import { resolveAll } from './resolve_all.js';
+
+/** The options under which an agent is resolved. */
+export const assumptions: readonly Input[] = [
+  {
+    name: 'down',
+    to: 'provider_down',
+    kind: list(provider),
+    help: 'a provider to treat as unavailable, by name or alias; can be repeated, or separated by commas',
+  },
+  { name: 'at', to: 'at_revision', kind: int64, help: 'resolve at this store revision (default: now)' },
+  minRevision,
+];
+
+/** The providers that `--down` names. */
+export const providersDown = ({ inputs }: Call): string[] =>
+  ((inputs.message['provider_down'] ?? []) as readonly string[]).flatMap((names) => names.split(','));
 
 /** `agentllm resolve`: the effective hops and parameters of an agent, with their provenance. */
 export const resolveAgent: RemoteCommand = {
@@ -16,15 +32,8 @@ export const resolveAgent: RemoteCommand = {
   inputs: [
     { ...agentArgument, name: '[agent]' },
     { name: 'all', kind: flag, help: 'all agents at one revision, instead of one agent' },
-    {
-      name: 'down',
-      to: 'provider_down',
-      kind: list(provider),
-      help: 'a provider to treat as unavailable, by name or alias; can be repeated, or separated by commas',
-    },
-    { name: 'at', to: 'at_revision', kind: int64, help: 'resolve at this store revision (default: now)' },
+    ...assumptions,
     { name: 'why', kind: flag, help: 'show the field and the revision that each value comes from' },
-    minRevision,
   ],
   examples: [
     ['agentllm resolve trader --down claude', 'if claude is unavailable'],
@@ -33,8 +42,7 @@ export const resolveAgent: RemoteCommand = {
   ],
   next: 'agentllm configs upsert <agent> changes it, agentllm history --agent <agent> shows its changes',
   async run(call) {
-    const down = (call.inputs.message['provider_down'] ?? []) as readonly string[];
-    const provider_down = down.flatMap((names) => names.split(','));
+    const provider_down = providersDown(call);
     if (call.local('all') === true) return resolveAll(call, provider_down);
     if (!('agent' in call.inputs.message)) throw new UsageError('name an agent, or use --all');
     const response = await call.api.configs.resolveConfig(call.request({ provider_down }));
@@ -88,6 +96,7 @@ const hopColumns: readonly Column<ResolvedHop>[] = [
   ['HOP', ({ index }) => String(index)],
   ['MODEL', ({ provider, model_name }) => `${provider}/${model_name}`],
   ['FROM', originOf],
+  ['API', ({ wire_api }) => small(wire_api, 'WIRE_API_')],
   ['SENT', ({ parameters }) => parameters.map(({ wire_name, value_json }) => `${wire_name}=${value_json}`).join(' ')],
   ['TIMEOUT', ({ request_timeout_ms }) => (request_timeout_ms === undefined ? '' : `${request_timeout_ms} ms`)],
   ['KEY', keyOf],

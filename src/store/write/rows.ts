@@ -3,7 +3,8 @@ import { newAgent } from '../../domain/agent.js';
 import { newModel, newProvider } from '../../domain/catalogue.js';
 import { newConfig } from '../../domain/config.js';
 import { newCredential } from '../../domain/credential.js';
-import type { Entities, Entity, Price } from '../../domain/rows.js';
+import { defaultWireApi } from '../../domain/dialects.js';
+import type { Entities, Entity, Price, Provider } from '../../domain/rows.js';
 import { newTokenRow } from '../../domain/token.js';
 
 /** The table of an entity. The fields of a row have the names of the columns. */
@@ -96,6 +97,8 @@ export function fromLog<E extends Entity>(entity: E, logged: object | null): Ent
   const row: Record<string, unknown> = { ...tables[entity].defaults, ...logged };
   for (const column of tables[entity].times)
     if (row[column] !== null && row[column] !== undefined) row[column] = new Date(row[column] as string);
+  // Releases before this column logged providers without it.
+  if (entity === 'provider') row['wire_api'] ??= defaultWireApi((row as unknown as Provider).dialect);
   return row as unknown as Entities[E];
 }
 

@@ -67,6 +67,7 @@ describe('ProviderService', () => {
       const { provider, revision: at } = await service().providers.createProvider({ provider: fields });
       expect(provider).toMatchObject({
         ...fields,
+        wire_api: 'WIRE_API_CHAT_COMPLETIONS',
         display_name: fields.name,
         aliases: [],
         api_key_env_vars: [],
@@ -84,7 +85,8 @@ describe('ProviderService', () => {
         ...endpoint(),
         display_name: '',
         aliases: [unique('al').toLowerCase()],
-        dialect: 'DIALECT_ANTHROPIC',
+        dialect: 'DIALECT_OPENAI',
+        wire_api: 'WIRE_API_RESPONSES',
         base_url: 'https://llm.example.com:8443/a/b',
         api_key_env_vars: ['MY_1_API_KEY', 'OTHER_API_KEY'],
         enabled: false,
@@ -314,12 +316,40 @@ describe('ProviderService', () => {
       for (const path of ['nonsense', 'built_in', 'revision']) expect(JSON.stringify(error.violations)).toContain(path);
     });
 
+    it('have the wire API of their dialect unless another one is named', async () => {
+      const { name } = await newProvider(service(), { wire_api: 'WIRE_API_RESPONSES' });
+      const wireApi = async (fields: ProviderFields, mask: string[] = []) =>
+        (await update({ name, ...fields }, mask)).provider?.wire_api;
+      expect(await wireApi({ display_name: 'x' })).toBe('WIRE_API_RESPONSES');
+      expect(await wireApi({ dialect: 'DIALECT_ANTHROPIC' })).toBe('WIRE_API_MESSAGES');
+      expect(await wireApi({ dialect: 'DIALECT_OPENAI_RESPONSES' })).toBe('WIRE_API_RESPONSES');
+      expect(await wireApi({ dialect: 'DIALECT_OPENAI' })).toBe('WIRE_API_CHAT_COMPLETIONS');
+      const both = { dialect: 'DIALECT_OPENAI_COMPATIBLE', wire_api: 'WIRE_API_RESPONSES' } as const;
+      expect(await wireApi(both)).toBe('WIRE_API_RESPONSES');
+      expect(await wireApi({}, ['wire_api'])).toBe('WIRE_API_CHAT_COMPLETIONS');
+      const error = await invalid(update({ name, wire_api: 'WIRE_API_MESSAGES' }), 'provider.wire_api');
+      expect(error.violations[0]?.description).toBe(
+        'must be WIRE_API_CHAT_COMPLETIONS or WIRE_API_RESPONSES for DIALECT_OPENAI_COMPATIBLE, not WIRE_API_MESSAGES',
+      );
+      await invalid(create({ dialect: 'DIALECT_ANTHROPIC', wire_api: 'WIRE_API_RESPONSES' }), 'provider.wire_api');
+      const { entries } = await service().configs.listConfigRevisions({
+        kinds: ['RESOURCE_KIND_PROVIDER'],
+        page_size: 1,
+      });
+      expect(entries[0]?.changes).toContainEqual({
+        field: 'wire_api',
+        before_json: '"WIRE_API_RESPONSES"',
+        after_json: '"WIRE_API_CHAT_COMPLETIONS"',
+      });
+    });
+
     it('change only the permitted fields when they are built in', async () => {
       const { provider } = await service().providers.getProvider({ name: 'deepseek' });
       const before = present(provider);
       for (const fields of [
         { base_url: 'https://evil.example.com' },
         { dialect: 'DIALECT_ANTHROPIC' } as const,
+        { wire_api: 'WIRE_API_RESPONSES' } as const,
         { api_key_env_vars: ['EVIL_API_KEY'] },
         { parameter_rules: [{ parameter: 'seed', support: 'PARAMETER_SUPPORT_REJECTED' as const }] },
       ]) {
@@ -333,6 +363,8 @@ describe('ProviderService', () => {
         enabled: true,
         allow_unknown_models: true,
         aliases: [alias],
+        // A caller may send back what it has read.
+        wire_api: before.wire_api,
       });
       expect(changed.provider).toMatchObject({
         display_name: 'x',
@@ -432,6 +464,9 @@ describe('ProviderService', () => {
         'supports_functions',
         'supports_vision',
         'supports_reasoning',
+        'supports_forced_tool_choice',
+        'supports_prefill',
+        'supports_structured_output',
         'price',
         'as_of',
         'retires_at',
@@ -452,6 +487,9 @@ describe('ProviderService', () => {
         supports_functions: false,
         supports_vision: true,
         supports_reasoning: false,
+        supports_forced_tool_choice: false,
+        supports_prefill: true,
+        supports_structured_output: false,
         as_of: new Date('2026-01-02T03:04:05.678Z'),
         retires_at: new Date('2030-01-01T00:00:00Z'),
         replaced_by: chars(100),

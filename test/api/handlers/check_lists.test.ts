@@ -161,7 +161,7 @@ describe.each(['embedded', 'postgres'] as const)('ListRetiringModels on %s', (ba
   };
 
   it('counts within_days from the current time, and accepts 1 to 3650', async () => {
-    const agent = await newAgent(service());
+    const agent = await newAgent(service(), { llm_provider: '', llm_model: '' });
     const models: [string, number, number][] = [
       // name, days from now, least within_days that includes it
       ['edge-now', 0, 1],
@@ -212,7 +212,7 @@ describe.each(['embedded', 'postgres'] as const)('ListRetiringModels on %s', (ba
     const second = await newConfig(service(), { provider, model_name: 'old-and-far', priority: -5 }, agent);
     const clean = await newConfig(
       service(),
-      { provider: 'openai', model_name: 'gpt-4o', fallback_provider: provider, fallback_model: 'gone' },
+      { provider: 'openai', model_name: 'gpt-5.4', fallback_provider: provider, fallback_model: 'gone' },
       agent,
     );
     const uses = await usesOf(agent.id);

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { ResolvedConfig, ResolvedHop } from '../../../gen/ts/agentllm/v1/resolution.js';
+import { ModelFacts, type ResolvedConfig, type ResolvedHop } from '../../../gen/ts/agentllm/v1/resolution.js';
 import { ciphertextVersion, EncryptionState, keyHolder } from '../../../src/domain/encryption_state.js';
 import { generateKey } from '../../../src/domain/fernet.js';
 import { Keyring } from '../../../src/domain/keyring.js';
@@ -19,6 +19,7 @@ import {
   refused,
   revision,
   status,
+  withoutShutdowns,
 } from './support.js';
 
 const SECRET = 'sk-never-shown-1234567890';
@@ -66,7 +67,7 @@ describe('ResolveConfig', () => {
       skipped: [],
       substitution_policy: 'SUBSTITUTION_POLICY_ANY',
     });
-    expect(reasonsOf(rest.findings).sort()).toEqual(['PARAMETER_CONFLICT', 'PRICE_HALF_GIVEN']);
+    expect(reasonsOf(withoutShutdowns(rest.findings)).sort()).toEqual(['PARAMETER_CONFLICT', 'PRICE_HALF_GIVEN']);
     expect(hops.map(({ index, source, config_id }) => [index, source, config_id])).toEqual([
       [0, 'HOP_SOURCE_CONFIG', config.id],
       [1, 'HOP_SOURCE_FALLBACK', config.id],
@@ -102,6 +103,67 @@ describe('ResolveConfig', () => {
       path: 'temperature',
       revision: config.revision,
     });
+  });
+
+  it('returns the wire API of the provider and the facts about the model', async () => {
+    const { name: provider } = await newProvider(backend, { wire_api: 'WIRE_API_RESPONSES' });
+    const facts = {
+      context_window_tokens: 1000,
+      supports_functions: true,
+      supports_vision: false,
+      supports_forced_tool_choice: false,
+      supports_structured_output: true,
+    };
+    const { name: model_name } = await newModel(backend, { provider, ...facts });
+    const { agent_id, revision: configured } = await newConfig(backend, {
+      provider,
+      model_name,
+      max_tokens: 9,
+      fallback_provider: provider,
+      fallback_model: 'not-in-the-catalogue',
+    });
+    const { hops } = await resolved({ agent: { id: agent_id } });
+    expect(hops.map(({ wire_api, model }) => [wire_api, model])).toEqual([
+      ['WIRE_API_RESPONSES', ModelFacts.fromPartial(facts)],
+      ['WIRE_API_RESPONSES', ModelFacts.create()],
+    ]);
+    expect(sent(present(hops[0]))).toMatchObject({ max_output_tokens: 9 });
+    const { provenance } = present(hops[0]);
+    expect(provenance).toContainEqual(
+      expect.objectContaining({
+        field: 'wire_api',
+        source: 'VALUE_SOURCE_PROVIDER',
+        resource: provider,
+        path: 'wire_api',
+      }),
+    );
+    expect(provenance).toContainEqual(
+      expect.objectContaining({ field: 'model', source: 'VALUE_SOURCE_MODEL', resource: `${provider}/${model_name}` }),
+    );
+    await backend.providers.updateProvider({ provider: { name: provider, wire_api: 'WIRE_API_CHAT_COMPLETIONS' } });
+    const past = await resolved({ agent: { id: agent_id }, at_revision: configured });
+    expect([present(past.hops[0]).wire_api, (await firstOf({ agent: { id: agent_id } })).wire_api]).toEqual([
+      'WIRE_API_RESPONSES',
+      'WIRE_API_CHAT_COMPLETIONS',
+    ]);
+  });
+
+  it('resolves at a revision whose log entries an earlier release has written without wire APIs', async () => {
+    const { name: provider } = await newProvider(backend, { dialect: 'DIALECT_ANTHROPIC' });
+    const { name: model_name } = await newModel(backend, { provider, context_window_tokens: 1000 });
+    const { agent_id, revision: at_revision } = await newConfig(backend, { provider, model_name });
+    await newProvider(backend);
+    await backend.database.knex.raw(
+      `update config_revisions set after = after - 'wire_api' - 'supports_prefill'
+         where (entity = 'provider' and after ->> 'name' = ?) or (entity = 'model' and after ->> 'name' = ?)`,
+      [provider, model_name],
+    );
+    const { hops } = await resolved({ agent: { id: agent_id }, at_revision });
+    expect(hops[0]).toMatchObject({
+      wire_api: 'WIRE_API_MESSAGES',
+      model: { context_window_tokens: 1000, supports_prefill: undefined },
+    });
+    expect(sent(present(hops[0]))).toMatchObject({ max_tokens: 4096 });
   });
 
   it('returns the configured value when the model requires another one', async () => {
@@ -160,7 +222,9 @@ describe('ResolveConfig', () => {
     const { hops, findings } = await resolved({ agent: { id: agent.id } });
     state.encryption = before;
     expect(hops).toMatchObject([{ key_source: 'KEY_SOURCE_CONFIG', api_key_state: 'API_KEY_STATE_UNREADABLE' }]);
-    expect(findings).toMatchObject([{ reason: 'FINDING_REASON_KEY_UNREADABLE', hop: 0, severity: 'SEVERITY_ERROR' }]);
+    expect(withoutShutdowns(findings)).toMatchObject([
+      { reason: 'FINDING_REASON_KEY_UNREADABLE', hop: 0, severity: 'SEVERITY_ERROR' },
+    ]);
   });
 
   it('rejects requests without a valid agent, and inactive agents', async () => {
@@ -208,7 +272,9 @@ describe('ResolveConfig with provider_down', () => {
     ]);
     const none = await resolved({ agent, provider_down: ['openai', 'anthropic'] });
     expect([none.hops, none.skipped.length]).toEqual([[], 2]);
-    expect(none.findings).toMatchObject([{ reason: 'FINDING_REASON_NO_USABLE_HOP', severity: 'SEVERITY_ERROR' }]);
+    expect(withoutShutdowns(none.findings)).toMatchObject([
+      { reason: 'FINDING_REASON_NO_USABLE_HOP', severity: 'SEVERITY_ERROR' },
+    ]);
     expect(models((await resolved({ agent })).hops)).toHaveLength(2);
   });
 

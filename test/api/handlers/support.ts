@@ -127,6 +127,10 @@ export function statusOf(value: Status | undefined) {
 export const reasonsOf = (findings: readonly Finding[]): string[] =>
   findings.map((finding) => finding.reason.replace('FINDING_REASON_', ''));
 
+/** Findings without those about shutdown dates, which the models of the seeds have. */
+export const withoutShutdowns = (findings: readonly Finding[]): Finding[] =>
+  findings.filter(({ reason }) => reason !== 'FINDING_REASON_MODEL_RETIRING');
+
 export function findingOf(findings: readonly Finding[], reason: string): Finding {
   const found = findings.find((finding) => finding.reason === `FINDING_REASON_${reason}`);
   if (!found) throw new Error(`no finding ${reason} among: ${reasonsOf(findings).join(', ') || 'none'}`);

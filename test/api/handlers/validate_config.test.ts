@@ -17,6 +17,7 @@ import {
   present,
   reasonsOf,
   revision,
+  withoutShutdowns,
 } from './support.js';
 
 describe('ValidateConfig', () => {
@@ -114,7 +115,7 @@ describe('ValidateConfig', () => {
     expect(models(hops)).toEqual(['claude/claude-3-haiku-20240307', 'openai/gpt-4']);
     expect(hops[0]?.config_id).toBeUndefined();
     expect(hops[1]?.config_id).toBe(stored.id);
-    expect(findings).toEqual([]);
+    expect(withoutShutdowns(findings)).toEqual([]);
     expect(await configsOf(service(), agent.id)).toEqual([stored]);
     expect(await revision(service())).toBe(before);
   });
@@ -268,7 +269,7 @@ describe('ValidateConfig', () => {
   });
 
   it('returns no findings for a valid chain', async () => {
-    const { id } = await newConfig(service());
+    const { id } = await newConfig(service(), { provider: 'grok', model_name: 'grok-4.3' });
     expect((await validate({ id })).findings).toEqual([]);
   });
 

@@ -94,6 +94,7 @@ const REQUESTS: readonly (readonly [command: string, request: string])[] = [
   ['token revoke', 'RevokeTokenRequest'],
   ['token whoami', 'GetCallerRequest'],
   ['resolve', 'ResolveConfigRequest'],
+  ['rehearse', 'ResolveConfigRequest'],
   ['watch', 'WatchConfigsRequest'],
   ['watchers', 'ListWatchersRequest'],
   ['history', 'ListConfigRevisionsRequest'],

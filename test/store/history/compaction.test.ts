@@ -176,6 +176,7 @@ function applyChange(
       ...newProvider(),
       name: unique('p').toLowerCase(),
       dialect: 'DIALECT_OPENAI',
+      wire_api: 'WIRE_API_CHAT_COMPLETIONS',
       base_url: 'https://llm.example.com',
     });
   if (kind === 3 && provider) draft.create('model', { ...newModel(), provider: provider.name, name: unique('m') });

@@ -110,6 +110,37 @@ describe('the migrator', () => {
     ]);
   });
 
+  it('gives each provider the wire API of its dialect, and keeps Responses when it is rolled back', async () => {
+    const before = NAMES.indexOf('0017_wire_api');
+    const { knex: database, ...rest } = await migratedDatabase(before);
+    const dialects = ['OPENAI', 'OPENAI_COMPATIBLE', 'OPENAI_RESPONSES', 'ANTHROPIC'];
+    const row = (dialect: string) => ({
+      name: dialect.toLowerCase(),
+      dialect: `DIALECT_${dialect}`,
+      base_url: 'https://x',
+    });
+    await database('llm_providers').insert(dialects.map(row));
+    const { up, down } = migrator({ ...rest, knex: database }, { migrations: migrations.slice(0, before + 1) });
+    await up();
+    const apis = () => database('llm_providers').orderBy('id').select('dialect', 'wire_api');
+    expect((await apis()).map(({ wire_api }) => wire_api)).toEqual([
+      'WIRE_API_CHAT_COMPLETIONS',
+      'WIRE_API_CHAT_COMPLETIONS',
+      'WIRE_API_RESPONSES',
+      'WIRE_API_MESSAGES',
+    ]);
+    await database('llm_providers').where({ name: 'openai_compatible' }).update({ wire_api: 'WIRE_API_RESPONSES' });
+    await down();
+    expect(await database('llm_providers').orderBy('id').pluck('dialect')).toEqual([
+      'DIALECT_OPENAI',
+      'DIALECT_OPENAI_RESPONSES',
+      'DIALECT_OPENAI_RESPONSES',
+      'DIALECT_ANTHROPIC',
+    ]);
+    await up();
+    expect((await apis())[1]).toEqual({ dialect: 'DIALECT_OPENAI_RESPONSES', wire_api: 'WIRE_API_RESPONSES' });
+  });
+
   it('lists the history with the times of the applied migrations', async () => {
     const database = await migratedDatabase(2);
     const history = await migrator(database).history();
@@ -330,7 +361,8 @@ describe('CHECK constraints', () => {
   });
 
   it('reject a provider whose lists are not JSON arrays, such as an empty JavaScript array', async () => {
-    const provider = { name: 'mine', dialect: 'DIALECT_OPENAI', base_url: 'https://llm.example.com/v1' };
+    const wire_api = 'WIRE_API_CHAT_COMPLETIONS';
+    const provider = { name: 'mine', dialect: 'DIALECT_OPENAI', wire_api, base_url: 'https://llm.example.com/v1' };
     await expect(database('llm_providers').insert({ ...provider, aliases: [] })).rejects.toMatchObject({
       constraint: 'ck_llm_providers_aliases',
     });
@@ -342,8 +374,21 @@ describe('CHECK constraints', () => {
     ).rejects.toMatchObject({ constraint: 'ck_llm_providers_dialect' });
   });
 
+  it.each([
+    ['DIALECT_OPENAI', 'WIRE_API_MESSAGES'],
+    ['DIALECT_OPENAI_RESPONSES', 'WIRE_API_CHAT_COMPLETIONS'],
+    ['DIALECT_ANTHROPIC', 'WIRE_API_CHAT_COMPLETIONS'],
+    ['DIALECT_OPENAI', 'WIRE_API_UNSPECIFIED'],
+  ])('reject a provider of %s with %s', async (dialect, wire_api) => {
+    const provider = { name: 'paired', dialect, wire_api, base_url: 'https://llm.example.com/v1' };
+    await expect(database('llm_providers').insert(provider)).rejects.toMatchObject({
+      constraint: 'ck_llm_providers_wire_api',
+    });
+  });
+
   it('reject negative prices and a second price of a model with the same valid_from', async () => {
-    await database('llm_providers').insert({ name: 'priced', dialect: 'DIALECT_ANTHROPIC', base_url: 'https://x' });
+    const api = { dialect: 'DIALECT_ANTHROPIC', wire_api: 'WIRE_API_MESSAGES' };
+    await database('llm_providers').insert({ name: 'priced', ...api, base_url: 'https://x' });
     const [model] = await database('llm_models').insert({ provider: 'priced', name: 'm' }).returning('id');
     const price = { model_id: model.id, valid_from: '2025-01-01T00:00:00Z', input_micro_usd_per_million: '30000000' };
     await database('llm_prices').insert(price);
@@ -394,6 +439,8 @@ describe('a schema that does not match the code', () => {
     '0014_access',
     '0015_optional_default_model',
     '0016_responses_dialect',
+    '0017_wire_api',
+    '0018_model_capabilities',
   ];
 
   it('is rejected with the names of the unknown migrations when it is newer', async () => {

@@ -1,7 +1,9 @@
 import { describe, expect, it } from 'vitest';
+import type { Dialect } from '../../../gen/ts/agentllm/v1/provider.js';
 import agentsJson from '../../../seeds/data/agents.json' with { type: 'json' };
 import modelsJson from '../../../seeds/data/models.json' with { type: 'json' };
 import providersJson from '../../../seeds/data/providers.json' with { type: 'json' };
+import { defaultWireApi } from '../../../src/domain/dialects.js';
 import type { Parameter } from '../../../src/domain/parameters.js';
 import type { Model as ModelRow, Provider as ProviderRow } from '../../../src/domain/rows.js';
 import { ruleFor } from '../../../src/domain/rules.js';
@@ -23,6 +25,7 @@ interface Provider {
   display_name: string;
   aliases: string[];
   dialect: string;
+  wire_api: string;
   base_url: string;
   api_key_env_vars: string[];
   allow_unknown_models: boolean;
@@ -47,6 +50,9 @@ interface Model {
   supports_functions?: boolean;
   supports_vision?: boolean;
   supports_reasoning?: boolean;
+  supports_forced_tool_choice?: boolean;
+  supports_prefill?: boolean;
+  supports_structured_output?: boolean;
   parameter_rules: Rule[];
   as_of: string;
   retires_at?: string;
@@ -96,6 +102,9 @@ const MODEL_FIELDS = [
   'supports_functions',
   'supports_vision',
   'supports_reasoning',
+  'supports_forced_tool_choice',
+  'supports_prefill',
+  'supports_structured_output',
   'parameter_rules',
   'as_of',
   'retires_at',
@@ -105,6 +114,8 @@ const MODEL_FIELDS = [
 
 const SOURCE_CATALOGUE_DATE = '2025-01-15T00:00:00Z';
 const PROVIDER_FACTS_DATE = '2026-08-01T00:00:00Z';
+/** The date of the reference of current models, their prices and shutdown dates. */
+const REFERENCE_DATE = '2026-11-20T00:00:00Z';
 
 // The catalogue of the original Python system, USD per 1K tokens, as text: provider, model, context,
 // input, output, max output, functions, vision.
@@ -251,6 +262,7 @@ describe('providers.json', () => {
       ['claude', 'DIALECT_ANTHROPIC', 'https://api.anthropic.com/v1', ['ANTHROPIC_API_KEY']],
     ]);
     expect(providers.every((p) => p.allow_unknown_models === false)).toBe(true);
+    for (const { wire_api, dialect } of providers) expect(wire_api).toBe(defaultWireApi(dialect as Dialect));
   });
 
   it('has no name, alias or key variable twice', () => {
@@ -309,24 +321,90 @@ describe('models.json', () => {
         max_output_tokens: maxOutput,
         supports_functions: functions,
         supports_vision: vision,
-        as_of: SOURCE_CATALOGUE_DATE,
       });
     }
   });
 
-  it('contains exactly the prices of the original Python system', () => {
+  it('contains the prices of the original Python system, except for one model whose price changed later', () => {
     expect(microUsdPerMillion('0.0025')).toBe(2500000n);
     for (const [provider, name, , input, output] of SOURCE_CATALOGUE) {
       const { price } = model(provider, name);
+      if (name === 'deepseek-chat') {
+        expect(price).toMatchObject({ input_micro_usd_per_million: 280_000, output_micro_usd_per_million: 420_000 });
+        continue;
+      }
       expect(BigInt(price?.input_micro_usd_per_million ?? -1), name).toBe(microUsdPerMillion(input));
       expect(BigInt(price?.output_micro_usd_per_million ?? -1), name).toBe(microUsdPerMillion(output));
     }
-    expect(
-      models
-        .filter((m) => m.price !== undefined)
-        .map((m) => `${m.provider}/${m.name}`)
-        .sort(),
-    ).toEqual(SOURCE_CATALOGUE.map(([provider, name]) => `${provider}/${name}`).sort());
+  });
+
+  it('has the limits, the price and its source for every model that is not shut down at the reference date', () => {
+    const current = models.filter(({ as_of }) => as_of === REFERENCE_DATE);
+    expect(current).toHaveLength(46);
+    for (const m of current) {
+      expect(m.context_window_tokens, m.name).toBeGreaterThanOrEqual(128_000);
+      expect(m.max_output_tokens, m.name).toBeGreaterThanOrEqual(16_384);
+      for (const fact of ['supports_functions', 'supports_vision', 'supports_reasoning'] as const)
+        expect(m[fact], `${m.name} ${fact}`).toBeTypeOf('boolean');
+      expect(m.price, m.name).toMatchObject({
+        input_micro_usd_per_million: expect.any(Number),
+        cached_input_micro_usd_per_million: expect.any(Number),
+        output_micro_usd_per_million: expect.any(Number),
+        source: expect.stringMatching(/^LiteLLM 1\.110\.2 .*https:\/\//),
+      });
+    }
+    expect(model('claude', 'claude-opus-5-5').price).toMatchObject({
+      input_micro_usd_per_million: 4_000_000,
+      cached_input_micro_usd_per_million: 200_000,
+      cache_write_micro_usd_per_million: 5_000_000,
+      output_micro_usd_per_million: 20_000_000,
+    });
+  });
+
+  it('states in the source of a price when it applies to short prompts or to peak hours only', () => {
+    expect(model('openai', 'gpt-6.1-sol').price?.source).toMatch(/prompts up to 272K tokens$/);
+    expect(model('grok', 'grok-4.7').price?.source).toMatch(/prompts up to 200K tokens$/);
+    expect(model('claude', 'claude-haiku-5-5').price?.source).toMatch(/prompts up to 100K tokens$/);
+    expect(model('deepseek', 'deepseek-v4-pro').price?.source).toMatch(/peak rate$/);
+  });
+
+  it('has the shutdown dates of the providers', () => {
+    const dates = Object.fromEntries(models.map((m) => [m.name, m.retires_at?.slice(0, 10)]));
+    expect(dates).toMatchObject({
+      'gpt-4': '2026-10-23',
+      'gpt-4o': '2027-01-14',
+      'gpt-5': '2026-12-11',
+      'gpt-5.1': '2027-04-01',
+      'claude-sonnet-4-5': '2026-11-30',
+      'claude-3-haiku-20240307': '2026-04-20',
+      'claude-opus-4-1': '2026-08-05',
+      'deepseek-chat': '2026-07-24',
+    });
+    const without = Object.keys(dates).filter((name) => dates[name] === undefined);
+    expect(without).toHaveLength(46 - 11);
+  });
+
+  it('names for every model with a shutdown date a successor that the catalogue has and that has none itself', () => {
+    for (const m of models) {
+      expect(m.replaced_by === undefined, m.name).toBe(m.retires_at === undefined);
+      if (m.replaced_by !== undefined) expect(model(m.provider, m.replaced_by).retires_at, m.name).toBeUndefined();
+    }
+  });
+
+  it('has the capabilities that decide whether a model can serve a call', () => {
+    const facts = (provider: string, name: string) => {
+      const { supports_forced_tool_choice, supports_prefill, supports_structured_output } = model(provider, name);
+      return [supports_forced_tool_choice, supports_prefill, supports_structured_output];
+    };
+    for (const name of ['claude-fable-5-1', 'claude-opus-5-5', 'claude-sonnet-5-5'])
+      expect(facts('claude', name), name).toEqual([false, false, true]);
+    expect(facts('claude', 'claude-haiku-5-5')).toEqual([true, false, true]);
+    expect(facts('claude', 'claude-haiku-4-5')).toEqual([true, true, true]);
+    // Thinking is on by default, and tool_choice is rejected with it; there is only a JSON mode without a schema.
+    expect(facts('deepseek', 'deepseek-v4-flash')).toEqual([false, true, false]);
+    expect(facts('openai', 'gpt-6.1-sol')).toEqual([true, undefined, true]);
+    expect(facts('openai', 'gpt-4')).toEqual([true, undefined, false]);
+    expect(facts('grok', 'grok-4.7')).toEqual([true, undefined, true]);
   });
 
   it('has rates that are safe non-negative integers with a source', () => {
@@ -346,11 +424,14 @@ describe('models.json', () => {
     expect(model('openai', 'gpt-4o-mini').name).toBe('gpt-4o-mini');
   });
 
-  it('dates models that are not from the Python system by the date of the provider facts', () => {
-    const old = [...SOURCE_CATALOGUE.map(([, name]) => name), 'claude-3-5-sonnet'];
+  it('dates each model by the source of its facts', () => {
+    const dates = [SOURCE_CATALOGUE_DATE, PROVIDER_FACTS_DATE, REFERENCE_DATE];
     for (const m of models) {
-      expect(m.as_of, m.name).toBe(old.includes(m.name) ? SOURCE_CATALOGUE_DATE : PROVIDER_FACTS_DATE);
+      // The last price of this model is the newest fact about it.
+      if (m.name === 'deepseek-chat') expect(m.as_of).toBe(m.retires_at);
+      else expect(dates, m.name).toContain(m.as_of);
     }
+    expect(model('openai', 'gpt-4').as_of).toBe(SOURCE_CATALOGUE_DATE);
   });
 });
 
@@ -487,8 +568,33 @@ describe('parameter rules', () => {
       expect(needed, m.name).toBeLessThanOrEqual(m.max_output_tokens ?? Infinity);
       const thinking = effectiveRule('claude', m.name, 'thinking_budget_tokens');
       if (thinking?.support === 'PARAMETER_SUPPORT_ACCEPTED') expect(thinking.wire_name, m.name).toBe('thinking');
-      // Models of the third generation do not support thinking, and claude-fable-5 always thinks.
-      else expect(m.name).toMatch(/^claude-(3-|fable-5$)/);
+      // Models of the third generation do not support thinking, and models since 4.7 take an effort instead of a budget.
+      else expect(m.name).toMatch(/^claude-(3-|opus-4-[78]$|(opus|sonnet|haiku|fable)-5)/);
+    }
+  });
+
+  it('allow the reasoning efforts that each model has', () => {
+    const efforts = (provider: string, name: string) =>
+      rule(provider, name, 'reasoning_effort')?.allowed_values?.join(' ');
+    expect(efforts('openai', 'gpt-6.1-sol')).toBe('low medium high xhigh max');
+    expect(efforts('openai', 'gpt-6.1-terra')).toBe('none low medium high xhigh max');
+    expect(efforts('openai', 'gpt-5.4')).toBe('none low medium high xhigh');
+    expect(efforts('openai', 'gpt-5.1')).toBe('none low medium high');
+    expect(efforts('openai', 'gpt-5-mini')).toBe('minimal low medium high');
+    expect(efforts('openai', 'o3')).toBe('low medium high');
+    expect(efforts('deepseek', 'deepseek-v4-pro')).toBe('high max');
+    expect(efforts('claude', 'claude-opus-5-5')).toBe('low medium high xhigh max');
+    expect(efforts('claude', 'claude-opus-4-6')).toBe('low medium high max');
+    expect(effectiveRule('claude', 'claude-opus-5-5', 'reasoning_effort')?.wire_name).toBe('output_config.effort');
+    expect(support('claude', 'claude-haiku-4-5', 'reasoning_effort')).toBe('REJECTED');
+  });
+
+  it('reject sampling for openai models without an effort of none, and accept it with that effort for others', () => {
+    for (const m of models.filter(({ provider }) => provider === 'openai')) {
+      const hasNone = rule('openai', m.name, 'reasoning_effort')?.allowed_values?.includes('none');
+      const temperature = rule('openai', m.name, 'temperature');
+      if (m.supports_reasoning) expect(temperature?.support, m.name).toBe('PARAMETER_SUPPORT_REJECTED');
+      expect(temperature?.accepted_with_reasoning_effort, m.name).toEqual(hasNone ? ['none'] : undefined);
     }
   });
 });

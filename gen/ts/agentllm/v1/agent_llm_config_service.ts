@@ -33,12 +33,12 @@ import { Adoption, WaitForAdoption } from "./write.js";
 export const RetirementState = {
   /** UNSPECIFIED - Unspecified; never sent. */
   UNSPECIFIED: "RETIREMENT_STATE_UNSPECIFIED",
-  /** RETIRED - The provider has retired the model: calls fail. */
+  /** RETIRED - The shutdown date of the model has passed: calls fail. */
   RETIRED: "RETIREMENT_STATE_RETIRED",
-  /** RETIRING - The provider retires the model within the requested number of days. */
+  /** RETIRING - The shutdown date is within the requested number of days. */
   RETIRING: "RETIREMENT_STATE_RETIRING",
   /**
-   * DEPRECATED - The provider names a successor, and no retirement date within the requested number of
+   * DEPRECATED - The provider names a successor, and no shutdown date within the requested number of
    * days.
    */
   DEPRECATED: "RETIREMENT_STATE_DEPRECATED",
@@ -825,7 +825,7 @@ export interface ListRetiringModelsRequest {
   page_token: string;
 }
 
-/** One use of a model that is retired, retires soon, or has a successor. */
+/** One use of a model that is shut down, will be soon, or has a successor. */
 export interface RetiringModelUse {
   /** The agent's id. */
   agent_id: number;
@@ -848,7 +848,7 @@ export interface RetiringModelUse {
   model_name: string;
   /** The retirement state of the model. */
   state: RetirementState;
-  /** When the provider retires or retired the model; absent if unknown. */
+  /** The shutdown date of the model, as in Model; absent if unknown. */
   retires_at:
     | Date
     | undefined;
@@ -880,7 +880,7 @@ export interface ResolveConfigRequest {
   provider_down: string[];
   /**
    * Resolve at this store revision instead of the current one: configs, agent and
-   * catalogue have their state at that revision, while dates (such as retirement) are
+   * catalogue have their state at that revision, while dates (such as shutdown) are
    * compared with today. An agent name is the name at that revision. The history holds no
    * keys, so a key that has been replaced since is reported as API_KEY_STATE_SET. A token
    * that is limited to certain agents must include the name that the agent had at that
@@ -6249,7 +6249,7 @@ export const AgentLLMConfigServiceService = {
     responseDeserialize: (value: Buffer): ListConfigHealthResponse => ListConfigHealthResponse.decode(value),
   },
   /**
-   * Lists all uses of a model that is retired, retires soon, or has a successor: in
+   * Lists all uses of a model that is shut down, will be soon, or has a successor: in
    * enabled and disabled configs, in their fallbacks, and in agents. Ordered by agent,
    * then by config, in pages.
    */
@@ -6497,7 +6497,7 @@ export interface AgentLLMConfigServiceServer extends UntypedServiceImplementatio
    */
   listConfigHealth: handleUnaryCall<ListConfigHealthRequest, ListConfigHealthResponse>;
   /**
-   * Lists all uses of a model that is retired, retires soon, or has a successor: in
+   * Lists all uses of a model that is shut down, will be soon, or has a successor: in
    * enabled and disabled configs, in their fallbacks, and in agents. Ordered by agent,
    * then by config, in pages.
    */
@@ -6858,7 +6858,7 @@ export interface AgentLLMConfigServiceClient extends Client {
     callback: (error: ServiceError | null, response: ListConfigHealthResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Lists all uses of a model that is retired, retires soon, or has a successor: in
+   * Lists all uses of a model that is shut down, will be soon, or has a successor: in
    * enabled and disabled configs, in their fallbacks, and in agents. Ordered by agent,
    * then by config, in pages.
    */

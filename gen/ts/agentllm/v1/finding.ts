@@ -98,7 +98,7 @@ export const FindingReason = {
   PARAMETER_CONFLICT: "FINDING_REASON_PARAMETER_CONFLICT",
   /** PARAMETER_REQUIRED - The model requires a parameter that is not set; the value in the catalogue is sent. */
   PARAMETER_REQUIRED: "FINDING_REASON_PARAMETER_REQUIRED",
-  /** MODEL_RETIRING - The model is retired, or has a retirement date. */
+  /** MODEL_RETIRING - The model has a shutdown date. An error if the date has passed, else a warning. */
   MODEL_RETIRING: "FINDING_REASON_MODEL_RETIRING",
   /** DUPLICATE_HOP - The hop repeats an earlier one and is removed from the chain. */
   DUPLICATE_HOP: "FINDING_REASON_DUPLICATE_HOP",
@@ -115,7 +115,7 @@ export const FindingReason = {
   PRICE_UNKNOWN: "FINDING_REASON_PRICE_UNKNOWN",
   /** PRICE_HALF_GIVEN - Only one of the two prices is given; the other one counts as 0. */
   PRICE_HALF_GIVEN: "FINDING_REASON_PRICE_HALF_GIVEN",
-  /** MODEL_DEPRECATED - The provider names a successor of the model, but no retirement date. */
+  /** MODEL_DEPRECATED - The provider names a successor of the model, but no shutdown date. */
   MODEL_DEPRECATED: "FINDING_REASON_MODEL_DEPRECATED",
   /**
    * KEY_UNREADABLE - The hop's stored key cannot be decrypted. Calls fail until it is set again or

@@ -9,19 +9,20 @@ import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 import { Timestamp } from "../../google/protobuf/timestamp.js";
 
 /**
- * The wire API of a provider. It determines which parameters exist, and the name and form
- * in which each is sent; see the table in docs/parameters.md.
+ * The family of APIs that a provider serves. The dialect and the wire API determine which
+ * parameters exist, and the name and form in which each is sent; see the table in
+ * docs/parameters.md.
  */
 export const Dialect = {
   /** UNSPECIFIED - Unspecified; rejected on create. */
   UNSPECIFIED: "DIALECT_UNSPECIFIED",
-  /** OPENAI - Chat completions, as served by OpenAI. */
+  /** OPENAI - The APIs of OpenAI: chat completions, or Responses if `wire_api` says so. */
   OPENAI: "DIALECT_OPENAI",
-  /** OPENAI_COMPATIBLE - Chat completions, as served by an OpenAI-compatible endpoint. */
+  /** OPENAI_COMPATIBLE - The same APIs as served by an OpenAI-compatible endpoint. */
   OPENAI_COMPATIBLE: "DIALECT_OPENAI_COMPATIBLE",
   /** ANTHROPIC - Messages, as served by Anthropic. */
   ANTHROPIC: "DIALECT_ANTHROPIC",
-  /** OPENAI_RESPONSES - Responses, as served by OpenAI. */
+  /** OPENAI_RESPONSES - Responses, as served by OpenAI. The same as DIALECT_OPENAI with WIRE_API_RESPONSES. */
   OPENAI_RESPONSES: "DIALECT_OPENAI_RESPONSES",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
@@ -74,6 +75,69 @@ export function dialectToNumber(object: Dialect): number {
     case Dialect.OPENAI_RESPONSES:
       return 4;
     case Dialect.UNRECOGNIZED:
+    default:
+      return -1;
+  }
+}
+
+/**
+ * The API of a provider that a request uses: its path, the form of its body, of its
+ * response and of its stream.
+ */
+export const WireApi = {
+  /** UNSPECIFIED - Unspecified; on write, the default of the dialect. */
+  UNSPECIFIED: "WIRE_API_UNSPECIFIED",
+  /** CHAT_COMPLETIONS - Chat completions: POST /chat/completions. */
+  CHAT_COMPLETIONS: "WIRE_API_CHAT_COMPLETIONS",
+  /** RESPONSES - Responses: POST /responses. */
+  RESPONSES: "WIRE_API_RESPONSES",
+  /** MESSAGES - Messages: POST /messages. */
+  MESSAGES: "WIRE_API_MESSAGES",
+  UNRECOGNIZED: "UNRECOGNIZED",
+} as const;
+
+export type WireApi = typeof WireApi[keyof typeof WireApi];
+
+export namespace WireApi {
+  export type UNSPECIFIED = typeof WireApi.UNSPECIFIED;
+  export type CHAT_COMPLETIONS = typeof WireApi.CHAT_COMPLETIONS;
+  export type RESPONSES = typeof WireApi.RESPONSES;
+  export type MESSAGES = typeof WireApi.MESSAGES;
+  export type UNRECOGNIZED = typeof WireApi.UNRECOGNIZED;
+}
+
+export function wireApiFromJSON(object: any): WireApi {
+  switch (object) {
+    case 0:
+    case "WIRE_API_UNSPECIFIED":
+      return WireApi.UNSPECIFIED;
+    case 1:
+    case "WIRE_API_CHAT_COMPLETIONS":
+      return WireApi.CHAT_COMPLETIONS;
+    case 2:
+    case "WIRE_API_RESPONSES":
+      return WireApi.RESPONSES;
+    case 3:
+    case "WIRE_API_MESSAGES":
+      return WireApi.MESSAGES;
+    case -1:
+    case "UNRECOGNIZED":
+    default:
+      return WireApi.UNRECOGNIZED;
+  }
+}
+
+export function wireApiToNumber(object: WireApi): number {
+  switch (object) {
+    case WireApi.UNSPECIFIED:
+      return 0;
+    case WireApi.CHAT_COMPLETIONS:
+      return 1;
+    case WireApi.RESPONSES:
+      return 2;
+    case WireApi.MESSAGES:
+      return 3;
+    case WireApi.UNRECOGNIZED:
     default:
       return -1;
   }
@@ -208,7 +272,10 @@ export interface Provider {
    * belongs to one provider only.
    */
   aliases: string[];
-  /** The wire API. Required on create. */
+  /**
+   * The family of APIs. Required on create. A request that changes it and does not name
+   * `wire_api` sets `wire_api` to the default of the new dialect.
+   */
   dialect: Dialect;
   /**
    * The base URL of the provider's API, for example `https://llm.example.com/v1`.
@@ -272,6 +339,14 @@ export interface Provider {
    * the resource has changed since. Absent: the last writer wins.
    */
   etag: string;
+  /**
+   * The API that requests use. DIALECT_OPENAI and DIALECT_OPENAI_COMPATIBLE:
+   * WIRE_API_CHAT_COMPLETIONS (default) or WIRE_API_RESPONSES. DIALECT_OPENAI_RESPONSES:
+   * WIRE_API_RESPONSES. DIALECT_ANTHROPIC: WIRE_API_MESSAGES. Other combinations are
+   * rejected. A `wire_name` in the rules of the provider and its models applies to every
+   * wire API: set it anew when this field changes.
+   */
+  wire_api: WireApi;
 }
 
 /**
@@ -361,13 +436,17 @@ export interface Model {
   as_of:
     | Date
     | undefined;
-  /** When the provider retires or retired the model. */
+  /**
+   * The shutdown date: from this time the provider rejects calls of the model, or sends
+   * them to another model. If the exact date in the past is unknown, the date at which the
+   * model was found to be shut down. Absent: no date is known.
+   */
   retires_at:
     | Date
     | undefined;
   /**
    * The successor that the provider names, at most 100 characters. A model with a
-   * successor is deprecated, even if its retirement date is unknown.
+   * successor is deprecated, even if its shutdown date is unknown.
    */
   replaced_by?:
     | string
@@ -389,6 +468,19 @@ export interface Model {
    * the resource has changed since. Absent: the last writer wins.
    */
   etag: string;
+  /** Whether a call can force the model to call a tool: any tool, or a named one. */
+  supports_forced_tool_choice?:
+    | boolean
+    | undefined;
+  /**
+   * Whether the messages of a call can end with the start of the model's response, which
+   * the model continues (an assistant prefill).
+   */
+  supports_prefill?:
+    | boolean
+    | undefined;
+  /** Whether a call can require a response that matches a JSON schema. */
+  supports_structured_output?: boolean | undefined;
 }
 
 function createBaseParameterRule(): ParameterRule {
@@ -571,6 +663,7 @@ function createBaseProvider(): Provider {
     updated_at: undefined,
     revision: 0n,
     etag: "",
+    wire_api: WireApi.UNSPECIFIED,
   };
 }
 
@@ -620,6 +713,9 @@ export const Provider: MessageFns<Provider> = {
     }
     if (message.etag !== "") {
       writer.uint32(114).string(message.etag);
+    }
+    if (message.wire_api !== WireApi.UNSPECIFIED) {
+      writer.uint32(120).int32(wireApiToNumber(message.wire_api));
     }
     return writer;
   },
@@ -749,6 +845,14 @@ export const Provider: MessageFns<Provider> = {
             message.etag = reader.string();
             continue;
           }
+          case 15: {
+            if (tag !== 120) {
+              break;
+            }
+
+            message.wire_api = wireApiFromJSON(reader.int32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           throw new globalThis.Error("malformed message");
@@ -783,6 +887,7 @@ export const Provider: MessageFns<Provider> = {
     message.updated_at = object.updated_at ?? undefined;
     message.revision = (object.revision !== undefined && object.revision !== null) ? BigInt(object.revision) : 0n;
     message.etag = object.etag ?? "";
+    message.wire_api = object.wire_api ?? WireApi.UNSPECIFIED;
     return message;
   },
 };
@@ -1003,6 +1108,9 @@ function createBaseModel(): Model {
     updated_at: undefined,
     revision: 0n,
     etag: "",
+    supports_forced_tool_choice: undefined,
+    supports_prefill: undefined,
+    supports_structured_output: undefined,
   };
 }
 
@@ -1064,6 +1172,15 @@ export const Model: MessageFns<Model> = {
     }
     if (message.etag !== "") {
       writer.uint32(146).string(message.etag);
+    }
+    if (message.supports_forced_tool_choice !== undefined) {
+      writer.uint32(152).bool(message.supports_forced_tool_choice);
+    }
+    if (message.supports_prefill !== undefined) {
+      writer.uint32(160).bool(message.supports_prefill);
+    }
+    if (message.supports_structured_output !== undefined) {
+      writer.uint32(168).bool(message.supports_structured_output);
     }
     return writer;
   },
@@ -1225,6 +1342,30 @@ export const Model: MessageFns<Model> = {
             message.etag = reader.string();
             continue;
           }
+          case 19: {
+            if (tag !== 152) {
+              break;
+            }
+
+            message.supports_forced_tool_choice = reader.bool();
+            continue;
+          }
+          case 20: {
+            if (tag !== 160) {
+              break;
+            }
+
+            message.supports_prefill = reader.bool();
+            continue;
+          }
+          case 21: {
+            if (tag !== 168) {
+              break;
+            }
+
+            message.supports_structured_output = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           throw new globalThis.Error("malformed message");
@@ -1265,6 +1406,9 @@ export const Model: MessageFns<Model> = {
     message.updated_at = object.updated_at ?? undefined;
     message.revision = (object.revision !== undefined && object.revision !== null) ? BigInt(object.revision) : 0n;
     message.etag = object.etag ?? "";
+    message.supports_forced_tool_choice = object.supports_forced_tool_choice ?? undefined;
+    message.supports_prefill = object.supports_prefill ?? undefined;
+    message.supports_structured_output = object.supports_structured_output ?? undefined;
     return message;
   },
 };

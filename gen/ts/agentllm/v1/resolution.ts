@@ -10,7 +10,15 @@ import { SubstitutionPolicy, substitutionPolicyFromJSON, substitutionPolicyToNum
 import { ApiKeyState, apiKeyStateFromJSON, apiKeyStateToNumber } from "./agent_llm_config.js";
 import { KeySource, keySourceFromJSON, keySourceToNumber } from "./check.js";
 import { Finding, HopSource, hopSourceFromJSON, hopSourceToNumber } from "./finding.js";
-import { Dialect, dialectFromJSON, dialectToNumber, ModelPrice } from "./provider.js";
+import {
+  Dialect,
+  dialectFromJSON,
+  dialectToNumber,
+  ModelPrice,
+  WireApi,
+  wireApiFromJSON,
+  wireApiToNumber,
+} from "./provider.js";
 
 /** The kind of row that a resolved value comes from. */
 export const ValueSource = {
@@ -90,7 +98,8 @@ export function valueSourceToNumber(object: ValueSource): number {
 
 /**
  * Why a hop is skipped. If several reasons apply, a duplicate is reported first, then the
- * policy, then the state of the provider.
+ * policy, then the state of the provider. A resolution has the reasons that are known
+ * before a call; the receipt of a call can have all of them.
  */
 export const SkipReason = {
   /** UNSPECIFIED - Unspecified; never sent. */
@@ -110,6 +119,17 @@ export const SkipReason = {
   POLICY: "SKIP_REASON_POLICY",
   /** BASE_URL_INVALID - Its provider's base URL is not canonical (FINDING_REASON_BASE_URL_INVALID). */
   BASE_URL_INVALID: "SKIP_REASON_BASE_URL_INVALID",
+  /** BREAKER_OPEN - The circuit breaker of its credential, model or provider is open. Only in receipts. */
+  BREAKER_OPEN: "SKIP_REASON_BREAKER_OPEN",
+  /** CAPABILITY - Its model does not support something that the call needs. Only in receipts. */
+  CAPABILITY: "SKIP_REASON_CAPABILITY",
+  /**
+   * CONTEXT_TOO_SMALL - Its context window is not larger than that of a hop that was too small. Only in
+   * receipts.
+   */
+  CONTEXT_TOO_SMALL: "SKIP_REASON_CONTEXT_TOO_SMALL",
+  /** NO_KEY - No API key is set for it. Only in receipts. */
+  NO_KEY: "SKIP_REASON_NO_KEY",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
 
@@ -123,6 +143,10 @@ export namespace SkipReason {
   export type DUPLICATE = typeof SkipReason.DUPLICATE;
   export type POLICY = typeof SkipReason.POLICY;
   export type BASE_URL_INVALID = typeof SkipReason.BASE_URL_INVALID;
+  export type BREAKER_OPEN = typeof SkipReason.BREAKER_OPEN;
+  export type CAPABILITY = typeof SkipReason.CAPABILITY;
+  export type CONTEXT_TOO_SMALL = typeof SkipReason.CONTEXT_TOO_SMALL;
+  export type NO_KEY = typeof SkipReason.NO_KEY;
   export type UNRECOGNIZED = typeof SkipReason.UNRECOGNIZED;
 }
 
@@ -149,6 +173,18 @@ export function skipReasonFromJSON(object: any): SkipReason {
     case 6:
     case "SKIP_REASON_BASE_URL_INVALID":
       return SkipReason.BASE_URL_INVALID;
+    case 7:
+    case "SKIP_REASON_BREAKER_OPEN":
+      return SkipReason.BREAKER_OPEN;
+    case 8:
+    case "SKIP_REASON_CAPABILITY":
+      return SkipReason.CAPABILITY;
+    case 9:
+    case "SKIP_REASON_CONTEXT_TOO_SMALL":
+      return SkipReason.CONTEXT_TOO_SMALL;
+    case 10:
+    case "SKIP_REASON_NO_KEY":
+      return SkipReason.NO_KEY;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -172,6 +208,14 @@ export function skipReasonToNumber(object: SkipReason): number {
       return 5;
     case SkipReason.BASE_URL_INVALID:
       return 6;
+    case SkipReason.BREAKER_OPEN:
+      return 7;
+    case SkipReason.CAPABILITY:
+      return 8;
+    case SkipReason.CONTEXT_TOO_SMALL:
+      return 9;
+    case SkipReason.NO_KEY:
+      return 10;
     case SkipReason.UNRECOGNIZED:
     default:
       return -1;
@@ -181,8 +225,9 @@ export function skipReasonToNumber(object: SkipReason): number {
 /** The row, field and revision that a resolved value comes from. */
 export interface Provenance {
   /**
-   * The path of the value in ResolvedHop: `provider`, `dialect`, `base_url`,
-   * `model_name`, `parameters.temperature`, `request_timeout_ms`, `key_source`, `price`.
+   * The path of the value in ResolvedHop: `provider`, `dialect`, `wire_api`, `base_url`,
+   * `model_name`, `model`, `parameters.temperature`, `request_timeout_ms`, `key_source`,
+   * `price`.
    */
   field: string;
   /**
@@ -197,7 +242,7 @@ export interface Provenance {
   resource: string;
   /**
    * The field of the row, for example `fallback_model`, `llm_provider`,
-   * `parameter_rules`.
+   * `parameter_rules`. Empty for `model`, whose facts have the names of the row's fields.
    */
   path: string;
   /**
@@ -249,6 +294,44 @@ export interface ResolvedPrice {
   source: ValueSource;
 }
 
+/**
+ * The facts about a model that determine which calls it can serve, from the catalogue. An
+ * absent fact is unknown, which does not mean no. All are absent for a model that is not in
+ * the catalogue.
+ */
+export interface ModelFacts {
+  /** The context window in tokens. */
+  context_window_tokens?:
+    | number
+    | undefined;
+  /** The maximum number of output tokens of one call. */
+  max_output_tokens?:
+    | number
+    | undefined;
+  /** Whether the model supports function calls. */
+  supports_functions?:
+    | boolean
+    | undefined;
+  /** Whether the model accepts images. */
+  supports_vision?:
+    | boolean
+    | undefined;
+  /** Whether the model reasons before it responds. */
+  supports_reasoning?:
+    | boolean
+    | undefined;
+  /** Whether a call can force the model to call a tool. */
+  supports_forced_tool_choice?:
+    | boolean
+    | undefined;
+  /** Whether the messages of a call can end with the start of the model's response. */
+  supports_prefill?:
+    | boolean
+    | undefined;
+  /** Whether a call can require a response that matches a JSON schema. */
+  supports_structured_output?: boolean | undefined;
+}
+
 /** One hop of a resolved chain, with everything that a call needs except the API key. */
 export interface ResolvedHop {
   /** The position in the chain, counted from 0, including skipped hops. */
@@ -261,7 +344,7 @@ export interface ResolvedHop {
     | undefined;
   /** The provider's canonical name. */
   provider: string;
-  /** The provider's wire API. */
+  /** The family of APIs that the provider serves. */
   dialect: Dialect;
   /** The base URL of the provider's API in canonical form, without a trailing slash. */
   base_url: string;
@@ -291,8 +374,12 @@ export interface ResolvedHop {
   price:
     | ResolvedPrice
     | undefined;
-  /** The provenance of each value above. */
+  /** The provenance of each value. */
   provenance: Provenance[];
+  /** The API that requests use. */
+  wire_api: WireApi;
+  /** The facts about the model. */
+  model: ModelFacts | undefined;
 }
 
 /** A hop of the chain that is skipped. */
@@ -323,7 +410,7 @@ export interface ResolvedConfig {
   hops: ResolvedHop[];
   /** The hops of the chain that are skipped, with the reason. */
   skipped: SkippedHop[];
-  /** All findings: adaptations, retiring models, unknown prices, unreadable keys. */
+  /** All findings: adaptations, shutdown dates of models, unknown prices, unreadable keys. */
   findings: Finding[];
   /** Which hops may replace the first one. */
   substitution_policy: SubstitutionPolicy;
@@ -604,6 +691,157 @@ export const ResolvedPrice: MessageFns<ResolvedPrice> = {
   },
 };
 
+function createBaseModelFacts(): ModelFacts {
+  return {
+    context_window_tokens: undefined,
+    max_output_tokens: undefined,
+    supports_functions: undefined,
+    supports_vision: undefined,
+    supports_reasoning: undefined,
+    supports_forced_tool_choice: undefined,
+    supports_prefill: undefined,
+    supports_structured_output: undefined,
+  };
+}
+
+export const ModelFacts: MessageFns<ModelFacts> = {
+  encode(message: ModelFacts, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.context_window_tokens !== undefined) {
+      writer.uint32(8).int32(message.context_window_tokens);
+    }
+    if (message.max_output_tokens !== undefined) {
+      writer.uint32(16).int32(message.max_output_tokens);
+    }
+    if (message.supports_functions !== undefined) {
+      writer.uint32(24).bool(message.supports_functions);
+    }
+    if (message.supports_vision !== undefined) {
+      writer.uint32(32).bool(message.supports_vision);
+    }
+    if (message.supports_reasoning !== undefined) {
+      writer.uint32(40).bool(message.supports_reasoning);
+    }
+    if (message.supports_forced_tool_choice !== undefined) {
+      writer.uint32(48).bool(message.supports_forced_tool_choice);
+    }
+    if (message.supports_prefill !== undefined) {
+      writer.uint32(56).bool(message.supports_prefill);
+    }
+    if (message.supports_structured_output !== undefined) {
+      writer.uint32(64).bool(message.supports_structured_output);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ModelFacts {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseModelFacts();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.context_window_tokens = reader.int32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.max_output_tokens = reader.int32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.supports_functions = reader.bool();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.supports_vision = reader.bool();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.supports_reasoning = reader.bool();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.supports_forced_tool_choice = reader.bool();
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.supports_prefill = reader.bool();
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.supports_structured_output = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          throw new globalThis.Error("malformed message");
+        }
+        reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ModelFacts>): ModelFacts {
+    return ModelFacts.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ModelFacts>): ModelFacts {
+    const message = createBaseModelFacts();
+    message.context_window_tokens = object.context_window_tokens ?? undefined;
+    message.max_output_tokens = object.max_output_tokens ?? undefined;
+    message.supports_functions = object.supports_functions ?? undefined;
+    message.supports_vision = object.supports_vision ?? undefined;
+    message.supports_reasoning = object.supports_reasoning ?? undefined;
+    message.supports_forced_tool_choice = object.supports_forced_tool_choice ?? undefined;
+    message.supports_prefill = object.supports_prefill ?? undefined;
+    message.supports_structured_output = object.supports_structured_output ?? undefined;
+    return message;
+  },
+};
+
 function createBaseResolvedHop(): ResolvedHop {
   return {
     index: 0,
@@ -620,6 +858,8 @@ function createBaseResolvedHop(): ResolvedHop {
     api_key_state: ApiKeyState.UNSPECIFIED,
     price: undefined,
     provenance: [],
+    wire_api: WireApi.UNSPECIFIED,
+    model: undefined,
   };
 }
 
@@ -666,6 +906,12 @@ export const ResolvedHop: MessageFns<ResolvedHop> = {
     }
     for (const v of message.provenance) {
       Provenance.encode(v!, writer.uint32(114).fork()).join();
+    }
+    if (message.wire_api !== WireApi.UNSPECIFIED) {
+      writer.uint32(120).int32(wireApiToNumber(message.wire_api));
+    }
+    if (message.model !== undefined) {
+      ModelFacts.encode(message.model, writer.uint32(130).fork()).join();
     }
     return writer;
   },
@@ -795,6 +1041,22 @@ export const ResolvedHop: MessageFns<ResolvedHop> = {
             message.provenance.push(Provenance.decode(reader, reader.uint32()));
             continue;
           }
+          case 15: {
+            if (tag !== 120) {
+              break;
+            }
+
+            message.wire_api = wireApiFromJSON(reader.int32());
+            continue;
+          }
+          case 16: {
+            if (tag !== 130) {
+              break;
+            }
+
+            message.model = ModelFacts.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           throw new globalThis.Error("malformed message");
@@ -831,6 +1093,10 @@ export const ResolvedHop: MessageFns<ResolvedHop> = {
       ? ResolvedPrice.fromPartial(object.price)
       : undefined;
     message.provenance = object.provenance?.map((e) => Provenance.fromPartial(e)) || [];
+    message.wire_api = object.wire_api ?? WireApi.UNSPECIFIED;
+    message.model = (object.model !== undefined && object.model !== null)
+      ? ModelFacts.fromPartial(object.model)
+      : undefined;
     return message;
   },
 };

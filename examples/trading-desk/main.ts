@@ -1,0 +1,50 @@
+/*
+ * The twelve agents of a trading desk make one decision, each with its own model. See README.md.
+ *
+ * npm run example:trading-desk [-- --address host:port]
+ */
+import { parseArgs } from 'node:util';
+import { connect } from '@agentllm/client/ai';
+import { AGENTS, configure, remember } from './desk_configs.js';
+import { startFakeProvider, startService, stopAll } from './processes.js';
+import { Providers } from './providers.js';
+import { receiptLines } from './report.js';
+import { Round } from './round.js';
+
+// The receipts contain what the SDK would print as warnings.
+Object.assign(globalThis, { AI_SDK_LOG_WARNINGS: false });
+
+const print = (line: string) => console.log(line);
+
+async function run(address: string, isOwn: boolean): Promise<void> {
+  const providers = new Providers(await startFakeProvider());
+  const real = providers.real.length > 0 ? `real: ${providers.real.join(', ')}; the others are fake` : 'all are fake';
+  print(`service at ${address}${isOwn ? ', with a database in memory' : ''}; providers: ${real}`);
+  const client = connect({ address, agents: AGENTS, clientName: 'trading-desk' });
+  // Only another service has configs that somebody needs.
+  let restore = async () => {};
+  try {
+    await client.ready();
+    restore = isOwn ? restore : await remember(client);
+    await configure(client);
+    client.on('receipt', (receipt) => print(receiptLines(receipt).join('\n')));
+    print(`\n${await Promise.race([new Round(client, providers, print).run(), interruption])}`);
+  } finally {
+    await restore();
+    client.close();
+  }
+}
+
+const { values } = parseArgs({ options: { address: { type: 'string' } } });
+// After Ctrl-C the configs of another service are restored, too. npm and the terminal can both send the signal.
+const interruption = new Promise<never>((_, reject) => {
+  process.on('SIGINT', () => reject(new Error('interrupted')));
+});
+try {
+  await run(values.address ?? (await startService()), values.address === undefined);
+} catch (error) {
+  console.error(`the desk has stopped: ${(error as Error).message}`);
+  process.exitCode = 1;
+}
+await stopAll();
+process.exit();

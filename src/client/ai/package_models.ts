@@ -1,0 +1,53 @@
+import type { ResolutionHop } from '../resolution_types.js';
+import type { Fetch } from '../runtime/fetch.js';
+import type { AttemptContext } from '../runtime/model_call.js';
+import type { HopDialect } from './hop_dialect.js';
+import type { PackageModel, Specification } from './sdk_types.js';
+
+/** The header by which a request of a kept model finds its attempt. It is removed before the request is sent. */
+const ATTEMPT_HEADER = 'x-agentllm-attempt';
+
+/** The models of hops. Creating one takes a package longer than a call: it builds the schemas of its responses. */
+const kept = new WeakMap<ResolutionHop, Promise<PackageModel>>();
+const attempts = new Map<string, Fetch>();
+let last = 0;
+
+/** The model of a provider package for one attempt. */
+export interface AttemptModel {
+  readonly model: PackageModel;
+  /** Headers that the call must have. */
+  readonly headers: Readonly<Record<string, string>>;
+  /** Ends the use of the model, when its request has been sent. */
+  release(): void;
+}
+
+/** Creates the model of an attempt, or returns the one that is kept for its hop. */
+export async function modelOf(
+  { hop, apiKey, fetch }: AttemptContext,
+  dialect: HopDialect,
+  specification: Specification,
+): Promise<AttemptModel> {
+  const settings = { modelName: hop.model_name, baseURL: hop.base_url, apiKey, hop };
+  if (!dialect.isKept)
+    return { model: await dialect.create({ ...settings, fetch }, specification), headers: {}, release: () => {} };
+  let model = kept.get(hop);
+  if (!model) {
+    model = dialect.create({ ...settings, fetch: route }, specification);
+    kept.set(hop, model);
+    // A package that is missing may be installed before the next call.
+    model.catch(() => kept.delete(hop));
+  }
+  const created = await model;
+  const attempt = String(++last);
+  attempts.set(attempt, fetch);
+  return { model: created, headers: { [ATTEMPT_HEADER]: attempt }, release: () => attempts.delete(attempt) };
+}
+
+/** Sends the request of a kept model through its attempt. */
+async function route(input: Parameters<Fetch>[0], init?: RequestInit): Promise<Response> {
+  const headers = new Headers(init?.headers ?? (input instanceof Request ? input.headers : undefined));
+  const send = attempts.get(headers.get(ATTEMPT_HEADER) ?? '');
+  if (!send) throw new Error('The provider package sent a request outside an attempt');
+  headers.delete(ATTEMPT_HEADER);
+  return send(input, { ...init, headers });
+}

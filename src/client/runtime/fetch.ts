@@ -1,0 +1,2 @@
+/** The function that sends requests. */
+export type Fetch = typeof globalThis.fetch;

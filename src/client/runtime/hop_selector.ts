@@ -1,0 +1,148 @@
+import { AgentLLMError } from '../error.js';
+import type { ResolutionHop } from '../resolution_types.js';
+import { AttemptFailure } from './attempt_failure.js';
+import type { CallRecord } from './call_record.js';
+import { type CallNeeds, missingCapability } from './capabilities.js';
+import { type BreakerKeys, breakerKeys, type CircuitBreakers, type Permit } from './circuit_breaker.js';
+import { keyHint } from './failure_text.js';
+import { credentialOf } from './hop_identity.js';
+import type { CallableAgent } from './model_call.js';
+
+/** A hop for the next attempt. */
+export interface Selection {
+  readonly hop: ResolutionHop;
+  readonly apiKey: string | undefined;
+  readonly permit: Permit;
+}
+
+interface SelectorSettings {
+  readonly agent: CallableAgent;
+  readonly hops: readonly ResolutionHop[];
+  readonly needs: CallNeeds;
+  readonly breakers: CircuitBreakers;
+  readonly record: CallRecord;
+  /** Called when the key of a hop cannot be obtained; the chain moves to the next hop. */
+  readonly keyFailed: (hop: ResolutionHop, failure: AttemptFailure) => void;
+}
+
+/** A hop whose circuit breaker is open. */
+interface BlockedHop extends Omit<Selection, 'permit'> {
+  readonly keys: BreakerKeys;
+}
+
+/** Chooses the hops of a call in the order of its chain, and records why others are skipped. */
+export class HopSelector {
+  private position = 0;
+  /** The largest context window that was too small. */
+  private tooSmall = 0;
+  private readonly unusable = new Set<ResolutionHop>();
+  private blocked: BlockedHop | undefined;
+
+  constructor(private readonly settings: SelectorSettings) {}
+
+  /** Moves to the next hop. */
+  moveOn(): void {
+    this.position++;
+  }
+
+  /** Moves to the next hop; hops whose context window is known to be no larger than that of `hop` are skipped. */
+  moveToLarger({ model }: ResolutionHop): void {
+    this.tooSmall = Math.max(this.tooSmall, model.context_window_tokens ?? 0);
+    this.position++;
+  }
+
+  /** Skips a hop because its adapter cannot make the call there. */
+  skip(hop: ResolutionHop, detail: string): void {
+    this.unusable.add(hop);
+    this.settings.record.skip(hop, 'SKIP_REASON_CAPABILITY', detail);
+  }
+
+  /** Whether a later hop may be tried. Its key is only known when it is tried. */
+  get hasNext(): boolean {
+    return this.later.length > 0;
+  }
+
+  /** Whether a later hop may have a larger context window than a hop. */
+  hasLarger({ model }: ResolutionHop): boolean {
+    const window = Math.max(this.tooSmall, model.context_window_tokens ?? 0);
+    return this.later.some((hop) => !isAtMost(hop, window));
+  }
+
+  /** The hop for the next attempt: the current one, or the first later one that can be tried; undefined if none can. */
+  async next(signal: AbortSignal | undefined): Promise<Selection | undefined> {
+    const { hops } = this.settings;
+    for (; this.position < hops.length; this.position++) {
+      const selection = await this.select(hops[this.position] as ResolutionHop, signal);
+      if (selection) return selection;
+    }
+    return undefined;
+  }
+
+  /** The first hop with an open breaker, to be tried because no hop is without one; undefined if there is none. */
+  force(): Selection | undefined {
+    const { blocked } = this;
+    this.blocked = undefined;
+    return blocked && { ...blocked, permit: this.settings.breakers.permitOpen(blocked.keys) };
+  }
+
+  private get later(): ResolutionHop[] {
+    return this.settings.hops.slice(this.position + 1).filter((hop) => this.problemOf(hop) === undefined);
+  }
+
+  /** Why a hop cannot serve the call, whatever its key and its breakers. */
+  private problemOf(hop: ResolutionHop) {
+    if (this.unusable.has(hop)) return { reason: 'SKIP_REASON_CAPABILITY', detail: '' } as const;
+    const missing = missingCapability(hop, this.settings.needs) ?? this.missingConversation(hop);
+    if (missing !== undefined) return { reason: 'SKIP_REASON_CAPABILITY', detail: missing } as const;
+    if (!isAtMost(hop, this.tooSmall)) return undefined;
+    const detail = `${hop.model.context_window_tokens} tokens`;
+    return { reason: 'SKIP_REASON_CONTEXT_TOO_SMALL', detail } as const;
+  }
+
+  /** A conversation that a provider stores can only be continued there. */
+  private missingConversation(hop: ResolutionHop): string | undefined {
+    const { needs, hops } = this.settings;
+    const [first] = hops;
+    const isElsewhere = first !== undefined && credentialOf(first) !== credentialOf(hop);
+    return needs.storedConversation && isElsewhere ? 'stored_conversation' : undefined;
+  }
+
+  private async select(hop: ResolutionHop, signal: AbortSignal | undefined): Promise<Selection | undefined> {
+    const { agent, record, breakers } = this.settings;
+    const problem = this.problemOf(hop);
+    if (problem) {
+      record.skip(hop, problem.reason, problem.detail);
+      return undefined;
+    }
+    const key = await this.keyOf(hop, signal);
+    if (!key) return undefined;
+    if (key.apiKey === undefined && hop.key.source !== 'KEY_SOURCE_NONE') {
+      record.skip(hop, 'SKIP_REASON_NO_KEY', keyHint(hop, agent.name));
+      return undefined;
+    }
+    const keys = breakerKeys(hop, key.apiKey);
+    const open = breakers.openScope(keys);
+    if (open === undefined) return { hop, apiKey: key.apiKey, permit: breakers.permit(keys) };
+    record.skip(hop, 'SKIP_REASON_BREAKER_OPEN', open);
+    this.blocked ??= { hop, apiKey: key.apiKey, keys };
+    return undefined;
+  }
+
+  /** The key of a hop; undefined if it cannot be obtained. No other key replaces it. */
+  private async keyOf(hop: ResolutionHop, signal: AbortSignal | undefined) {
+    try {
+      return { apiKey: await this.settings.agent.apiKey(hop, { signal }) };
+    } catch (error) {
+      if (signal?.aborted) throw error;
+      const isUnavailable = error instanceof AgentLLMError && error.code === 'UNAVAILABLE';
+      const errorClass = isUnavailable ? 'ERROR_CLASS_NETWORK' : 'ERROR_CLASS_AUTH';
+      const message = error instanceof Error ? error.message : String(error);
+      this.settings.keyFailed(hop, new AttemptFailure(errorClass, message, { cause: error }));
+      return undefined;
+    }
+  }
+}
+
+/** Whether a context window is known and at most of a size. */
+const isAtMost = ({ model }: ResolutionHop, tokens: number): boolean =>
+  tokens > 0 && model.context_window_tokens !== undefined && model.context_window_tokens <= tokens;

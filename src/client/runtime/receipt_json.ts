@@ -1,0 +1,17 @@
+import type { Receipt } from '../../../gen/ts/agentllm/v1/receipt.js';
+
+/** A JSON value. */
+export type Json = string | number | boolean | null | readonly Json[] | { readonly [name: string]: Json };
+
+/** A receipt as JSON: times in ISO 8601, 64-bit integers as numbers, unknown fields left out. */
+export const receiptJson = (receipt: Receipt): { readonly [name: string]: Json } =>
+  toJson(receipt) as { readonly [name: string]: Json };
+
+function toJson(value: unknown): Json | undefined {
+  if (typeof value === 'bigint') return Number(value);
+  if (value instanceof Date) return value.toISOString();
+  if (Array.isArray(value)) return value.map((element) => toJson(element) ?? null);
+  if (typeof value !== 'object' || value === null) return value as Json | undefined;
+  const fields = Object.entries(value).map(([name, field]) => [name, toJson(field)] as const);
+  return Object.fromEntries(fields.filter((field): field is readonly [string, Json] => field[1] !== undefined));
+}

@@ -1,0 +1,47 @@
+/** One event of a stream of server-sent events. */
+export interface SseEvent {
+  /** The event as it arrived, with the empty line at its end. */
+  readonly text: string;
+  /** The data; undefined for a comment and for an event without data. */
+  readonly data: string | undefined;
+}
+
+const BOUNDARY = /\r\n\r\n|\n\n|\r\r/g;
+
+/** Splits a stream of text into events. */
+export class SseSplitter {
+  private rest = '';
+
+  /** Characters of the event that has not ended. */
+  get pending(): number {
+    return this.rest.length;
+  }
+
+  /** Adds text and returns the events that are complete. */
+  push(text: string): SseEvent[] {
+    // The boundary can begin in the text that was there before.
+    BOUNDARY.lastIndex = Math.max(0, this.rest.length - 3);
+    const all = this.rest + text;
+    const events: SseEvent[] = [];
+    let start = 0;
+    for (let match = BOUNDARY.exec(all); match; match = BOUNDARY.exec(all)) {
+      events.push(toEvent(all.slice(start, BOUNDARY.lastIndex)));
+      start = BOUNDARY.lastIndex;
+    }
+    this.rest = start === 0 ? all : all.slice(start);
+    return events;
+  }
+
+  /** The last event, if the stream ended without the empty line after it. */
+  end(): SseEvent | undefined {
+    const { rest } = this;
+    this.rest = '';
+    return rest.trim() === '' ? undefined : toEvent(`${rest}\n\n`);
+  }
+}
+
+function toEvent(text: string): SseEvent {
+  const lines = text.split(/\r\n|\n|\r/).filter((line) => line.startsWith('data:'));
+  if (lines.length === 0) return { text, data: undefined };
+  return { text, data: lines.map((line) => line.slice(line[5] === ' ' ? 6 : 5)).join('\n') };
+}

@@ -1,0 +1,107 @@
+import type { WireApi } from '../../../gen/ts/agentllm/v1/provider.js';
+import type { ModelUsage } from '../../../gen/ts/agentllm/v1/receipt.js';
+import { limits } from '../../limits.js';
+import { fieldsOf } from './wire_reader.js';
+
+type Fields = Readonly<Record<string, unknown>>;
+type Counts = Omit<ModelUsage, 'raw_json'>;
+type Kind = keyof Counts;
+
+const KINDS: readonly Kind[] = [
+  'input_tokens',
+  'input_no_cache_tokens',
+  'input_cache_read_tokens',
+  'input_cache_write_tokens',
+  'output_tokens',
+  'output_text_tokens',
+  'output_reasoning_tokens',
+];
+
+/** Bytes of the raw usage in a receipt; a larger one is left out. */
+const MAX_RAW_BYTES = 4096;
+
+/** The usage that a provider sent, in the form that is the same for all providers. An unknown kind stays undefined. */
+export function normalizeUsage(wireApi: WireApi, provider: string, raw: Fields): ModelUsage {
+  const counts = wireApi === 'WIRE_API_MESSAGES' ? ofMessages(raw) : ofOpenAI(wireApi, provider, raw);
+  const raw_json = JSON.stringify(raw);
+  return { ...counts, raw_json: Buffer.byteLength(raw_json) > MAX_RAW_BYTES ? '' : raw_json };
+}
+
+/** The sum of usages. A kind is undefined if no usage reports it. */
+export function sumUsage(usages: readonly ModelUsage[]): ModelUsage | undefined {
+  if (usages.length === 0) return undefined;
+  const total = (kind: Kind) => sum(...usages.map((usage) => usage[kind] ?? 0));
+  const known = KINDS.filter((kind) => usages.some((usage) => usage[kind] !== undefined));
+  const none = Object.fromEntries(KINDS.map((kind) => [kind, undefined])) as Counts;
+  return { ...none, ...Object.fromEntries(known.map((kind) => [kind, total(kind)])), raw_json: '' };
+}
+
+/** Anthropic: the input tokens exclude those of the cache, the output tokens include thinking. */
+function ofMessages(raw: Fields): Counts {
+  const noCache = count(raw['input_tokens']);
+  const read = count(raw['cache_read_input_tokens']);
+  const write = count(raw['cache_creation_input_tokens']);
+  const output = count(raw['output_tokens']);
+  const reasoning = count(fieldsOf(raw['output_tokens_details'])['thinking_tokens']);
+  return {
+    input_tokens: noCache === undefined ? undefined : sum(noCache, read ?? 0, write ?? 0),
+    input_no_cache_tokens: noCache,
+    input_cache_read_tokens: read,
+    input_cache_write_tokens: write,
+    ...outputOf(output, reasoning),
+  };
+}
+
+/** OpenAI and compatible providers: the input tokens include those of the cache. */
+function ofOpenAI(wireApi: WireApi, provider: string, raw: Fields): Counts {
+  const isResponses = wireApi === 'WIRE_API_RESPONSES';
+  const prompt = count(raw['prompt_tokens'] ?? raw['input_tokens']);
+  const completion = count(raw['completion_tokens'] ?? raw['output_tokens']);
+  const inputDetails = fieldsOf(raw['prompt_tokens_details'] ?? raw['input_tokens_details']);
+  const outputDetails = fieldsOf(raw['completion_tokens_details'] ?? raw['output_tokens_details']);
+  const read = count(raw['prompt_cache_hit_tokens'] ?? inputDetails['cached_tokens']);
+  const write = count(inputDetails['cache_write_tokens']);
+  const reasoning = count(outputDetails['reasoning_tokens']);
+  // xAI has reported prompt tokens without those of the cache.
+  const input = prompt !== undefined && read !== undefined && read > prompt ? sum(prompt, read) : prompt;
+  const separate = !isResponses && countsReasoningSeparately(provider, raw, prompt, completion, reasoning);
+  const output = separate && completion !== undefined ? sum(completion, reasoning ?? 0) : completion;
+  return {
+    input_tokens: input,
+    input_no_cache_tokens:
+      input === undefined || read === undefined ? undefined : Math.max(0, input - read - (write ?? 0)),
+    input_cache_read_tokens: read,
+    input_cache_write_tokens: write,
+    ...outputOf(output, reasoning),
+  };
+}
+
+/** Whether the completion tokens exclude those of the reasoning, as in xAI's chat completions. The total shows it. */
+function countsReasoningSeparately(
+  provider: string,
+  raw: Fields,
+  prompt: number | undefined,
+  completion: number | undefined,
+  reasoning: number | undefined,
+): boolean {
+  if (!reasoning || prompt === undefined || completion === undefined) return false;
+  const total = count(raw['total_tokens']);
+  if (total === prompt + completion + reasoning) return true;
+  return total === prompt + completion ? false : provider === 'grok' || reasoning > completion;
+}
+
+function outputOf(output: number | undefined, reasoning: number | undefined) {
+  const text = output === undefined || reasoning === undefined ? undefined : Math.max(0, output - reasoning);
+  return { output_tokens: output, output_text_tokens: text, output_reasoning_tokens: reasoning };
+}
+
+/** A number of tokens; undefined for anything else. */
+function count(value: unknown): number | undefined {
+  return Number.isInteger(value) && Number(value) >= 0 && Number(value) <= limits.maxInt32 ? Number(value) : undefined;
+}
+
+const sum = (...counts: readonly number[]): number =>
+  Math.min(
+    counts.reduce((total, one) => total + one, 0),
+    limits.maxInt32,
+  );

@@ -1,0 +1,94 @@
+import { describe, expect, it } from 'vitest';
+import { normalizeUsage, sumUsage } from '../../../src/client/runtime/usage.js';
+
+const CHAT = 'WIRE_API_CHAT_COMPLETIONS';
+
+/** The known kinds of a usage: input (total, no cache, read, write) and output (total, text, reasoning). */
+function kinds(...args: Parameters<typeof normalizeUsage>) {
+  const usage = normalizeUsage(...args);
+  return [
+    usage.input_tokens,
+    usage.input_no_cache_tokens,
+    usage.input_cache_read_tokens,
+    usage.input_cache_write_tokens,
+    usage.output_tokens,
+    usage.output_text_tokens,
+    usage.output_reasoning_tokens,
+  ];
+}
+
+describe('normalizeUsage', () => {
+  it('reads chat completions of OpenAI, whose totals include cache and reasoning', () => {
+    const raw = {
+      prompt_tokens: 100,
+      completion_tokens: 50,
+      total_tokens: 150,
+      prompt_tokens_details: { cached_tokens: 30, cache_write_tokens: 10 },
+      completion_tokens_details: { reasoning_tokens: 20 },
+    };
+    expect(kinds(CHAT, 'openai', raw)).toEqual([100, 60, 30, 10, 50, 30, 20]);
+  });
+
+  it('reads DeepSeek, whose prompt tokens are hits and misses of the cache', () => {
+    const raw = { prompt_tokens: 100, prompt_cache_hit_tokens: 64, prompt_cache_miss_tokens: 36, completion_tokens: 5 };
+    expect(kinds(CHAT, 'deepseek', raw)).toEqual([100, 36, 64, undefined, 5, undefined, undefined]);
+  });
+
+  it('adds the reasoning of xAI to the completion tokens, which exclude it in chat completions', () => {
+    const details = { completion_tokens_details: { reasoning_tokens: 40 } };
+    const raw = { prompt_tokens: 10, completion_tokens: 5, total_tokens: 55, ...details };
+    expect(kinds(CHAT, 'grok', raw)).toEqual([10, undefined, undefined, undefined, 45, 5, 40]);
+    // Without a total, the name of the provider decides.
+    expect(kinds(CHAT, 'grok', { prompt_tokens: 10, completion_tokens: 50, ...details })[4]).toBe(90);
+    expect(kinds(CHAT, 'openai', { prompt_tokens: 10, completion_tokens: 50, ...details })[4]).toBe(50);
+  });
+
+  it('adds the cached tokens of xAI to prompt tokens that exclude them', () => {
+    const raw = { prompt_tokens: 10, completion_tokens: 5, prompt_tokens_details: { cached_tokens: 90 } };
+    expect(kinds(CHAT, 'grok', raw).slice(0, 3)).toEqual([100, 10, 90]);
+  });
+
+  it('reads the Responses API, whose output tokens include the reasoning', () => {
+    const raw = {
+      input_tokens: 10,
+      input_tokens_details: { cached_tokens: 4 },
+      output_tokens: 8,
+      output_tokens_details: { reasoning_tokens: 6 },
+      total_tokens: 24,
+    };
+    expect(kinds('WIRE_API_RESPONSES', 'grok', raw)).toEqual([10, 6, 4, undefined, 8, 2, 6]);
+  });
+
+  it('reads Messages, whose input tokens exclude the cache', () => {
+    const raw = {
+      input_tokens: 10,
+      cache_read_input_tokens: 200,
+      cache_creation_input_tokens: 50,
+      output_tokens: 7,
+      output_tokens_details: { thinking_tokens: 3 },
+    };
+    expect(kinds('WIRE_API_MESSAGES', 'claude', raw)).toEqual([260, 10, 200, 50, 7, 4, 3]);
+  });
+
+  it('leaves what is not a number of tokens unknown, and keeps 0', () => {
+    const raw = { prompt_tokens: '12', completion_tokens: 0, prompt_tokens_details: { cached_tokens: -1 } };
+    expect(kinds(CHAT, 'openai', raw)).toEqual([undefined, undefined, undefined, undefined, 0, undefined, undefined]);
+    expect(kinds(CHAT, 'openai', { prompt_tokens: 2 ** 40, completion_tokens: 1.5 })).toEqual(Array(7).fill(undefined));
+  });
+
+  it('keeps the usage as it was sent, unless it is large', () => {
+    expect(normalizeUsage(CHAT, 'openai', { prompt_tokens: 1 }).raw_json).toBe('{"prompt_tokens":1}');
+    expect(normalizeUsage(CHAT, 'openai', { x: 'y'.repeat(5000) }).raw_json).toBe('');
+  });
+});
+
+describe('sumUsage', () => {
+  it('adds what is known and leaves unknown what no usage reports', () => {
+    const sum = sumUsage([
+      normalizeUsage(CHAT, 'openai', { prompt_tokens: 1, completion_tokens: 2 }),
+      normalizeUsage(CHAT, 'openai', { prompt_tokens: 10 }),
+    ]);
+    expect(sum).toMatchObject({ input_tokens: 11, output_tokens: 2, input_cache_read_tokens: undefined, raw_json: '' });
+    expect(sumUsage([])).toBeUndefined();
+  });
+});
