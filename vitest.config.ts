@@ -25,18 +25,18 @@ function freeBytes(directory: string): number {
 
 /** Tests that need no database, no running service and no build. */
 const UNIT = [
-  'test/{abort,concurrency_limiter,config,contract,house,log,metrics,readme,time_slice}.test.ts',
-  'test/api/dispatch/{open_streams,request_shape,token_bucket}.test.ts',
+  'test/{abort,architecture,concurrency_limiter,config,contract,log,metrics,readme,time_slice}.test.ts',
+  'test/api/dispatch/{access_log,call,open_streams,request_shape,token_bucket}.test.ts',
   'test/api/messages/**/*.test.ts',
   'test/cli/kit/print.test.ts',
-  'test/client/{acknowledgements,backoff}.test.ts',
+  'test/client/{ack_batcher,acknowledgements,backoff}.test.ts',
   'test/client/ai/!(failover|fault_matrix|graders).test.ts',
   'test/client/{langchain,runtime}/**/*.test.ts',
   'test/domain/**/*.test.ts',
   'test/fake_provider/**/*.test.ts',
   'test/feed/{live_index,replay,validators}.test.ts',
-  'test/net/request_budget.test.ts',
-  'test/grpc/{request_guard,shared_frames}.test.ts',
+  'test/net/{listen,request_budget,unread_responses}.test.ts',
+  'test/grpc/{connection,request_guard,shared_frames}.test.ts',
   'test/http/routes.test.ts',
   'test/providers/**/*.test.ts',
   'test/store/embedded/wire_frames.test.ts',

@@ -63,7 +63,7 @@ export async function convertTable(
   if (others !== 'all')
     for (const column of existing.columns.values())
       if (!target.columns.has(column.name) && !others.includes(column.name) && rejectsInserts(column)) {
-        actions.push(`alter column ${q(column.name)} drop not null`);
+        actions.push(`alter column ${quoteIdentifier(column.name)} drop not null`);
         notes.push(`column ${column.name}, which agentllm does not fill, is nullable now`);
       }
   await alter(knex, name, actions);
@@ -76,7 +76,8 @@ export async function convertTable(
   return notes;
 }
 
-export const q = (identifier: string): string => `"${identifier.replaceAll('"', '""')}"`;
+/** An identifier in quotes, for SQL text. */
+export const quoteIdentifier = (identifier: string): string => `"${identifier.replaceAll('"', '""')}"`;
 
 const isNotId = ({ name }: Column) => name !== 'id';
 const rejectsInserts = (column: Column) => column.not_null && column.default === null && !column.generated;
@@ -94,7 +95,7 @@ async function describeTarget(
   await knex.schema.withSchema('pg_temp').createTable(name, build);
   const described = await describe(knex, name, TEMPORARY_SCHEMA);
   // Dropped at once, because its name hides the other table.
-  await knex.raw(`drop table pg_temp.${q(name)}`);
+  await knex.raw(`drop table pg_temp.${quoteIdentifier(name)}`);
   return described;
 }
 
@@ -134,7 +135,7 @@ async function columnChanges(
   current: Column,
   notes: string[],
 ): Promise<string[]> {
-  const column = q(target.name);
+  const column = quoteIdentifier(target.name);
   const actions: string[] = [];
   const typeChanges = target.type !== current.type && (await isLossless(knex, table, target, current, notes));
   // A default is dropped before the type changes: PostgreSQL would convert it in the time zone of the session.
@@ -151,7 +152,7 @@ const isZoneless = (type: string) => type === 'date' || /^timestamp.* without ti
 
 /** The Python system stores UTC in columns without time zone. */
 function conversion(target: Column, current: Column): string {
-  const column = q(target.name);
+  const column = quoteIdentifier(target.name);
   if (target.type === 'timestamp with time zone' && isZoneless(current.type))
     return `${column}::timestamp at time zone 'UTC'`;
   return `${column}::${target.type}`;
@@ -167,11 +168,11 @@ async function isLossless(
 ): Promise<boolean> {
   // The text of these values may change in a conversion that loses nothing.
   if (/^(timestamp|double|boolean)/.test(target.type)) return true;
-  const column = q(target.name);
+  const column = quoteIdentifier(target.name);
   const [found] = await orExplain(table, target, current, () =>
     queryRows<{ lost: number }>(
       knex,
-      `select count(*)::int as lost from ${q(table)}
+      `select count(*)::int as lost from ${quoteIdentifier(table)}
        where (${column}::${target.type})::text is distinct from ${column}::text`,
     ),
   );
@@ -199,10 +200,10 @@ async function columnAddition(
   notes: string[],
 ): Promise<string> {
   const { name, type, not_null, default: fallback } = column;
-  const add = `add column ${q(name)} ${type}`;
+  const add = `add column ${quoteIdentifier(name)} ${type}`;
   if (fallback !== null) return `${add} default ${fallback}${not_null ? ' not null' : ''}`;
   if (!not_null) return add;
-  const rows = await queryRows(knex, `select from ${q(table)} limit 1`);
+  const rows = await queryRows(knex, `select from ${quoteIdentifier(table)} limit 1`);
   if (rows.length === 0) return `${add} not null`;
   if (served)
     throw new ImportError(
@@ -215,7 +216,7 @@ async function columnAddition(
 async function alter(knex: Knex, table: string, actions: readonly string[]): Promise<void> {
   if (actions.length === 0) return;
   try {
-    await knex.raw(`alter table ${q(table)} ${actions.join(', ')}`);
+    await knex.raw(`alter table ${quoteIdentifier(table)} ${actions.join(', ')}`);
   } catch (cause) {
     if ((cause as { code?: unknown }).code !== '0A000') throw cause;
     throw new ImportError(
@@ -232,19 +233,21 @@ async function continueIds(knex: Knex, table: string, id: Column | undefined): P
       `The table ${table} has no integer column id, so it is not a table of the Python system. Give agentllm a separate database or schema.`,
     );
   // GENERATED ALWAYS would reject ids that the service draws before it inserts the row.
-  if (id.generated) await knex.raw(`alter table ${q(table)} alter column id drop identity`);
-  if (id.type !== 'integer') await knex.raw(`alter table ${q(table)} alter column id type integer`);
+  if (id.generated) await knex.raw(`alter table ${quoteIdentifier(table)} alter column id drop identity`);
+  if (id.type !== 'integer') await knex.raw(`alter table ${quoteIdentifier(table)} alter column id type integer`);
   const serial = `pg_get_serial_sequence(quote_ident(?), 'id')`;
   const [found] = await queryRows<{ sequence: string | null }>(knex, `select ${serial} as sequence`, table);
-  const sequence = found?.sequence ?? q(`${table}_id_seq`);
+  const sequence = found?.sequence ?? quoteIdentifier(`${table}_id_seq`);
   if (!found?.sequence) {
     await knex.raw(`create sequence if not exists ${sequence} as integer`);
-    await knex.raw(`alter sequence ${sequence} owned by ${q(table)}.id`);
+    await knex.raw(`alter sequence ${sequence} owned by ${quoteIdentifier(table)}.id`);
   }
   if (!found?.sequence)
-    await knex.raw(`alter table ${q(table)} alter column id set default nextval(${literal(sequence)}::regclass)`);
+    await knex.raw(
+      `alter table ${quoteIdentifier(table)} alter column id set default nextval(${literal(sequence)}::regclass)`,
+    );
   await knex.raw(
-    `select setval(${literal(sequence)}::regclass, max(id)) from ${q(table)}
+    `select setval(${literal(sequence)}::regclass, max(id)) from ${quoteIdentifier(table)}
      having max(id) > (select case when is_called then last_value else last_value - 1 end from ${sequence})`,
   );
 }
@@ -258,8 +261,8 @@ async function replaceNonFinite(knex: Knex, table: string, columns: readonly Col
     if (type !== 'double precision') continue;
     const replaced = await queryRows<{ id: number }>(
       knex,
-      `update ${q(table)} set ${q(name)} = ${fallback ?? 'null'}
-       where ${q(name)} in ('NaN', 'Infinity', '-Infinity') returning id`,
+      `update ${quoteIdentifier(table)} set ${quoteIdentifier(name)} = ${fallback ?? 'null'}
+       where ${quoteIdentifier(name)} in ('NaN', 'Infinity', '-Infinity') returning id`,
     );
     if (replaced.length > 0)
       notes.push(
@@ -281,11 +284,12 @@ async function requireValues(
   const actions: string[] = [];
   for (const { name, not_null, default: fallback } of columns) {
     if (!not_null || !existing.columns.has(name) || existing.columns.get(name)?.not_null) continue;
-    const column = q(name);
-    if (fallback !== null) await knex.raw(`update ${q(table)} set ${column} = ${fallback} where ${column} is null`);
+    const column = quoteIdentifier(name);
+    if (fallback !== null)
+      await knex.raw(`update ${quoteIdentifier(table)} set ${column} = ${fallback} where ${column} is null`);
     const empty = await queryRows<{ id: number }>(
       knex,
-      `select id from ${q(table)} where ${column} is null order by id`,
+      `select id from ${quoteIdentifier(table)} where ${column} is null order by id`,
     );
     if (empty.length === 0) actions.push(`alter column ${column} set not null`);
     else if (!served) notes.push(`${name} is NULL in ${describeRows(empty.map(({ id }) => id))}`);
@@ -307,19 +311,20 @@ async function ensureIndex(
   const current = existing.indexes.find(({ name }) => name === index.name);
   if (current?.unique === index.unique && current.method === index.method && !current.constraint) return;
   if (index.unique) await refuseDuplicates(knex, table, index.columns);
-  if (current?.constraint) await knex.raw(`alter table ${q(table)} drop constraint ${q(current.constraint)}`);
-  else if (current) await knex.raw(`drop index ${q(index.name)}`);
+  if (current?.constraint)
+    await knex.raw(`alter table ${quoteIdentifier(table)} drop constraint ${quoteIdentifier(current.constraint)}`);
+  else if (current) await knex.raw(`drop index ${quoteIdentifier(index.name)}`);
   await knex.raw(
     primary
-      ? `alter table ${q(table)} add constraint ${q(index.name)} primary key (${index.columns})`
-      : `create ${index.unique ? 'unique ' : ''}index ${q(index.name)} on ${q(table)} using ${index.method}`,
+      ? `alter table ${quoteIdentifier(table)} add constraint ${quoteIdentifier(index.name)} primary key (${index.columns})`
+      : `create ${index.unique ? 'unique ' : ''}index ${quoteIdentifier(index.name)} on ${quoteIdentifier(table)} using ${index.method}`,
   );
 }
 
 async function refuseDuplicates(knex: Knex, table: string, column: string): Promise<void> {
   const found = await queryRows<{ value: string; ids: number[] }>(
     knex,
-    `select ${column}::text as value, array_agg(id order by id) as ids from ${q(table)}
+    `select ${column}::text as value, array_agg(id order by id) as ids from ${quoteIdentifier(table)}
      where ${column} is not null group by ${column} having count(*) > 1 order by 1 limit 20`,
   );
   if (found.length === 0) return;

@@ -5,8 +5,8 @@ import {
   convertTable,
   describeRows,
   ImportError,
-  q,
   queryRows,
+  quoteIdentifier,
 } from './convert_table.js';
 
 // Import of a database of the original Python system. Its tables exist already, so the migrations 0001 to 0004 convert
@@ -83,7 +83,7 @@ export async function addForeignKey(knex: Knex, table: string, column: string, p
   if (imported && (await hasForeignKey(knex, table, column, name, definition))) return;
   const violating = imported ? await rowsWithoutParent(knex, table, column, parent) : [];
   await knex.raw(
-    `alter table ${q(table)} add constraint ${q(name)} ${definition} ${violating.length > 0 ? 'not valid' : ''}`,
+    `alter table ${quoteIdentifier(table)} add constraint ${quoteIdentifier(name)} ${definition} ${violating.length > 0 ? 'not valid' : ''}`,
   );
   if (violating.length > 0)
     await addNotes(knex, table, [`${column} refers to no row of ${parent} in ${describeRows(violating)}`]);
@@ -99,15 +99,16 @@ async function hasForeignKey(knex: Knex, table: string, column: string, name: st
   );
   const exists = keys.some((key) => key.name === name && key.definition === definition);
   for (const key of keys)
-    if (!exists || key.name !== name) await knex.raw(`alter table ${q(table)} drop constraint ${q(key.name)}`);
+    if (!exists || key.name !== name)
+      await knex.raw(`alter table ${quoteIdentifier(table)} drop constraint ${quoteIdentifier(key.name)}`);
   return exists;
 }
 
 async function rowsWithoutParent(knex: Knex, table: string, column: string, parent: string): Promise<number[]> {
   const rows = await queryRows<{ id: number }>(
     knex,
-    `select id from ${q(table)} c where ${column} is not null
-     and not exists (select from ${q(parent)} p where p.id = c.${column}) order by id`,
+    `select id from ${quoteIdentifier(table)} c where ${column} is not null
+     and not exists (select from ${quoteIdentifier(parent)} p where p.id = c.${column}) order by id`,
   );
   return rows.map(({ id }) => id);
 }

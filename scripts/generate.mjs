@@ -6,27 +6,43 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 /**
- * Makes the decoders reject malformed messages. The decoders of ts-proto stop without an error at a tag of 0 or at the
- * end of a group that never began, and read past the end of a message whose last field is too long. A part of a message
- * would then be accepted as a complete one.
+ * The parts of a decoder of ts-proto that are replaced. It stops without an error at a tag of 0 or at the end of a group
+ * that never began, and reads past the end of a message whose last field is too long. A part of a message would then be
+ * accepted as a complete one.
+ */
+const LENIENT = [
+  [
+    /if \(\(tag & 7\) === 4 \|\| tag === 0\) \{\s+break;\s+\}/g,
+    'if ((tag & 7) === 4 || tag === 0) {\n          throw new globalThis.Error("malformed message");\n        }',
+  ],
+  [
+    /\n {6}return message;\n {4}\} finally \{/g,
+    '\n      if (reader.pos !== end) {\n        throw new globalThis.Error("malformed message");\n      }\n      return message;\n    } finally {',
+  ],
+];
+const DECODER = /^ {2}decode\(.*\{$/gm;
+
+/**
+ * Makes the decoders reject malformed messages. Fails if a decoder does not have the expected text, which another version
+ * of ts-proto may change.
  */
 function makeStrict(directory) {
   for (const file of readdirSync(directory, { recursive: true, withFileTypes: true })) {
     if (!file.isFile()) continue;
     const path = join(file.parentPath, file.name);
-    const code = readFileSync(path, 'utf8');
-    const strict = code
-      .replaceAll(
-        /if \(\(tag & 7\) === 4 \|\| tag === 0\) \{\s+break;\s+\}/g,
-        'if ((tag & 7) === 4 || tag === 0) {\n          throw new globalThis.Error("malformed message");\n        }',
-      )
-      .replaceAll(
-        /\n {6}return message;\n {4}\} finally \{/g,
-        '\n      if (reader.pos !== end) {\n        throw new globalThis.Error("malformed message");\n      }\n      return message;\n    } finally {',
-      );
-    if (strict !== code) writeFileSync(path, strict);
+    let code = readFileSync(path, 'utf8');
+    const decoders = countOf(code, DECODER);
+    for (const [lenient, strict] of LENIENT) {
+      const count = countOf(code, lenient);
+      if (count !== decoders)
+        throw new Error(`${path} has ${decoders} decoders, and ${count} with ${lenient}; update scripts/generate.mjs`);
+      code = code.replaceAll(lenient, strict);
+    }
+    if (decoders > 0) writeFileSync(path, code);
   }
 }
+
+const countOf = (code, pattern) => code.match(pattern)?.length ?? 0;
 
 /** Writes JSON as a TypeScript module, because JSON cannot be imported in every module system of the client. */
 function writeModule(source, name, path, { drop = [], constant = '' } = {}) {

@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { link, open, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { errorCode } from './error_properties.js';
 
 export interface AtomicFileOptions {
   /** Permissions of the file, before the umask of the process. */
@@ -48,7 +49,7 @@ async function renameToNew(from: string, to: string): Promise<void> {
   try {
     await link(from, to);
   } catch (error) {
-    if (codeOf(error) === 'EEXIST') throw error;
+    if (errorCode(error) === 'EEXIST') throw error;
     return renameToReserved(from, to);
   }
   await rm(from);
@@ -65,16 +66,14 @@ async function renameToReserved(from: string, to: string): Promise<void> {
   }
 }
 
-/** Makes the new name durable, if the system allows directories to be opened. */
-async function syncDirectory(path: string): Promise<void> {
+/** Makes the names in a directory durable, if the system allows directories to be opened. */
+export async function syncDirectory(path: string): Promise<void> {
   const directory = await open(path, 'r').catch(() => undefined);
   try {
     await directory?.sync();
   } catch (error) {
-    if (!['EINVAL', 'EPERM', 'ENOTSUP'].includes(codeOf(error) ?? '')) throw error;
+    if (!['EINVAL', 'EPERM', 'ENOTSUP'].includes(errorCode(error) ?? '')) throw error;
   } finally {
     await directory?.close();
   }
 }
-
-const codeOf = (error: unknown): string | undefined => (error as NodeJS.ErrnoException).code;

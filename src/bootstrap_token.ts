@@ -1,6 +1,7 @@
 import { constants, open, readFile, unlink } from 'node:fs/promises';
 import { writeFileAtomically } from './atomic_file.js';
 import { hashOf, makeToken, type NewToken, planToken, readToken, type TokenRequest } from './domain/token.js';
+import { errorCode } from './error_properties.js';
 import { StartError } from './errors.js';
 import type { Log } from './log.js';
 import type { Store } from './store/store.js';
@@ -66,8 +67,8 @@ async function readExisting(file: string): Promise<NewToken | undefined> {
   try {
     text = firstLineOf(await readFile(file, 'utf8'));
   } catch (error) {
-    if (codeOf(error) === 'ENOENT') return undefined;
-    throw new StartError(`BOOTSTRAP_TOKEN_FILE ${file} cannot be read (${codeOf(error)})`, { cause: error });
+    if (errorCode(error) === 'ENOENT') return undefined;
+    throw new StartError(`BOOTSTRAP_TOKEN_FILE ${file} cannot be read (${errorCode(error)})`, { cause: error });
   }
   if (text === '') return undefined;
   const token = readToken(text);
@@ -86,7 +87,7 @@ async function writeNew(file: string): Promise<NewToken> {
       await writeFileAtomically(file, content, { mode: 0o600, overwrite: false });
       return token;
     } catch (error) {
-      if (codeOf(error) !== 'EEXIST') throw error;
+      if (errorCode(error) !== 'EEXIST') throw error;
     }
     const existing = await readExisting(file);
     if (existing) return existing;
@@ -97,7 +98,7 @@ async function writeNew(file: string): Promise<NewToken> {
   } catch (error) {
     if (error instanceof StartError) throw error;
     throw new StartError(
-      `BOOTSTRAP_TOKEN_FILE ${file} cannot be written (${codeOf(error)}). Make its directory writable, or write the output of agentllm token generate to it`,
+      `BOOTSTRAP_TOKEN_FILE ${file} cannot be written (${errorCode(error)}). Make its directory writable, or write the output of agentllm token generate to it`,
       { cause: error },
     );
   }
@@ -127,5 +128,3 @@ const firstLineOf = (text: string): string =>
     .replace(/^\ufeff/, '')
     .trim()
     .split(/\s*\n/, 1)[0] as string;
-
-const codeOf = (error: unknown) => (error as NodeJS.ErrnoException).code;

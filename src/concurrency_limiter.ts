@@ -7,8 +7,11 @@ export interface ConcurrencyLimits {
   perKey?(): number;
 }
 
-/** Creates the error for an entry that is refused, from the number of entries of its key and of all. */
-export type Refusal = (ofKey: number, total: number) => ServiceError;
+/** The limit that refuses an entry: of all entries, or of its key. */
+export type Scope = 'total' | 'key';
+
+/** Creates the error for an entry that is refused, from the number of entries that the limit covers. */
+export type Refusal = (count: number, scope: Scope) => ServiceError;
 
 /**
  * Bounds the number of concurrent entries, in total and for each key, and refuses further ones. Entries do not wait:
@@ -27,7 +30,9 @@ export class ConcurrencyLimiter {
 
   /** Counts an entry until `leave` is called with the same key; throws the refusal when there is no room. */
   enter(key: number | undefined, refusal: Refusal): void {
-    if (!this.tryEnter(key)) throw refusal(this.countOf(key), this.total);
+    if (this.tryEnter(key)) return;
+    const isFull = this.limits.total !== undefined && this.total >= this.limits.total();
+    throw isFull ? refusal(this.total, 'total') : refusal(this.countOf(key), 'key');
   }
 
   /** Counts an entry like `enter`; false when there is no room. */

@@ -150,9 +150,12 @@ export const catalogue = {
   ),
   DEADLINE_EXCEEDED: entry<None>('DEADLINE_EXCEEDED', () => 'The deadline passed before the call completed'),
   CANCELLED: entry<None>('CANCELLED', () => 'The caller cancelled the call'),
-  TOO_MANY_CALLS: entry<{ calls: string }>(
+  TOO_MANY_CALLS: entry<{ calls: string; scope?: 'token' }>(
     'RESOURCE_EXHAUSTED',
-    (m) => `The server is already handling ${m.calls} calls; retry`,
+    (m) =>
+      m.scope
+        ? `The token or certificate of this caller already has ${m.calls} calls in progress, the most for one; wait for some to end`
+        : `The server is already handling ${m.calls} calls; retry`,
     200,
   ),
   TOO_MANY_REQUEST_BYTES: entry<{ what: string; limit: string }>(
@@ -195,9 +198,12 @@ export const catalogue = {
     (m) => `Nothing was read from this stream for ${m.seconds} s; reconnect with its last resume token`,
     1_000,
   ),
-  TOO_MANY_WATCHES: entry<{ watches: string }>(
+  TOO_MANY_WATCHES: entry<{ watches: string; scope?: 'token' }>(
     'RESOURCE_EXHAUSTED',
-    (m) => `The server already has ${m.watches} watches; retry, or connect to another replica`,
+    (m) =>
+      m.scope
+        ? `The token or certificate of this caller already has ${m.watches} open streams, the most for one on a replica; end some, or connect to another replica`
+        : `The server already has ${m.watches} watches; retry, or connect to another replica`,
     2_000,
   ),
   AGENT_INACTIVE: entry<{ agent: string }>(

@@ -165,7 +165,7 @@ export const limits = {
   // Access
   /** Calls of one token or certificate per second on one server, and the burst after a pause. */
   callsPerSecond: 1000,
-  callsAtOnce: 2000,
+  callBurst: 2000,
   /**
    * Concurrent calls and streams of one token on one server: half of the total, so that one token cannot use up the
    * server.
@@ -174,7 +174,7 @@ export const limits = {
   streamsPerToken: 5000,
   /** Leases of the keys of one agent by one token: per minute, and as a burst. */
   leasesPerMinute: 60,
-  leasesAtOnce: 600,
+  leaseBurst: 600,
   /**
    * Refused calls that one server records in the audit per minute. Anonymous callers have a separate limit, so that
    * they cannot use up that of known callers.
@@ -190,7 +190,7 @@ export const limits = {
   leaseLifetime: { min: 1, max: 3600 },
   defaultLeaseLifetime: 600,
   /** Rows that one write of a key rotation re-encrypts, and unreadable rows that GetEncryptionStatus names. */
-  rotatedAtOnce: 100,
+  rotationBatch: 100,
   namedUnreadable: 100,
   // Audit
   actor: 100,
@@ -200,9 +200,9 @@ export const limits = {
   /** Maximum duration of one check of a key and its models at a provider, all requests together. */
   providerCheckMs: 10_000,
   /** Concurrent requests to providers, over all calls; further requests wait in order. */
-  providerRequestsAtOnce: 16,
+  concurrentProviderRequests: 16,
   /** Bytes that are read of one response of a provider; the longest real lists are well below this limit. */
-  providerAnswerBytes: 2 * 1024 * 1024,
+  providerResponseBytes: 2 * 1024 * 1024,
   /** Pages that are read of a provider's model list. */
   providerListPages: 10,
   /** Maximum wait for one of several addresses of a provider before the next is tried. */

@@ -2,6 +2,7 @@ import type { AdminRequest, Output } from './admin/protocol.js';
 import { startAdminServer } from './admin/server.js';
 import { type Api, createApi } from './api/api.js';
 import { readContract } from './api/dispatch/contract.js';
+import { logEncryption, startBackgroundTasks } from './background_tasks.js';
 import { bootstrapToken } from './bootstrap_token.js';
 import type { Settings } from './config.js';
 import type { Anonymous } from './domain/access.js';
@@ -22,8 +23,7 @@ import {
 import { checkAddress } from './net/ports.js';
 import { ServerTls } from './net/tls.js';
 import { type Database, openDatabase } from './store/database.js';
-import { openVault, type VaultReport } from './store/keys/vault.js';
-import { runMaintenance } from './store/maintenance/maintenance.js';
+import { openEncryption } from './store/keys/encryption.js';
 import { migrator } from './store/maintenance/migrate.js';
 import { seed } from './store/maintenance/seed.js';
 import { Store } from './store/store.js';
@@ -127,8 +127,9 @@ async function startStore(settings: Settings, log: Log, cleanup: Cleanup): Promi
   const seeded = await seed(store, 'missing');
   if (Object.keys(seeded).length > 0) log.info({ seeded }, 'seeded the store');
   // Requires the seeded catalogue, because the keys of an imported database are bound to their providers.
-  reportVault(await openVault(store, settings.ENCRYPTION_KEY), log);
-  cleanup.push(everyHour(() => runMaintenance(store, settings.HISTORY_RETENTION), log));
+  const encryption = await openEncryption(store, settings.ENCRYPTION_KEY);
+  logEncryption(encryption, log);
+  cleanup.push(startBackgroundTasks(store, settings, encryption, log));
   return { store, feed };
 }
 
@@ -225,34 +226,10 @@ async function prepareSchema(database: Database, settings: Settings, log: Log): 
 }
 
 function keyProblemOf({ state }: Store): string | undefined {
-  const { problem } = state.vault;
+  const { problem } = state.encryption;
   if (problem?.reason === 'ENCRYPTION_KEY_WRONG')
     return 'ENCRYPTION_KEY is not the encryption key of the stored API keys';
   return problem && `ENCRYPTION_KEY ${problem.problem}`;
-}
-
-/** Logs the problems of the stored keys at the start. They do not prevent the service from starting. */
-function reportVault({ problem, unreadable, rebound }: VaultReport, log: Log): void {
-  if (problem?.reason === 'ENCRYPTION_KEY_WRONG')
-    log.error(problem, 'ENCRYPTION_KEY is not the encryption key of the stored API keys; they cannot be read');
-  else if (problem && problem.problem !== 'is not set') log.error(problem, 'ENCRYPTION_KEY cannot be used');
-  else if (problem) log.info('ENCRYPTION_KEY is not set; API keys cannot be stored or read');
-  if (unreadable.length > 0)
-    log.error({ unreadable: unreadable.slice(0, 100), count: unreadable.length }, 'stored API keys cannot be read');
-  if (rebound > 0) log.info({ rebound }, 're-encrypted the API keys of the imported database, bound to their rows');
-}
-
-/** Runs a task every hour. The returned function stops it and waits for a run in progress. */
-function everyHour(task: () => Promise<void>, log: Log): () => Promise<void> {
-  let running = Promise.resolve();
-  const run = () => {
-    running = task().catch((error) => log.warn({ err: error }, 'an hourly task failed; it runs again in an hour'));
-  };
-  const timer = setInterval(run, 3_600_000).unref();
-  return () => {
-    clearInterval(timer);
-    return running;
-  };
 }
 
 async function closeAll(cleanup: Cleanup, log: Log): Promise<void> {

@@ -1,9 +1,8 @@
 import { describe, expect, it } from 'vitest';
-import { ConcurrencyLimiter } from '../src/concurrency_limiter.js';
+import { ConcurrencyLimiter, type Refusal } from '../src/concurrency_limiter.js';
 import { ServiceError } from '../src/errors.js';
 
-const limitError = (ofKey: number, total: number) =>
-  ServiceError.of('TOO_MANY_CALLS', { calls: `${ofKey} of ${total}` });
+const limitError: Refusal = (count, scope) => ServiceError.of('TOO_MANY_CALLS', { calls: `${scope} ${count}` });
 const rejectedWith = (calls: string) => expect.objectContaining({ reason: 'TOO_MANY_CALLS', metadata: { calls } });
 
 describe('ConcurrencyLimiter', () => {
@@ -11,8 +10,8 @@ describe('ConcurrencyLimiter', () => {
     const limiter = new ConcurrencyLimiter({ total: () => 2 });
     limiter.enter(1, limitError);
     limiter.enter(undefined, limitError);
-    expect(() => limiter.enter(1, limitError)).toThrow(rejectedWith('1 of 2'));
-    expect(() => limiter.enter(undefined, limitError)).toThrow(rejectedWith('0 of 2'));
+    expect(() => limiter.enter(1, limitError)).toThrow(rejectedWith('total 2'));
+    expect(() => limiter.enter(undefined, limitError)).toThrow(rejectedWith('total 2'));
     expect(limiter.tryEnter()).toBe(false);
     expect(limiter.count).toBe(2);
   });
@@ -21,7 +20,7 @@ describe('ConcurrencyLimiter', () => {
     const limiter = new ConcurrencyLimiter({ total: () => 10, perKey: () => 2 });
     limiter.enter(1, limitError);
     limiter.enter(1, limitError);
-    expect(() => limiter.enter(1, limitError)).toThrow(rejectedWith('2 of 2'));
+    expect(() => limiter.enter(1, limitError)).toThrow(rejectedWith('key 2'));
     expect([limiter.tryEnter(2), limiter.tryEnter(), limiter.tryEnter(), limiter.tryEnter()]).not.toContain(false);
     expect(limiter.count).toBe(6);
   });

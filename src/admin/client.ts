@@ -1,8 +1,8 @@
 import { createConnection, type Socket } from 'node:net';
 import { resolve as absolute } from 'node:path';
 import { createInterface } from 'node:readline';
+import { errorCode } from '../error_properties.js';
 import { StartError } from '../errors.js';
-import { errorCode } from '../store/embedded/data_directory.js';
 import { findHolder } from '../store/embedded/directory_lock.js';
 import { withShortPath } from '../store/embedded/unix_socket.js';
 import { ADMIN_SOCKET, type AdminRequest, adminDirectory, type Output, response } from './protocol.js';
@@ -66,7 +66,11 @@ function exchange(socket: Socket, dataDir: string, request: AdminRequest, output
     const timer = setTimeout(() => void noResponse(dataDir).then((error) => finish(() => reject(error))), SILENCE_MS);
     const onEnd = () =>
       finish(() =>
-        reject(new StartError('The service onEnd before the command completed. Check its effect, then run it again.')),
+        reject(
+          new StartError(
+            'The service ended the connection before the command completed. Check its effect, then run it again.',
+          ),
+        ),
       );
     socket.on('error', onEnd);
     createInterface({ input: socket })

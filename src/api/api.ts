@@ -36,8 +36,7 @@ export type ApiParts = Omit<
   'log' | 'watches' | 'watcherRegistry' | 'adoptionWaits' | 'accessLog' | 'authorizer'
 >;
 
-export interface ApiOptions
-  extends Omit<DispatchContext, 'limiter' | 'authorizer' | 'openStreams' | 'unreadResponses'> {
+export interface ApiOptions extends Omit<DispatchContext, 'limiter' | 'authorizer' | 'openStreams'> {
   readonly anonymous: Anonymous;
 }
 
@@ -74,7 +73,7 @@ export function createApi(parts: ApiParts, { anonymous, ...options }: ApiOptions
   const watcherRegistry = new WatcherRegistry(parts.store, watches);
   const adoptionWaits = new ConcurrencyLimiter({ total: () => limits.adoptionWaits });
   const backend = { ...parts, log: options.log, watches, watcherRegistry, adoptionWaits, accessLog, authorizer };
-  const services = servicesOf(backend, { ...options, limiter, authorizer, openStreams, unreadResponses });
+  const services = servicesOf(backend, { ...options, limiter, authorizer, openStreams });
   const unary = services.flatMap((service) => [...service.unary.values()]);
   let registryClosed: Promise<void> | undefined;
   return {

@@ -51,6 +51,7 @@ const callOf = (
   require: () => {},
   requirePastAgent: () => {},
   recheckAccess: () => {},
+  recheckCaller: () => {},
   encode: definition.requestSerialize,
   encodeReply: definition.responseSerialize,
   signal: new AbortController().signal,

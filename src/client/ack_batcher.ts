@@ -6,6 +6,7 @@ import {
 import { maxElements } from '../limits.js';
 import type { TlsOptions } from './channel.js';
 import type { Connection } from './connection.js';
+import { AgentLLMError } from './error.js';
 import type { Token } from './headers.js';
 
 const METHOD = AgentLLMConfigWatchServiceService.acknowledgeRevision;
@@ -28,8 +29,8 @@ interface PendingAck {
 export class AckBatcher {
   private pending: PendingAck[] = [];
   private timer: NodeJS.Timeout | undefined;
-  /** The calls in progress, by the connection that they use. */
-  private readonly calls = new Map<Connection, AbortController>();
+  /** The calls in progress. */
+  private readonly calls = new Map<AbortController, Connection>();
 
   /** Resolves when the service has received the acknowledgement, over the connection of any client in the batch. */
   send(connection: Connection, acknowledgement: Acknowledgement, ms: number): Promise<void> {
@@ -39,9 +40,9 @@ export class AckBatcher {
     });
   }
 
-  /** Cancels the call over a connection that is being closed. The batch is sent again over another one. */
+  /** Cancels the calls over a connection that is being closed. Their batches are sent again over another one. */
   leave(connection: Connection): void {
-    this.calls.get(connection)?.abort();
+    for (const [call, used] of this.calls) if (used === connection) call.abort();
   }
 
   private flush(): void {
@@ -53,30 +54,47 @@ export class AckBatcher {
   }
 
   private async sendBatch(batch: readonly PendingAck[]): Promise<void> {
-    const [first, last] = [batch[0] as PendingAck, batch.at(-1) as PendingAck];
-    const acknowledgements = batch.map(({ acknowledgement }) => acknowledgement);
+    const { ms } = batch[0] as PendingAck;
+    const connections = [...new Set(batch.map(({ connection }) => connection))];
+    const bytes = METHOD.requestSerialize(
+      Request.fromPartial({ acknowledgements: batch.map(({ acknowledgement }) => acknowledgement) }),
+    );
     try {
-      await this.call(first, acknowledgements).catch((error) => {
-        if (last.connection === first.connection || error.code !== 'CANCELLED') throw error;
-        return this.call(last, acknowledgements);
-      });
+      await this.callOverAny(connections, bytes, ms);
       for (const { resolve } of batch) resolve();
     } catch (error) {
       for (const { reject } of batch) reject(error);
     }
   }
 
-  private async call({ connection, ms }: PendingAck, acknowledgements: readonly Acknowledgement[]): Promise<void> {
+  /** Makes the call over the first connection that is not being closed. The service accepts a repetition. */
+  private async callOverAny([connection, ...others]: readonly Connection[], bytes: Buffer, ms: number): Promise<void> {
+    try {
+      await this.call(connection as Connection, bytes, ms);
+    } catch (error) {
+      if (others.length === 0 || (error as AgentLLMError).code !== 'CANCELLED') throw error;
+      await this.callOverAny(others, bytes, ms);
+    }
+  }
+
+  private async call(connection: Connection, bytes: Buffer, ms: number): Promise<void> {
     const call = new AbortController();
-    this.calls.set(connection, call);
+    this.calls.set(call, connection);
+    let isLate = false;
+    const onDeadline = () => {
+      isLate = true;
+      call.abort();
+    };
     // Not a deadline of grpc-js, whose timer would keep the process alive.
-    const timer = setTimeout(() => call.abort(), ms).unref();
-    const bytes = METHOD.requestSerialize(Request.fromPartial({ acknowledgements: [...acknowledgements] }));
+    const timer = setTimeout(onDeadline, ms).unref();
     try {
       await connection.call(METHOD, () => ({ bytes }), { signal: call.signal, deadlineMs: Number.POSITIVE_INFINITY });
+    } catch (error) {
+      const facts = { code: 'DEADLINE_EXCEEDED', method: METHOD.path.slice(1), cause: error } as const;
+      throw isLate ? AgentLLMError.here(`No response within ${ms} ms`, facts) : error;
     } finally {
       clearTimeout(timer);
-      if (this.calls.get(connection) === call) this.calls.delete(connection);
+      this.calls.delete(call);
     }
   }
 }

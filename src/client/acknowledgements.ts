@@ -15,6 +15,8 @@ export class Acknowledger {
   private applied = 0n;
   private acknowledged = 0n;
   private sentAt = Number.NEGATIVE_INFINITY;
+  /** The number of restarts. */
+  private stream = 0;
   private timer: NodeJS.Timeout | undefined;
   /** When the timer fires, in ms of `performance.now()`. */
   private due = 0;
@@ -29,6 +31,7 @@ export class Acknowledger {
    * Acknowledges the applied revision again, because a new stream may be on a replica that does not know this process.
    */
   restart(): void {
+    this.stream++;
     this.acknowledged = 0n;
     this.sentAt = Number.NEGATIVE_INFINITY;
   }
@@ -60,11 +63,12 @@ export class Acknowledger {
 
   private async send(ms: number): Promise<void> {
     this.timer = undefined;
-    const revision = this.applied;
+    const { applied: revision, stream } = this;
     this.sentAt = performance.now();
     try {
       await this.batcher.send(this.connection, { client_id: this.clientId, revision }, ms);
-      this.acknowledged = revision;
+      // The replica of a newer stream may not know this acknowledgement.
+      if (stream === this.stream) this.acknowledged = revision;
     } catch {
       // The next acknowledgement includes this revision.
     }

@@ -93,7 +93,7 @@ function digestOf(before: string, changes: readonly CatalogueItem[]): string {
  * resolution is valid exactly as long as the catalogue object is the same.
  */
 export class Catalogue implements ResolveView {
-  readonly vault = { stateOf: (_: 'config' | 'credential', row: Config | Credential) => keyStateOf(row) };
+  readonly encryption = { stateOf: (_: 'config' | 'credential', row: Config | Credential) => keyStateOf(row) };
   readonly ids = ids;
 
   private constructor(

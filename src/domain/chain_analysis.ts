@@ -53,7 +53,9 @@ function analyzeHop(view: ResolveView, agent: Agent, planned: ChainHop, override
     ...adapt(provider, model, { ...valuesOf(agent, planned), ...overrides }),
     overrides,
     key,
-    keyState: key ? view.vault.stateOf(key.source === 'KEY_SOURCE_CONFIG' ? 'config' : 'credential', key.row) : NO_KEY,
+    keyState: key
+      ? view.encryption.stateOf(key.source === 'KEY_SOURCE_CONFIG' ? 'config' : 'credential', key.row)
+      : NO_KEY,
     price: priceOf(view, planned, model),
   };
 }

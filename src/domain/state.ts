@@ -1,9 +1,9 @@
 import { inChainOrder } from './chain.js';
 import { agentsWithMovedChain } from './draft.js';
+import { EncryptionState } from './encryption_state.js';
 import { NameIndex, normalName } from './name_index.js';
 import { Ordered } from './ordered.js';
 import type { Agent, Change, Config, Credential, Entities, Entity, Model, Price, Provider, Token } from './rows.js';
-import { Vault } from './vault.js';
 
 const compareText = (a: string, b: string) => (a < b ? -1 : a > b ? 1 : 0);
 const byId = (a: { id: number }, b: { id: number }) => a.id - b.id;
@@ -43,7 +43,7 @@ export class State {
   catalogueVersion = 0;
 
   /** Whether keys can be stored, and which stored keys are readable. */
-  vault = Vault.none;
+  encryption = EncryptionState.none;
 
   readonly agents = new Map<number, Agent>();
   readonly configs = new Map<number, Config>();

@@ -13,7 +13,7 @@ export interface ResolveView {
   /** The prices of a model, oldest first. */
   pricesOf(modelId: number): readonly Price[];
   readonly credentials: { get(id: number): Credential | undefined };
-  readonly vault: { stateOf(entity: 'config' | 'credential', row: Config | Credential): ApiKeyState };
+  readonly encryption: { stateOf(entity: 'config' | 'credential', row: Config | Credential): ApiKeyState };
 }
 
 /** The canonical name of a provider for a name or alias; an unknown name is returned unchanged. */

@@ -322,7 +322,7 @@ export class Watches {
   }
 }
 
-const tooManyWatches = (_: number, total: number) => ServiceError.of('TOO_MANY_WATCHES', { watches: String(total) });
+const tooManyWatches = (count: number) => ServiceError.of('TOO_MANY_WATCHES', { watches: String(count) });
 
 const isUnavailable = (error: unknown): boolean => {
   const failure = databaseFailure(error);

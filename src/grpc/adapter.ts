@@ -1,6 +1,7 @@
 import type {
   handleServerStreamingCall,
   handleUnaryCall,
+  Metadata,
   ServerUnaryCall,
   ServerWritableStream,
   ServiceDefinition,
@@ -8,6 +9,8 @@ import type {
   UntypedServiceImplementation,
 } from '@grpc/grpc-js';
 import type { ApiService, StreamMethod, UnaryMethod } from '../api/dispatch/api_service.js';
+import type { CallTransport } from '../api/dispatch/call_transport.js';
+import { connectionOfCall } from './connection.js';
 import { grpcStatus } from './status.js';
 import { GrpcSink } from './stream_sink.js';
 
@@ -33,10 +36,24 @@ export function grpcServiceOf({ definition, unary, streams }: ApiService): GrpcS
 
 const asBytes = (bytes: Buffer) => bytes;
 
-// The call object of grpc-js is used as the transport, so that a call needs no additional object.
+type Mutable<T> = { -readonly [Key in keyof T]: T[Key] };
+
+/** Makes a call of grpc-js the transport of the call, so that a call needs no additional object. */
+export function transportOf<Call extends Omit<CallTransport, 'connection' | 'credentials'>>(
+  call: Call & { readonly metadata: Metadata },
+): Call & CallTransport {
+  const transport = call as unknown as Call & Mutable<CallTransport>;
+  const connection = connectionOfCall(call);
+  const headers = call.metadata.get('authorization');
+  const authorization = headers.length > 0 ? headers.join(', ') : undefined;
+  transport.connection = connection?.responses;
+  transport.credentials = connection?.credentials(authorization) ?? { authorization };
+  return transport;
+}
+
 const unaryHandler = ({ run }: UnaryMethod) =>
   ((call: ServerUnaryCall<Buffer, Buffer>, callback: sendUnaryData<Buffer>): void =>
-    run(call.request, call, (error, bytes) =>
+    run(call.request, transportOf(call), (error, bytes) =>
       error ? callback(grpcStatus(error)) : callback(null, bytes),
     )) as handleUnaryCall<unknown, unknown>;
 
@@ -44,7 +61,7 @@ const streamHandler = ({ open }: StreamMethod) =>
   ((stream: ServerWritableStream<Buffer, Buffer>): void =>
     open(
       stream.request,
-      stream,
+      transportOf(stream),
       (toServiceError, connection) =>
         new GrpcSink(stream as ServerWritableStream<unknown, object>, connection, toServiceError),
     )) as handleServerStreamingCall<unknown, unknown>;

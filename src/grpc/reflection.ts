@@ -9,12 +9,12 @@ import {
 } from '../../gen/ts/grpc/reflection/v1/reflection.js';
 import { ServerReflectionService as V1Alpha } from '../../gen/ts/grpc/reflection/v1alpha/reflection.js';
 import type { Api } from '../api/api.js';
-import { credentialsOf } from '../api/dispatch/call_transport.js';
+import type { CallTransport } from '../api/dispatch/call_transport.js';
 import type { Reflection } from '../config.js';
 import type { ServiceError } from '../errors.js';
-import type { UnreadResponses } from '../net/unread_responses.js';
 import { StatusCode } from '../status_codes.js';
 import { timeSlice } from '../time_slice.js';
+import { transportOf } from './adapter.js';
 import { grpcStatus } from './status.js';
 
 /*
@@ -24,17 +24,18 @@ import { grpcStatus } from './status.js';
  */
 export function addReflection(
   server: Server,
-  { contract: { registry }, authorizer, unreadResponses }: Pick<Api, 'contract' | 'authorizer' | 'unreadResponses'>,
+  { contract: { registry }, authorizer }: Pick<Api, 'contract' | 'authorizer'>,
   reflection: Reflection,
 ): void {
   if (reflection === 'off') return;
-  const admit = (stream: ServerDuplexStream<Request, Response>) => {
-    if (reflection === 'authenticated') authorizer.identify(credentialsOf(stream), 'grpc.reflection');
+  const admit = ({ credentials }: CallTransport) => {
+    if (reflection === 'authenticated') authorizer.identify(credentials, 'grpc.reflection');
   };
   const implementation = {
-    serverReflectionInfo: respondToAll(unreadResponses, admit, (request) =>
-      respond(registry, request),
-    ) as handleBidiStreamingCall<Request, Response>,
+    serverReflectionInfo: respondToAll(admit, (request) => respond(registry, request)) as handleBidiStreamingCall<
+      Request,
+      Response
+    >,
   };
   server.addService(V1, implementation);
   server.addService(V1Alpha, implementation);
@@ -42,20 +43,20 @@ export function addReflection(
 
 /** Responds to requests in order. Reads the next one after the response is sent, in a later turn of the event loop. */
 function respondToAll(
-  unreadResponses: UnreadResponses,
-  admit: (stream: ServerDuplexStream<Request, Response>) => void,
+  admit: (transport: CallTransport) => void,
   respondToOne: (request: Request) => Partial<Response>,
 ) {
   return (stream: ServerDuplexStream<Request, Response>): void => {
+    const transport = transportOf(stream);
     try {
-      admit(stream);
+      admit(transport);
     } catch (error) {
       stream.emit('error', grpcStatus(error as ServiceError));
       return;
     }
     const destroy = () => stream.destroy();
     stream.on('error', destroy);
-    const connection = unreadResponses.connectionOf(stream);
+    const { connection } = transport;
     stream.on('data', (original_request: Request) => {
       if (stream.writableEnded) return;
       try {

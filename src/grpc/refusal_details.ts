@@ -1,23 +1,40 @@
-import type { OutgoingHttpHeaders, ServerHttp2Stream } from 'node:http2';
+import type { OutgoingHttpHeaders } from 'node:http2';
+import type { StatusObject } from '@grpc/grpc-js';
+import { BaseServerInterceptingCall } from '@grpc/grpc-js/build/src/server-interceptors.js';
 import { Status } from '../../gen/ts/google/rpc/status.js';
 import { statusOf } from '../api/messages/status.js';
-import { printable } from '../domain/text.js';
 import { ServiceError } from '../errors.js';
 import { limits } from '../limits.js';
 import { StatusCode } from '../status_codes.js';
+import { grpcStatus } from './status.js';
 
 /*
- * grpc-js rejects some calls itself: too large, of an unknown method, or with a message that cannot be decompressed.
- * This file adds to their statuses the details that all other errors of the service have.
+ * grpc-js ends some calls itself: too large, too late, or with a message that cannot be decompressed. This file adds to
+ * their statuses the details that all other errors of the service have.
  */
 
-/**
- * Adds the details to the statuses that grpc-js sends on a stream. It replaces methods of the stream, without a closure
- * per call.
- */
-export function addRefusalDetails(stream: ServerHttp2Stream): void {
-  stream.respond = respond;
-  stream.sendTrailers = sendTrailers;
+/** The part of a grpc-js call that sends its status. */
+interface EndingCall {
+  sendStatus(status: Partial<StatusObject>): void;
+}
+
+const OK = 0;
+const installed = new WeakSet<object>();
+
+/** Makes grpc-js send details with its own errors. Throws if its version sends a status in another method. */
+export function installRefusalDetails(calls: object = BaseServerInterceptingCall.prototype): void {
+  if (installed.has(calls)) return;
+  const { sendStatus } = calls as Partial<EndingCall>;
+  if (typeof sendStatus !== 'function')
+    throw new Error(
+      'this version of @grpc/grpc-js sends a status in another method; update src/grpc/refusal_details.ts',
+    );
+  Object.assign(calls, {
+    sendStatus(this: EndingCall, status: Partial<StatusObject>) {
+      sendStatus.call(this, status.code === OK ? status : withDetails(status));
+    },
+  });
+  installed.add(calls);
 }
 
 /** The trailers of a gRPC response with an error. */
@@ -30,47 +47,25 @@ export function trailersOf(error: ServiceError): OutgoingHttpHeaders {
   };
 }
 
-function respond(this: ServerHttp2Stream, headers?: OutgoingHttpHeaders, options?: object): void {
-  prototypeOf(this).respond.call(this, headers && withDetails(headers), options);
+/** Adds details to a status that grpc-js created; returns all others unchanged. */
+function withDetails(status: Partial<StatusObject>): Partial<StatusObject> {
+  if ((status.metadata?.get('grpc-status-details-bin').length ?? 0) > 0) return status;
+  const error = errorFor(status.code, status.details ?? '');
+  return error ? grpcStatus(error) : status;
 }
 
-function sendTrailers(this: ServerHttp2Stream, headers: OutgoingHttpHeaders): void {
-  prototypeOf(this).sendTrailers.call(this, withDetails(headers));
-}
-
-const prototypeOf = (stream: ServerHttp2Stream) => Object.getPrototypeOf(stream) as ServerHttp2Stream;
-
-/** Adds details to a status that grpc-js created; returns all other headers unchanged. */
-function withDetails(headers: OutgoingHttpHeaders): OutgoingHttpHeaders {
-  const status = headers['grpc-status'];
-  if (headers[':status'] === 415) return { ...headers, ...trailersOf(notGrpc()) };
-  if (!status || headers['grpc-status-details-bin'] !== undefined) return headers;
-  const error = errorFor(Number(status), String(headers['grpc-message'] ?? ''));
-  return error ? { ...headers, ...trailersOf(error) } : headers;
-}
-
-/** The error for a call that grpc-js rejects; undefined for a status that a service of another contract returned. */
-function errorFor(code: number, message: string): ServiceError | undefined {
+/** The error for a call that grpc-js ends; undefined for a status that a service of another contract returned. */
+function errorFor(code: number | undefined, details: string): ServiceError | undefined {
   const max_bytes = String(limits.maxRequestBytes);
-  if (code === StatusCode.RESOURCE_EXHAUSTED && message.startsWith('Received%20message'))
+  if (code === StatusCode.RESOURCE_EXHAUSTED && details.startsWith('Received message'))
     return ServiceError.of('REQUEST_TOO_LARGE', { what: 'request', max_bytes });
   if (code === StatusCode.DEADLINE_EXCEEDED) return ServiceError.of('DEADLINE_EXCEEDED', {});
-  if (code === StatusCode.INTERNAL && message.startsWith('Failed%20to%20decompress'))
+  if (code === StatusCode.INTERNAL && details.startsWith('Failed to decompress'))
     return ServiceError.of('INVALID_HEADER', {
       header: 'grpc-encoding',
       problem: 'does not match the encoding of the message',
     });
-  if (code !== StatusCode.UNIMPLEMENTED) return undefined;
-  if (message.includes('encoding')) return ServiceError.of('FEATURE_NOT_AVAILABLE', { feature: 'This grpc-encoding' });
-  const [, path] = NO_METHOD.exec(message) ?? [];
-  return path ? ServiceError.of('METHOD_NOT_FOUND', { method: printable(path, 100) }) : undefined;
+  if (code === StatusCode.UNIMPLEMENTED && details.includes('encoding'))
+    return ServiceError.of('FEATURE_NOT_AVAILABLE', { feature: 'This grpc-encoding' });
+  return undefined;
 }
-
-/** The message of grpc-js for an unknown path, URL-encoded or not. */
-const NO_METHOD = /not(?: |%20)implement(?: |%20)the(?: |%20)method(?: |%20)\/?(.+)$/;
-
-const notGrpc = () =>
-  ServiceError.of('INVALID_HEADER', {
-    header: 'content-type',
-    problem: 'must be application/grpc; the JSON API has another port',
-  });

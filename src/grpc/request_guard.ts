@@ -1,14 +1,16 @@
 import type { Http2Server, IncomingHttpHeaders, ServerHttp2Stream } from 'node:http2';
-import { type Server, type ServerInterceptingCall, type ServerInterceptor, status } from '@grpc/grpc-js';
+import type { Server, ServerInterceptingCall, ServerInterceptor } from '@grpc/grpc-js';
 import { BaseServerInterceptingCall } from '@grpc/grpc-js/build/src/server-interceptors.js';
 import type { Api } from '../api/api.js';
 import type { Reflection } from '../config.js';
+import { printable } from '../domain/text.js';
 import { ServiceError } from '../errors.js';
 import { limits } from '../limits.js';
-import { peerIdentities } from '../net/peer_identity.js';
-import { type IncomingRequest, RequestBudget } from '../net/request_budget.js';
+import { type IncomingRequest, RequestBudget, type RequestStream } from '../net/request_budget.js';
+import { type Accept, connectionOf, sessionTracker } from './connection.js';
 import { Decompression } from './decompression.js';
-import { addRefusalDetails, trailersOf } from './refusal_details.js';
+import { installRefusalDetails, trailersOf } from './refusal_details.js';
+import { grpcStatus } from './status.js';
 
 /** Error codes of HTTP/2 (RFC 9113, 7). */
 const NO_ERROR = 0;
@@ -45,10 +47,15 @@ export class RequestGuard {
     return call as ServerInterceptingCall;
   };
 
-  /** Installs the guard before the stream handler of the server; call it after the connection injector is created. */
-  install(server: Server): void {
+  /**
+   * Installs the guard before the stream handler of the server; call it after the connection injector is created.
+   * @returns a function through which all connections have to be injected.
+   */
+  install(server: Server): Accept {
     checkDecompression();
-    for (const http2Server of http2ServersOf(server)) {
+    const { http2Servers, methods } = partsOf(server);
+    installRefusalDetails();
+    for (const http2Server of http2Servers) {
       const handlers = http2Server.listeners('stream');
       http2Server.removeAllListeners('stream');
       http2Server.on(
@@ -56,15 +63,16 @@ export class RequestGuard {
         (stream: ServerHttp2Stream, headers: IncomingHttpHeaders, flags: number, raw: string[]) => {
           const refusal = this.refusalOf(stream, headers, raw);
           if (refusal) refuse(stream, refusal);
-          else {
-            addRefusalDetails(stream);
+          else if (!headers['content-type']?.startsWith('application/grpc')) refuse(stream, notGrpc(), 415);
+          else if (!methods.has(headers[':path'] ?? '')) refuse(stream, methodNotFound(headers));
+          else
             this.startRequest(stream, headers, () => {
               for (const handle of handlers) handle(stream, headers, flags);
             });
-          }
         },
       );
     }
+    return sessionTracker(http2Servers);
   }
 
   stop(): void {
@@ -87,9 +95,7 @@ export class RequestGuard {
         return ServiceError.of('FEATURE_NOT_AVAILABLE', { feature: 'Compression of requests to this service' });
     } else if (this.api.anonymous === 'never') {
       const { authorization } = headers;
-      const socket = stream.session?.socket;
-      const credentials =
-        authorization !== undefined ? { authorization } : { identities: socket ? peerIdentities(socket) : [] };
+      const credentials = connectionOf(stream.session)?.credentials(authorization) ?? { authorization };
       try {
         this.api.authorizer.identify(credentials, path.slice(1));
       } catch (error) {
@@ -106,10 +112,7 @@ export class RequestGuard {
 
   private startRequest(stream: ServerHttp2Stream, headers: IncomingHttpHeaders, start: () => void): void {
     const budget = this.isPublic(headers[':path'] ?? '') ? this.publicBudget : this.api.requestBudget;
-    const request = budget.open(stream.session ?? this, {
-      refuse: (error) => refuse(stream, error),
-      isComplete: () => stream.readableEnded && !this.decompression.isFor(request),
-    });
+    const request = budget.open(stream.session ?? this, new GrpcRequestStream(stream, this.decompression));
     if (request.isClosed) return;
     const encoding = headers['grpc-encoding'];
     this.compressed = encoding === undefined || encoding === 'identity' ? undefined : request;
@@ -120,8 +123,9 @@ export class RequestGuard {
       request.close();
       return;
     }
-    stream.prependListener('data', (chunk: Buffer) => request.add(chunk.length));
-    stream.on('close', () => request.close());
+    (stream as GuardedStream)[REQUEST] = request;
+    stream.prependListener('data', addChunk);
+    stream.on('close', closeRequest);
   }
 
   private replaceDecompression(call: DecompressingCall, request: IncomingRequest): void {
@@ -129,24 +133,77 @@ export class RequestGuard {
       const bytes = message.subarray(5);
       if (encoding === 'identity') return bytes;
       const decompressed = await this.decompression.run(bytes, encoding, request);
-      if (!request.hold(decompressed.length))
-        throw { code: status.RESOURCE_EXHAUSTED, details: 'Too many bytes of requests are in progress; retry' };
+      try {
+        request.hold(decompressed.length);
+      } catch (error) {
+        // grpc-js sends a thrown status with its details.
+        throw grpcStatus(error as ServiceError);
+      }
       return decompressed;
     };
   }
+}
+
+/** The stream of a request, for its budget. */
+class GrpcRequestStream implements RequestStream {
+  constructor(
+    private readonly stream: ServerHttp2Stream,
+    private readonly decompression: Decompression,
+  ) {}
+
+  refuse(error: ServiceError): void {
+    refuse(this.stream, error);
+  }
+
+  isComplete(request: IncomingRequest): boolean {
+    return this.stream.readableEnded && !this.decompression.isFor(request);
+  }
+}
+
+const REQUEST = Symbol('request');
+
+interface GuardedStream extends ServerHttp2Stream {
+  [REQUEST]?: IncomingRequest;
+}
+
+// Listeners that all streams share; a closure for each call costs more than the rest of the budget.
+function addChunk(this: GuardedStream, chunk: Buffer): void {
+  this[REQUEST]?.add(chunk.length);
+}
+
+function closeRequest(this: GuardedStream): void {
+  this[REQUEST]?.close();
+}
+
+/** The private parts of a server of grpc-js that the guard needs. */
+interface ServerParts {
+  readonly http2Servers: readonly Http2Server[];
+  /** By their paths. */
+  readonly methods: ReadonlyMap<string, unknown>;
 }
 
 /**
  * grpc-js has no public access to its HTTP/2 servers. Its version is pinned; the service does not start with another
  * layout.
  */
-function http2ServersOf(server: Server): readonly Http2Server[] {
-  const { http2Servers } = server as unknown as { http2Servers?: ReadonlyMap<Http2Server, unknown> };
-  if (!(http2Servers instanceof Map) || http2Servers.size === 0)
+function partsOf(server: Server): ServerParts {
+  const { http2Servers, handlers } = server as unknown as Readonly<Record<string, unknown>>;
+  if (!(http2Servers instanceof Map) || http2Servers.size === 0 || !(handlers instanceof Map))
     throw new Error(
-      'this version of @grpc/grpc-js stores its HTTP/2 servers in another field; update src/grpc/request_guard.ts',
+      'this version of @grpc/grpc-js stores its HTTP/2 servers or its methods in another field; update src/grpc/request_guard.ts',
     );
-  return [...http2Servers.keys()];
+  return { http2Servers: [...http2Servers.keys()], methods: handlers };
+}
+
+// grpc-js rejects these calls, too, but without details.
+const notGrpc = () =>
+  ServiceError.of('INVALID_HEADER', {
+    header: 'content-type',
+    problem: 'must be application/grpc; the JSON API has another port',
+  });
+
+function methodNotFound({ ':path': path = '' }: IncomingHttpHeaders): ServiceError {
+  return ServiceError.of('METHOD_NOT_FOUND', { method: printable(path.slice(1) || path, 100) });
 }
 
 /**
@@ -167,7 +224,7 @@ function valuesOf(raw: readonly string[], name: string): string[] {
 }
 
 /** Ends a call with a status and tells the client to stop sending the request. */
-function refuse(stream: ServerHttp2Stream, error: ServiceError): void {
+function refuse(stream: ServerHttp2Stream, error: ServiceError, httpStatus = 200): void {
   if (stream.destroyed || stream.closed) return;
   stream.on('error', () => {});
   if (stream.headersSent) {
@@ -175,7 +232,7 @@ function refuse(stream: ServerHttp2Stream, error: ServiceError): void {
     return;
   }
   stream.respond(
-    { ':status': 200, 'content-type': 'application/grpc+proto', ...trailersOf(error) },
+    { ':status': httpStatus, 'content-type': 'application/grpc+proto', ...trailersOf(error) },
     { endStream: true },
   );
   stream.close(NO_ERROR);

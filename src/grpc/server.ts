@@ -6,6 +6,7 @@ import { limits } from '../limits.js';
 import { type Listener, listen } from '../net/listen.js';
 import type { ServerTls } from '../net/tls.js';
 import { grpcServiceOf } from './adapter.js';
+import { GrpcConnection } from './connection.js';
 import { addReflection } from './reflection.js';
 import { RequestGuard } from './request_guard.js';
 import { installSharedFrames } from './shared_frames.js';
@@ -93,16 +94,16 @@ function bind(
   { tls, api }: { readonly tls: ServerTls | undefined; readonly api: Api },
 ): Promise<Listener> {
   const injector = server.createConnectionInjector(ServerCredentials.createInsecure());
-  guard.install(server);
+  const accept = guard.install(server);
   return listen(address, tls, (socket) => {
-    api.unreadResponses.openPeer(socket);
-    injector.injectConnection(socket);
+    const connection = new GrpcConnection(socket, api.unreadResponses.open(socket));
+    accept(connection, () => injector.injectConnection(socket));
   });
 }
 
 /** tryShutdown waits for open streams, such as a health watch, without a limit, so the wait is bounded here. */
 async function shutDown(server: Server, listener: Listener, api: Api, graceMs: number): Promise<void> {
-  listener.stop();
+  void listener.stop();
   let timer: NodeJS.Timeout | undefined;
   const drained = api.drain();
   const ended = new Promise<void>((resolve) => server.tryShutdown(() => resolve()));

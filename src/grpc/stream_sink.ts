@@ -46,8 +46,9 @@ export class GrpcSink implements EndingSink {
   }
 
   end(thrown: unknown): void {
-    if (this.closed) return;
+    // An unexpected error is logged even if the client has already left.
     const error = thrown instanceof ServiceError ? thrown : this.toServiceError(thrown);
+    if (this.closed) return;
     this.code = error.code;
     this.countAsUnread();
     this.close();

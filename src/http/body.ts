@@ -44,9 +44,13 @@ function collect(request: IncomingMessage, response: ServerResponse, budget: Req
       body.add(chunk);
       pauseUntilNextTurn(request);
     });
-    request.on('end', () => resolve(body.bytes()));
-    request.on('error', reject);
-    request.on('close', () => reject(new Error('the client has disconnected')));
+    request.on('end', () => {
+      isOver = true;
+      resolve(body.bytes());
+    });
+    const disconnected = () => isOver || refuse(ServiceError.of('CANCELLED', {}));
+    request.on('error', disconnected);
+    request.on('close', disconnected);
   });
 }
 

@@ -83,7 +83,7 @@ function pathsOf(contract: Contract, routes: readonly Route[], schemas: Schemas)
     const variables = names.get(shape) ?? template.variables.map(parameterName);
     names.set(shape, variables);
     const path = writeTemplate(template, variables);
-    paths[path] = { ...paths[path], [route.verb.toLowerCase()]: operation(contract, route, variables, schemas) };
+    paths[path] = { ...paths[path], [route.httpMethod.toLowerCase()]: operation(contract, route, variables, schemas) };
   }
   return paths;
 }

@@ -6,7 +6,7 @@ import { compileTemplate, type Template } from './template.js';
 
 /** The binding of an HTTP method and path template to a method of the contract. */
 export interface Route {
-  readonly verb: string;
+  readonly httpMethod: string;
   readonly method: DescMethod;
   /** 0, or the number of the additional binding. */
   readonly binding: number;
@@ -25,7 +25,7 @@ export type Found =
 
 export interface Router {
   readonly routes: readonly Route[];
-  find(verb: string, path: string): Found | undefined;
+  find(httpMethod: string, path: string): Found | undefined;
 }
 
 /** google.api.HttpRule as the registry decodes it. */
@@ -48,7 +48,7 @@ export function createRouter({ registry }: Contract, methods: ReadonlyMap<string
   });
   routes.sort(({ template: { rank: a } }, { template: { rank: b } }) => (a < b ? -1 : a > b ? 1 : 0));
   refuseCollisions(routes);
-  return { routes, find: (verb, path) => find(routes, verb, path) };
+  return { routes, find: (httpMethod, path) => find(routes, httpMethod, path) };
 }
 
 function bindingsOf(method: DescMethod, option: DescExtension): readonly HttpRule[] {
@@ -68,13 +68,13 @@ function routeOf(method: DescMethod, { pattern, body, responseBody }: HttpRule):
     return field;
   });
   if (body !== '' && body !== '*' && !resolvePath(method.input, body)) throw fail(`body names no field: ${body}`);
-  return { verb: (pattern.case as string).toUpperCase(), method, template, variables, body };
+  return { httpMethod: (pattern.case as string).toUpperCase(), method, template, variables, body };
 }
 
 function refuseCollisions(routes: readonly Route[]): void {
   const taken = new Map<string, Route>();
   for (const route of routes) {
-    const binding = `${route.verb} ${route.template.pattern.source}`;
+    const binding = `${route.httpMethod} ${route.template.pattern.source}`;
     const other = taken.get(binding);
     if (other) throw new Error(`${other.method} and ${route.method} have the same google.api.http binding: ${binding}`);
     taken.set(binding, route);
@@ -82,13 +82,13 @@ function refuseCollisions(routes: readonly Route[]): void {
 }
 
 /** The first matching route in the order of ranks: a literal segment takes precedence over a variable. */
-function find(routes: readonly Route[], verb: string, path: string): Found | undefined {
+function find(routes: readonly Route[], httpMethod: string, path: string): Found | undefined {
   const allowed = new Set<string>();
   for (const route of routes) {
     const match = route.template.pattern.exec(path);
     if (!match) continue;
-    if (route.verb === verb) return { route, values: match.slice(1) };
-    allowed.add(route.verb);
+    if (route.httpMethod === httpMethod) return { route, values: match.slice(1) };
+    allowed.add(route.httpMethod);
   }
   return allowed.size > 0 ? { allowed: [...allowed] } : undefined;
 }

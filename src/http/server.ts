@@ -7,7 +7,6 @@ import {
   type ServerResponse,
 } from 'node:http';
 import { createServer as createTlsServer } from 'node:https';
-import type { AddressInfo } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { Registry } from '@bufbuild/protobuf';
 import { Permission } from '../../gen/ts/agentllm/v1/options.js';
@@ -16,11 +15,11 @@ import type { Credentials } from '../api/dispatch/call_transport.js';
 import type { Contract } from '../api/dispatch/contract.js';
 import { internalError } from '../api/dispatch/internal_error.js';
 import type { Address, Reflection } from '../config.js';
-import { ServiceError, StartError } from '../errors.js';
+import { ServiceError } from '../errors.js';
 import { limits } from '../limits.js';
 import type { Log } from '../log.js';
 import type { Metrics } from '../metrics.js';
-import { openSockets } from '../net/listen.js';
+import { listenOnAll } from '../net/listen.js';
 import { peerIdentities } from '../net/peer_identity.js';
 import type { ServerTls } from '../net/tls.js';
 import type { ConnectionResponses } from '../net/unread_responses.js';
@@ -83,36 +82,22 @@ export async function startHttpServer(address: Address, context: HttpContext): P
     void serve(site, request, response, connection);
   });
   // `checkContinue` receives requests that wait for 100 Continue before they send a body.
-  const server = serverOf(context.tls, options, listener).on('checkContinue', listener);
-  server.on('clientError', (error, socket) => {
-    const response = responses.get(socket);
-    if (response?.headersSent && !response.writableFinished) socket.destroy();
-    else refuseConnection(context.contract, error, socket);
-  });
-  const sockets = openSockets(server);
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', (error) =>
-      reject(new StartError(`HTTP_ADDRESS ${address.text} cannot be listened on: ${error.message}`)),
-    );
-    server.listen(address.port, address.host, () => {
-      // Accepting a single connection can fail later.
-      server.removeAllListeners('error').on('error', () => undefined);
-      resolve();
-    });
-  });
+  const create = () =>
+    serverOf(context.tls, options, listener)
+      .on('checkContinue', listener)
+      .on('clientError', (error, socket) => {
+        const response = responses.get(socket);
+        if (response?.headersSent && !response.writableFinished) socket.destroy();
+        else refuseConnection(context.contract, error, socket);
+      });
+  const { port, stop, destroy } = await listenOnAll('HTTP_ADDRESS', address, create);
   return {
-    port: (server.address() as AddressInfo).port,
-    close: () =>
-      new Promise((resolve) => {
-        const timer = setTimeout(() => {
-          server.closeAllConnections();
-          sockets.destroy();
-        }, CLOSE_GRACE_MS);
-        server.close(() => {
-          clearTimeout(timer);
-          resolve();
-        });
-      }),
+    port,
+    async close() {
+      const timer = setTimeout(destroy, CLOSE_GRACE_MS);
+      await stop();
+      clearTimeout(timer);
+    },
   };
 }
 
@@ -175,8 +160,8 @@ async function serve(
   try {
     result = await respondTo(site, request, response);
   } catch (thrown) {
-    if (response.destroyed) return;
     result = failed(site, thrown);
+    if (response.destroyed) return;
   }
   response.once('close', connection.add(Buffer.byteLength(result.body)));
   send(request, response, result);

@@ -6,30 +6,29 @@ import { StartError } from '../errors.js';
 import { limits } from '../limits.js';
 import type { ServerTls } from './tls.js';
 
-/** Accepts connections and passes them to the server. */
+/** Servers that listen on all addresses of a host name, on one port. */
 export interface Listener {
   readonly port: number;
-  /** Stops accepting connections. */
-  stop(): void;
+  /** Stops accepting connections; resolves when all connections are closed. */
+  stop(): Promise<void>;
   /** Closes all remaining connections, including those in the TLS handshake. */
   destroy(): void;
 }
 
+type Setting = 'GRPC_ADDRESS' | 'HTTP_ADDRESS';
+
 /**
- * Accepts connections for the gRPC server. grpc-js can listen itself, but then the number of connections has no limit
- * and the TLS options cannot be set.
+ * Listens on every address of a host name: a client may try any of them first.
+ * @param setting the setting that has the address, for errors.
+ * @param create creates a server for one of the addresses.
  */
-export async function listen(
-  address: Address,
-  tls: ServerTls | undefined,
-  onConnection: (socket: Socket) => void,
-): Promise<Listener> {
+export async function listenOnAll(setting: Setting, address: Address, create: () => Server): Promise<Listener> {
   const open: OpenSockets[] = [];
   const servers: Server[] = [];
   const failures: Error[] = [];
   let { port } = address;
-  for (const host of await hostsOf(address)) {
-    const server = serverOf(tls, onConnection);
+  for (const host of await hostsOf(setting, address)) {
+    const server = create();
     open.push(openSockets(server));
     const failure = await started(server, port, host);
     if (failure) failures.push(failure);
@@ -38,20 +37,32 @@ export async function listen(
     if (!failure) port = (server.address() as AddressInfo).port;
   }
   if (servers.length === 0)
-    throw new StartError(`GRPC_ADDRESS ${address.text} cannot be listened on: ${failures[0]?.message}`);
+    throw new StartError(`${setting} ${address.text} cannot be listened on: ${failures[0]?.message}`);
   return {
     port,
-    stop: () => servers.forEach((server) => void server.close()),
+    async stop() {
+      await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
+    },
     destroy: () => open.forEach((sockets) => void sockets.destroy()),
   };
 }
 
+/**
+ * Accepts connections for the gRPC server. grpc-js can listen itself, but then the number of connections has no limit
+ * and the TLS options cannot be set.
+ */
+export const listen = (
+  address: Address,
+  tls: ServerTls | undefined,
+  onConnection: (socket: Socket) => void,
+): Promise<Listener> => listenOnAll('GRPC_ADDRESS', address, () => serverOf(tls, onConnection));
+
 /** The open connections of a server, including those in the TLS handshake, which the server does not report. */
-export interface OpenSockets {
+interface OpenSockets {
   destroy(): void;
 }
 
-export function openSockets(server: Server): OpenSockets {
+function openSockets(server: Server): OpenSockets {
   const sockets = new Set<Socket>();
   server.on('connection', (socket: Socket) => {
     sockets.add(socket);
@@ -61,12 +72,12 @@ export function openSockets(server: Server): OpenSockets {
 }
 
 /** All addresses of a host name; `localhost` has two. */
-async function hostsOf({ host, text }: Address): Promise<readonly string[]> {
+async function hostsOf(setting: Setting, { host, text }: Address): Promise<readonly string[]> {
   if (isIP(host)) return [host];
   try {
     return [...new Set((await lookup(host, { all: true })).map(({ address }) => address))];
   } catch {
-    throw new StartError(`GRPC_ADDRESS ${text} cannot be listened on: ${host} has no address`);
+    throw new StartError(`${setting} ${text} cannot be listened on: ${host} has no address`);
   }
 }
 

@@ -18,7 +18,8 @@ const BURST_FACTOR = 4;
 export interface RequestStream {
   /** Ends the request with an error and discards its data. */
   refuse(error: ServiceError): void;
-  isComplete(): boolean;
+  /** Whether all of the request has arrived. */
+  isComplete(request: IncomingRequest): boolean;
 }
 
 export interface BudgetLimits {
@@ -100,13 +101,13 @@ export class RequestBudget {
   }
 
   /** @internal */
-  hold(request: IncomingRequest, bytes: number): boolean {
-    if (request.isClosed || bytes <= Math.max(SMALL_BYTES, request.held)) return true;
+  hold(request: IncomingRequest, bytes: number): void {
+    if (request.isClosed || bytes <= Math.max(SMALL_BYTES, request.held)) return;
     const additional = bytes - request.held;
-    if (this.unanswered + additional > this.limits.unanswered) return false;
+    if (this.unanswered + additional > this.limits.unanswered)
+      throw tooMany('requests in progress', this.limits.unanswered);
     this.unanswered += additional;
     request.held = bytes;
-    return true;
   }
 
   /** @internal */
@@ -155,7 +156,7 @@ export class RequestBudget {
   }
 
   private end(request: IncomingRequest, error: ServiceError): void {
-    if (request.stream.isComplete()) this.finish(request);
+    if (request.stream.isComplete(request)) this.finish(request);
     else request.refuse(error);
   }
 
@@ -173,7 +174,7 @@ export class RequestBudget {
     const earliest = now() - limits.requestReceiveMs;
     for (const { requests } of [...this.connections.values()])
       for (const request of requests) {
-        if (request.stream.isComplete()) this.finish(request);
+        if (request.stream.isComplete(request)) this.finish(request);
         else if (request.began < earliest) request.refuse(ServiceError.of('DEADLINE_EXCEEDED', {}));
       }
     this.makeRoom();
@@ -210,9 +211,9 @@ export class IncomingRequest {
     this.budget.add(this, bytes);
   }
 
-  /** Counts the request with its decompressed size; returns false if there is no room. */
-  hold(bytes: number): boolean {
-    return this.budget.hold(this, bytes);
+  /** Counts the request with its decompressed size; throws TOO_MANY_REQUEST_BYTES if there is no room. */
+  hold(bytes: number): void {
+    this.budget.hold(this, bytes);
   }
 
   refuse(error: ServiceError): void {

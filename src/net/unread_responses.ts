@@ -15,7 +15,6 @@ const MIN_AGE_MS = 1_000;
 /** The stream of a gRPC call; grpc-js also emits `cancelled` when it ends normally. */
 interface Stream {
   readonly cancelled: boolean;
-  getPeer?(): string;
   on(event: 'cancelled', listener: () => void): unknown;
 }
 
@@ -34,8 +33,6 @@ interface Unread {
 export class UnreadResponses {
   /** Oldest first. */
   private readonly unread = new Set<Unread>();
-  /** gRPC connections by the address of their client. */
-  private readonly peers = new Map<string, ConnectionResponses>();
   private readonly timer: NodeJS.Timeout;
   private total = 0;
 
@@ -53,24 +50,6 @@ export class UnreadResponses {
     const connection = new ConnectionResponses(this, socket);
     socket.once('close', () => this.stopCounting(connection));
     return connection;
-  }
-
-  /**
-   * Starts counting for a new gRPC connection. It is found by the address of the client, which is all that calls
-   * provide.
-   */
-  openPeer(socket: Socket): void {
-    const connection = this.open(socket);
-    const peer = `${socket.remoteAddress}:${socket.remotePort}`;
-    this.peers.set(peer, connection);
-    socket.once('close', () => {
-      if (this.peers.get(peer) === connection) this.peers.delete(peer);
-    });
-  }
-
-  /** The connection of a gRPC call; undefined for other transports, and after the connection has ended. */
-  connectionOf(stream: Stream): ConnectionResponses | undefined {
-    return stream.getPeer && this.peers.get(stream.getPeer());
   }
 
   /** Counts a response; returns a function to call when the response is sent. */

@@ -122,7 +122,7 @@ export const checkOutcomes = {
   TOO_LARGE: entry(
     'CHECK_STATUS_PROVIDER_ERROR',
     (w) =>
-      `${w.provider} responded with more than ${limits.providerAnswerBytes / 1024 ** 2} MiB; check that its base_url is right`,
+      `${w.provider} responded with more than ${limits.providerResponseBytes / 1024 ** 2} MiB; check that its base_url is right`,
   ),
   COMPRESSED: entry(
     'CHECK_STATUS_PROVIDER_ERROR',

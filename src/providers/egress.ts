@@ -38,7 +38,7 @@ export const SWITCHES_PROTOCOL = 'SWITCHES_PROTOCOL';
 export const coded = (code: string) => Object.assign(new Error(code), { code });
 
 /** Bounds the memory for responses: without it, 600 concurrent requests used 1.2 GB. */
-const requestSlots = new Semaphore(limits.providerRequestsAtOnce);
+const requestSlots = new Semaphore(limits.concurrentProviderRequests);
 
 type FamilyOptions = Pick<TcpNetConnectOpts, 'autoSelectFamily' | 'autoSelectFamilyAttemptTimeout'>;
 
@@ -165,7 +165,7 @@ async function readReply(response: IncomingMessage): Promise<Reply> {
   let bytes = 0;
   for await (const chunk of response as AsyncIterable<Buffer>) {
     bytes += chunk.length;
-    if (bytes > limits.providerAnswerBytes) return { status, headers, body: '', unread: 'too large' };
+    if (bytes > limits.providerResponseBytes) return { status, headers, body: '', unread: 'too large' };
     chunks.push(chunk);
   }
   return { status, headers, body: new TextDecoder().decode(Buffer.concat(chunks)) };

@@ -1,5 +1,6 @@
 import type { Knex } from 'knex';
 import type { CheckStatus, HopCheck } from '../../gen/ts/agentllm/v1/check.js';
+import { errorCode } from '../error_properties.js';
 import { ServiceError } from '../errors.js';
 import { onDatabase } from './failure.js';
 import type { Store } from './store.js';
@@ -35,7 +36,7 @@ export async function saveHealth(store: Store, health: Omit<Health, 'checked_at'
       .returning('checked_at'),
   ).catch((error) => {
     // The config was deleted during the check.
-    if ((error as { code?: unknown }).code !== '23503') throw error;
+    if (errorCode(error) !== '23503') throw error;
     const id = String(config_id);
     throw ServiceError.of('CONFIG_NOT_FOUND', { id }, { resources: [{ type: 'config', name: id }] });
   });

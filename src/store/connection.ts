@@ -2,9 +2,10 @@ import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import { type DatabaseTls, type DatabaseUrl, displayAddress, parseDatabaseUrl } from '../domain/database_url.js';
+import { errorCode } from '../error_properties.js';
 import { StartError } from '../errors.js';
 import { limits } from '../limits.js';
-import { type Attempt, causeOf, isStartingUp } from './connection_failure.js';
+import { type ConnectionTarget, causeOf, isStartingUp } from './connection_failure.js';
 
 /** Idle time after which a connection is probed; the default of Linux is two hours. */
 const KEEP_ALIVE_DELAY_MS = 10_000;
@@ -54,12 +55,12 @@ function readPem(what: string, path: string): string {
   try {
     return readFileSync(path, 'utf8');
   } catch (error) {
-    throw new StartError(`${what} ${path} cannot be read (${(error as NodeJS.ErrnoException).code})`, { cause: error });
+    throw new StartError(`${what} ${path} cannot be read (${errorCode(error)})`, { cause: error });
   }
 }
 
 /** The properties of a URL that a failure message may contain. */
-export function attemptOf(url: DatabaseUrl): Attempt {
+export function connectionTargetOf(url: DatabaseUrl): ConnectionTarget {
   // The driver takes missing values from the environment variables of libpq.
   const { host, port, database, user, password } = new pg.Client({ ...url, ssl: false });
   return {
@@ -100,7 +101,7 @@ export async function withConnection<T>(
         await sleep(START_POLL_MS);
         continue;
       }
-      const cause = causeOf(error, attemptOf(parseDatabaseUrl(text)));
+      const cause = causeOf(error, connectionTargetOf(parseDatabaseUrl(text)));
       throw new StartError(`${setting}: ${cause}`, { cause: error });
     }
     try {

@@ -5,7 +5,7 @@
  */
 
 /** The properties of the failed connection that a message may contain. */
-export interface Attempt {
+export interface ConnectionTarget {
   /** Host and port, or the socket. */
   readonly server: string;
   readonly user: string;
@@ -21,10 +21,10 @@ interface Failure {
   readonly routine?: RegExp;
   /** Matches errors of the driver, which have no code. */
   readonly message?: RegExp;
-  readonly describe: (attempt: Attempt) => string;
+  readonly describe: (target: ConnectionTarget) => string;
 }
 
-function noPassword({ server, user }: Attempt): string {
+function noPassword({ server, user }: ConnectionTarget): string {
   return `${server} requires a password for user "${user}" and none is given; add it to the URL or set PGPASSWORD`;
 }
 
@@ -88,10 +88,10 @@ const FAILURES: readonly Failure[] = [
   },
   {
     code: /^28P01$/,
-    describe: (attempt) =>
-      attempt.hasPassword
-        ? `${attempt.server} refuses the password of user "${attempt.user}"; check user and password`
-        : noPassword(attempt),
+    describe: (target) =>
+      target.hasPassword
+        ? `${target.server} refuses the password of user "${target.user}"; check user and password`
+        : noPassword(target),
   },
   {
     code: /^28000$/,
@@ -173,18 +173,18 @@ const textOf = (error: unknown, key: 'code' | 'routine' | 'message'): string => 
  * The cause of a failure. A failure that is not in the table is described by the message of the driver, which contains
  * no data.
  */
-export function causeOf(error: unknown, attempt: Attempt): string {
-  return knownCauseOf(error, attempt) ?? `the connection to ${attempt.server} failed: ${textOf(error, 'message')}`;
+export function causeOf(error: unknown, target: ConnectionTarget): string {
+  return knownCauseOf(error, target) ?? `the connection to ${target.server} failed: ${textOf(error, 'message')}`;
 }
 
 /** The cause of a failure; undefined when it is not in the table. */
-export function knownCauseOf(error: unknown, attempt: Attempt): string | undefined {
+export function knownCauseOf(error: unknown, target: ConnectionTarget): string | undefined {
   const code = textOf(error, 'code');
   const matches = (failure: Failure): boolean => {
     if (failure.message) return code === '' && failure.message.test(textOf(error, 'message'));
     return failure.code?.test(code) === true && (failure.routine?.test(textOf(error, 'routine')) ?? true);
   };
-  return FAILURES.find(matches)?.describe(attempt);
+  return FAILURES.find(matches)?.describe(target);
 }
 
 /** Whether the server is starting and will accept connections soon. */

@@ -1,7 +1,7 @@
 import knex, { type Knex } from 'knex';
 import pg from 'pg';
 import { parseDatabaseUrl } from '../domain/database_url.js';
-import { attemptOf, clientConfig, withConnection } from './connection.js';
+import { clientConfig, connectionTargetOf, withConnection } from './connection.js';
 import { knownCauseOf } from './connection_failure.js';
 import { acquireDirectoryLock } from './embedded/directory_lock.js';
 import { type Engine, type EngineLog, openEngine } from './embedded/engine.js';
@@ -24,6 +24,11 @@ export interface Database {
   limitStatements?(limits: StatementLimits): void;
   /** The cause of a connection failure or a missing privilege, as a sentence; undefined for other errors. */
   readonly explain?: (error: unknown) => string | undefined;
+  /**
+   * Vacuums and analyzes every table of the embedded engine, which has no autovacuum: without this, tables whose rows
+   * are updated often keep growing. Other statements run between two tables.
+   */
+  readonly vacuum?: (signal?: AbortSignal) => Promise<void>;
   /** All files of the embedded engine, consistent between two transactions. */
   readonly dump?: () => Promise<Dump>;
   close(): Promise<void>;
@@ -72,7 +77,7 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
 }
 
 async function openPostgres(url: string, options: DatabaseOptions): Promise<Database> {
-  const attempt = attemptOf(parseDatabaseUrl(url));
+  const target = connectionTargetOf(parseDatabaseUrl(url));
   const timeoutMs = options.acquireTimeoutMs;
   const session = await withConnection('DATABASE_URL', url, { timeoutMs }, async (client) => {
     const chosen = await chooseSchema(client, parseDatabaseUrl(url).schema);
@@ -86,7 +91,7 @@ async function openPostgres(url: string, options: DatabaseOptions): Promise<Data
     session.limitStatements(statementTimeoutMs);
     sessions.limitSilence(silenceMs);
   };
-  const explain = (error: unknown) => knownCauseOf(error, attempt);
+  const explain = (error: unknown) => knownCauseOf(error, target);
   const close = () => db.destroy();
   const { directUrl } = options;
   return { knex: db, kind: 'postgres', url, directUrl, listenTarget, limitStatements, explain, close };
@@ -110,21 +115,35 @@ async function openEmbedded(options: DatabaseOptions): Promise<Database> {
         await engine.close().finally(() => lock?.release());
       }
     };
-    return { knex: db, kind: 'embedded', dump: () => dump(db, engine), close };
+    const vacuum = (signal?: AbortSignal) => vacuumTables(db, engine, signal);
+    return { knex: db, kind: 'embedded', vacuum, dump: () => dump(db, engine), close };
   } catch (error) {
     await lock?.release();
     throw error;
   }
 }
 
-/** Takes the only connection, so that no transaction runs during the dump. */
-async function dump(db: Knex, engine: Engine): Promise<Dump> {
+/** Takes the only connection, so that no transaction runs meanwhile. */
+async function alone<T>(db: Knex, run: (connection: unknown) => Promise<T>): Promise<T> {
   const { client } = db as { client: Knex.Client };
   const connection: unknown = await client.acquireConnection();
   try {
-    return { head: await readHead(db, connection), tarball: await engine.dump() };
+    return await run(connection);
   } finally {
     await client.releaseConnection(connection);
+  }
+}
+
+const dump = (db: Knex, engine: Engine): Promise<Dump> =>
+  alone(db, async (connection) => ({ head: await readHead(db, connection), tarball: await engine.dump() }));
+
+async function vacuumTables(db: Knex, engine: Engine, signal: AbortSignal | undefined): Promise<void> {
+  const tables: { name: string }[] = await db('pg_class')
+    .select(db.raw('oid::regclass::text as name'))
+    .whereIn('relkind', ['r', 'm']);
+  for (const { name } of tables) {
+    if (signal?.aborted) return;
+    await alone(db, () => engine.vacuum(name));
   }
 }
 

@@ -1,4 +1,5 @@
 import type { Knex } from 'knex';
+import { errorCode } from '../error_properties.js';
 import { ServiceError } from '../errors.js';
 
 /*
@@ -18,10 +19,7 @@ const NETWORK = /^(ECONN|EPIPE|ETIMEDOUT|ENOTFOUND|EAI_AGAIN|EHOSTUNREACH|ENETUN
 const LOST =
   /Connection terminated|timeout expired|connection (is )?(closed|ended)|Timeout acquiring a connection|not queryable|aborted/i;
 
-const codeOf = (error: unknown): string => {
-  const code = (error as { code?: unknown } | undefined)?.code;
-  return typeof code === 'string' ? code : '';
-};
+const codeOf = (error: unknown): string => errorCode(error) ?? '';
 
 /** Whether the connection was lost, so that the outcome of its last statement is unknown. */
 export function isLostConnection(error: unknown): boolean {

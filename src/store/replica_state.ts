@@ -48,7 +48,7 @@ export class ReplicaState {
   }
 
   replaceState(state: State): void {
-    state.vault = this.current.vault;
+    state.encryption = this.current.encryption;
     this.current = state;
     for (const listener of [...this.listeners]) listener.replaced?.();
   }

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import type { Knex } from 'knex';
 import PostgresTransaction from 'knex/lib/dialects/postgres/execution/pg-transaction.js';
 import PostgresClient from 'knex/lib/dialects/postgres/index.js';
+import { quoteIdentifier } from '../../migrations/convert_table.js';
 
 /*
  * Session settings determine how PostgreSQL parses statements and formats values. A role, a database or a pooler may
@@ -56,7 +57,7 @@ export class SessionSettings {
   ) {
     const settings = new Map(Object.entries(SETTINGS));
     // The temporary schema is last. By default it is searched first, and its tables would hide those of the store.
-    settings.set('search_path', `"${target.schema.replaceAll('"', '""')}", pg_temp`);
+    settings.set('search_path', `${quoteIdentifier(target.schema)}, pg_temp`);
     if (target.serverVersion >= HAS_TRANSACTION_TIMEOUT) settings.set('transaction_timeout', '0');
     this.settings = settings;
   }

@@ -2,12 +2,12 @@ import { limits } from '../limits.js';
 import type { Database } from './database.js';
 import { ReplicaState } from './replica_state.js';
 import { commitTogether } from './write/commit.js';
-import type { Ready } from './write/planned_write.js';
+import type { CheckedWrite } from './write/planned_write.js';
 import { WriteQueue } from './write/write_queue.js';
 
 /** The state of a replica and the queue of its writes. */
 export class Store extends ReplicaState {
-  readonly writeQueue: WriteQueue<Ready, Uint8Array>;
+  readonly writeQueue: WriteQueue<CheckedWrite, Uint8Array>;
 
   constructor(database: Database) {
     super(database);

@@ -1,4 +1,5 @@
 import type { Knex } from 'knex';
+import { type BatchOptions, deleteInBatches } from './batched_delete.js';
 import { type BoundedRows, readBounded } from './history/bounded_read.js';
 
 /** A row of `watchers`: an agent process with an open watch, as its replica reports it. */
@@ -207,6 +208,5 @@ function watchersAfter(db: Knex, query: WatcherQuery): PromiseLike<SeenWatcher[]
 }
 
 /** Deletes the rows that no replica has confirmed for an hour. */
-export async function deleteExpiredWatchers(db: Knex): Promise<void> {
-  await db('watchers').whereRaw(`last_seen_at < now() - interval '${DELETED_AFTER}'`).delete();
-}
+export const deleteExpiredWatchers = (db: Knex, options?: BatchOptions): Promise<void> =>
+  deleteInBatches(db, 'watchers', [`last_seen_at < now() - interval '${DELETED_AFTER}'`, []], options);

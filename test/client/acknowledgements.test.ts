@@ -68,3 +68,25 @@ it('a change is acknowledged without the delay of an earlier revision that conta
   await vi.advanceTimersByTimeAsync(1_000);
   expect(sent).toEqual([10n, 12n]);
 });
+
+it('a revision is acknowledged again on a new stream, also if its acknowledgement was in progress', async () => {
+  const received: (() => void)[] = [];
+  const sent: bigint[] = [];
+  const batcher: Pick<AckBatcher, 'send' | 'leave'> = {
+    send: (_, { revision }) => {
+      sent.push(revision);
+      return new Promise((resolve) => received.push(resolve));
+    },
+    leave: () => undefined,
+  };
+  const acknowledger = new Acknowledger({} as Connection, 'client', batcher as AckBatcher);
+  acknowledger.apply(10n, false);
+  await vi.advanceTimersByTimeAsync(300);
+  expect(sent).toEqual([10n]);
+  acknowledger.restart();
+  received[0]?.();
+  await vi.advanceTimersByTimeAsync(0);
+  acknowledger.apply(10n, true);
+  await vi.advanceTimersByTimeAsync(300);
+  expect(sent).toEqual([10n, 10n]);
+});

@@ -6,6 +6,8 @@ import { status } from '@grpc/grpc-js';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { CacheCipher } from '../../src/client/cache_encryption.js';
 import type { ClientWarning, ResidentAgentLLM, ResidentOptions } from '../../src/client/index.js';
+import { SnapshotCache } from '../../src/client/snapshot_cache.js';
+import { View } from '../../src/client/view.js';
 import { freePort } from '../support/ports.js';
 import { until } from '../support/until.js';
 import { agent, config, connectResident, startFakeWatch, startResident } from './fake_watch.js';
@@ -84,6 +86,25 @@ describe('the cache file', () => {
     await until(() => client.state.revision === 9_000n);
     await client[Symbol.asyncDispose]();
     expect((await unconnectedClient({ cache })).state.revision).toBe(9_000n);
+  });
+
+  it('is written again when the state changes during a write', async () => {
+    const options = { path: join(await newDirectory(), 'held'), key: 'k' };
+    const viewAt = (revision: bigint) =>
+      View.empty().apply({ revision, token: 't', agents: [], catalogue: [], cause: undefined, snapshot: true }).view;
+    const cache = new SnapshotCache(options, 'all', expect.unreachable);
+    const { encrypt } = CacheCipher.prototype;
+    const spy = vi.spyOn(CacheCipher.prototype, 'encrypt').mockImplementationOnce(function (
+      this: CacheCipher,
+      content,
+    ) {
+      cache.save(viewAt(2n));
+      return encrypt.call(this, content);
+    });
+    onTestFinished(() => spy.mockRestore());
+    cache.save(viewAt(1n));
+    const written = () => new SnapshotCache(options, 'all', expect.unreachable).load()?.view.revision;
+    await until(() => written() === 2n, 'the second state is written');
   });
 
   it('is written after the old temporary files of killed processes, and no other files, are removed', async () => {
@@ -184,6 +205,18 @@ describe('a client with a cache file', () => {
     const cache = await writeCacheFile();
     await sleep(20);
     const client = await unconnectedClient({ cache: { ...cache, maxAgeMs: 10 } });
+    expect(client.state.status).toBe('CONNECTING');
+    expect(await warningsOf(client)).toMatchObject([
+      { kind: 'CACHE_IGNORED', message: expect.stringMatching(/too old: it was saved at .*Z$/) },
+    ]);
+  });
+
+  it('ignores the file when it was saved later than now by more than its maximum age', async () => {
+    vi.useFakeTimers({ toFake: ['Date'], now: Date.now() + 3_600_000 });
+    onTestFinished(() => void vi.useRealTimers());
+    const cache = await writeCacheFile();
+    vi.useRealTimers();
+    const client = await unconnectedClient({ cache: { ...cache, maxAgeMs: 60_000 } });
     expect(client.state.status).toBe('CONNECTING');
     expect(await warningsOf(client)).toMatchObject([
       { kind: 'CACHE_IGNORED', message: expect.stringMatching(/too old: it was saved at .*Z$/) },

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest';
 import type { ResidentAgentLLM, ResidentOptions } from '../../src/client/index.js';
 import { generateKey } from '../../src/domain/fernet.js';
-import { openVault } from '../../src/store/keys/vault.js';
+import { openEncryption } from '../../src/store/keys/encryption.js';
 import { grant } from '../support/access.js';
 import { startPostgres, type TestPostgres } from '../support/postgres.js';
 import { startProxy } from '../support/proxy.js';
@@ -30,7 +30,7 @@ beforeAll(async () => {
   postgres = await startPostgres();
   url = await postgres.createDatabase('seeded');
   backend = await startBackend({ url });
-  await openVault(backend.store, ENCRYPTION_KEY);
+  await openEncryption(backend.store, ENCRYPTION_KEY);
   admin = connect(backend.port, (await grant(backend.store, { role: 'ROLE_ADMIN' })).text);
 });
 afterAll(async () => {

@@ -254,15 +254,15 @@ describe('the key of a hop', () => {
     expect(findings).toMatchObject([{ reason: 'FINDING_REASON_KEY_UNREADABLE', hop: 0, severity: 'SEVERITY_ERROR' }]);
   });
 
-  it('has the state that the vault reports', () => {
-    const vault = { stateOf: () => 'API_KEY_STATE_SET' as const };
+  it('has the state that the encryption state reports', () => {
+    const encryption = { stateOf: () => 'API_KEY_STATE_SET' as const };
     const view = {
       provider: (name: string) => state.provider(name),
       model: (provider: string, name: string) => state.model(provider, name),
       modelsOf: (provider: string) => state.modelsOf(provider),
       pricesOf: (id: number) => state.pricesOf(id),
       credentials: state.credentials,
-      vault,
+      encryption,
     };
     const { hops, findings } = resolve(view, agentRow(), [small({ ...openai, ...keyed })], NOW);
     expect([hops[0]?.key.state, findings]).toEqual(['API_KEY_STATE_SET', []]);

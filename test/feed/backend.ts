@@ -11,7 +11,7 @@ import { type GrpcServer, startGrpcServer } from '../../src/grpc/server.js';
 import { createLog } from '../../src/log.js';
 import { createMetrics } from '../../src/metrics.js';
 import { type Database, openDatabase } from '../../src/store/database.js';
-import { openVault } from '../../src/store/keys/vault.js';
+import { openEncryption } from '../../src/store/keys/encryption.js';
 import { migrator } from '../../src/store/maintenance/migrate.js';
 import { seed } from '../../src/store/maintenance/seed.js';
 import { Store } from '../../src/store/store.js';
@@ -63,7 +63,7 @@ export async function startWatchBackend(options: BackendOptions = {}): Promise<W
   const store = new Store(database);
   const feed = await Feed.start(store, pollIntervalMs);
   await seed(store, 'missing');
-  await openVault(store, options.encryptionKey ?? generateKey());
+  await openEncryption(store, options.encryptionKey ?? generateKey());
   let api: Api | undefined;
   const metrics = createMetrics({
     revision: () => store.state.revision,

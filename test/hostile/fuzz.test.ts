@@ -220,7 +220,7 @@ describe('over HTTP, with an administrator token', { timeout: TIMEOUT }, () => {
     .filter(({ methodKind }) => methodKind === 'unary')
     .map((one) => [pathOf(one), invoke] as const);
   const { routes } = createRouter(contract, new Map(served));
-  const routeCases = routes.map((route) => [`${route.verb} ${shape(route)}`, route] as const);
+  const routeCases = routes.map((route) => [`${route.httpMethod} ${shape(route)}`, route] as const);
 
   it.each(routeCases)('%s returns a valid response or error for any request of its method', async (_, route) => {
     const property = fc.asyncProperty(
@@ -246,7 +246,7 @@ describe('over HTTP, with an administrator token', { timeout: TIMEOUT }, () => {
     const values = route.variables.map((_, at) => valueAt(json, route.template.variables[at] as string));
     const path = withQuery ? pathWith(route, values) + queryOf(route, json) : pathWith(route, values);
     const body = bodyOf(route, json, text);
-    const response = await send(target.httpPort, route.verb, path, {
+    const response = await send(target.httpPort, route.httpMethod, path, {
       ...(body !== undefined && { body }),
       headers: { authorization: `Bearer ${admin}`, 'content-type': 'application/json', 'grpc-timeout': '5S' },
     });
@@ -320,8 +320,8 @@ function pathWith({ template: { parts } }: Route, values: readonly string[]): st
   return parts.map((part) => part ?? `/${remaining.shift()}`).join('');
 }
 
-function queryOf({ body, verb }: Route, json: JsonObject): string {
-  if (body === '*' || verb === 'POST') return '';
+function queryOf({ body, httpMethod }: Route, json: JsonObject): string {
+  if (body === '*' || httpMethod === 'POST') return '';
   const pairs = Object.entries(json).flatMap(([name, value]) =>
     value !== null && typeof value === 'object' && !Array.isArray(value)
       ? Object.entries(value).map(([inner, one]) => [`${name}.${inner}`, one] as const)

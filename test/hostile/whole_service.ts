@@ -13,7 +13,7 @@ import { startHttpServer } from '../../src/http/server.js';
 import { limits } from '../../src/limits.js';
 import { describeError } from '../../src/log.js';
 import { createMetrics } from '../../src/metrics.js';
-import { openVault } from '../../src/store/keys/vault.js';
+import { openEncryption } from '../../src/store/keys/encryption.js';
 import { seed } from '../../src/store/maintenance/seed.js';
 import { contract, pathOf } from '../support/access.js';
 import { openStore, type StoreOptions, type TestStore } from '../support/store.js';
@@ -35,7 +35,7 @@ export async function startTarget(options: StoreOptions = {}): Promise<Target> {
   const opened = await openStore({ content: 'seeded', ...options });
   const { store, feed } = opened;
   await seed(store, 'missing');
-  await openVault(store, generateKey());
+  await openEncryption(store, generateKey());
   const metrics = createMetrics({
     revision: () => store.state.revision,
     databaseWritable: () => feed.isWritable,

@@ -200,26 +200,25 @@ describe('the HTTP routes', () => {
     expect(routes.length).toBeGreaterThanOrEqual(35);
   });
 
-  it.each(routes.map((route) => [route.verb, writeTemplate(route.template, route.template.variables), route] as const))(
-    'return for %s %s the response of gRPC',
-    async (verb, _, route) => {
-      const { method, template, body } = route;
-      const sample = samples()[method.name] as JsonObject;
-      const values = template.variables.map((name) => valueOfVariable(route, name));
-      let request = sample;
-      for (const [index, name] of template.variables.entries())
-        request = withField(request, resolvePath(method.input, name)?.text ?? '', values[index] as string);
-      const rest = Object.fromEntries(Object.entries(sample).filter(([key]) => !template.variables.includes(key)));
-      const path = writeTemplate(template, template.variables).replace(/\{([\w.]+)\}/g, (_, name) =>
-        encodeURIComponent(values[template.variables.indexOf(name)] as string),
-      );
-      const headers = { authorization: `Bearer ${service().tokens[0]?.text}` };
-      const response = await (body === '*'
-        ? send(service().running.httpPort as number, verb, path, { body: sample, headers })
-        : send(service().running.httpPort as number, verb, `${path}?${queryOf(rest)}`, { headers }));
-      expect(response.text).toMatch(/^\{"(?!error)/);
-      expect(response.status).toBe(200);
-      expect(withoutTimes(response.json)).toEqual(withoutTimes(await overGrpc(method, request)));
-    },
-  );
+  it.each(
+    routes.map((route) => [route.httpMethod, writeTemplate(route.template, route.template.variables), route] as const),
+  )('return for %s %s the response of gRPC', async (verb, _, route) => {
+    const { method, template, body } = route;
+    const sample = samples()[method.name] as JsonObject;
+    const values = template.variables.map((name) => valueOfVariable(route, name));
+    let request = sample;
+    for (const [index, name] of template.variables.entries())
+      request = withField(request, resolvePath(method.input, name)?.text ?? '', values[index] as string);
+    const rest = Object.fromEntries(Object.entries(sample).filter(([key]) => !template.variables.includes(key)));
+    const path = writeTemplate(template, template.variables).replace(/\{([\w.]+)\}/g, (_, name) =>
+      encodeURIComponent(values[template.variables.indexOf(name)] as string),
+    );
+    const headers = { authorization: `Bearer ${service().tokens[0]?.text}` };
+    const response = await (body === '*'
+      ? send(service().running.httpPort as number, verb, path, { body: sample, headers })
+      : send(service().running.httpPort as number, verb, `${path}?${queryOf(rest)}`, { headers }));
+    expect(response.text).toMatch(/^\{"(?!error)/);
+    expect(response.status).toBe(200);
+    expect(withoutTimes(response.json)).toEqual(withoutTimes(await overGrpc(method, request)));
+  });
 });

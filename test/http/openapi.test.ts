@@ -58,7 +58,7 @@ describe('/openapi.json', () => {
     const shape = (path: string) => path.replace(/\{[^}]+\}/g, '{}');
     const described = operations().map(({ path, verb }) => `${verb} ${shape(path)}`);
     const bound = routes.map(
-      ({ verb, template }) => `${verb.toLowerCase()} ${shape(writeTemplate(template, template.variables))}`,
+      ({ httpMethod, template }) => `${httpMethod.toLowerCase()} ${shape(writeTemplate(template, template.variables))}`,
     );
     expect(described.sort()).toEqual(bound.sort());
     expect(new Set(Object.keys(paths).map(shape)).size).toBe(Object.keys(paths).length);

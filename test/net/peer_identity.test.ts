@@ -37,12 +37,13 @@ async function openTls(clients: 'required' | 'optional') {
 /** A gRPC server on our listener that only records the identity of each caller. */
 async function startGrpc(tls: ServerTls | undefined) {
   const grpc = new Server();
+  let peer: Socket;
   const { getAgent } = AgentServiceService;
   grpc.addService(
     { getAgent },
     {
-      getAgent(call: ServerUnaryCall<object, object>, callback: (error: null, response: object) => void) {
-        seen.push({ identities: peerIdentities(call), peer: verifiedPeer(call) });
+      getAgent(_: ServerUnaryCall<object, object>, callback: (error: null, response: object) => void) {
+        seen.push({ identities: peerIdentities(peer), peer: verifiedPeer(peer) });
         callback(null, GetAgentResponse.fromPartial({}));
       },
     },
@@ -50,7 +51,10 @@ async function startGrpc(tls: ServerTls | undefined) {
   const seen: { identities: readonly string[]; peer: object | undefined }[] = [];
   const injector = grpc.createConnectionInjector(ServerCredentials.createInsecure());
   const address = { host: '127.0.0.1', port: 0, text: '127.0.0.1:0' };
-  const listener = await listen(address, tls, (socket) => injector.injectConnection(socket));
+  const listener = await listen(address, tls, (socket) => {
+    peer = socket;
+    injector.injectConnection(socket);
+  });
   onTestFinished(() => {
     listener.stop();
     grpc.forceShutdown();

@@ -245,7 +245,7 @@ describe.each(KINDS)('a check of %s', (kind) => {
     ],
     [
       'a body over the size limit',
-      text(200, Buffer.alloc(limits.providerAnswerBytes + 1, ' ')),
+      text(200, Buffer.alloc(limits.providerResponseBytes + 1, ' ')),
       'PROVIDER_ERROR',
       /more than 2 MiB/,
     ],

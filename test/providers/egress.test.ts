@@ -389,7 +389,7 @@ describe('concurrent checks', () => {
   async function occupyAllSlots() {
     const silent = await startFakeProvider('openai');
     silent.on('*', () => undefined);
-    const controllers = Array.from({ length: limits.providerRequestsAtOnce }, () => new AbortController());
+    const controllers = Array.from({ length: limits.concurrentProviderRequests }, () => new AbortController());
     const checks = controllers.map(({ signal }) =>
       checkProvider(silent.provider, KEY, [], { allowed: loopback, timeoutMs: 20_000, signal }),
     );
@@ -398,7 +398,7 @@ describe('concurrent checks', () => {
       await Promise.all(checks);
     };
     onTestFinished(stop);
-    await until(() => silent.seen.length === limits.providerRequestsAtOnce);
+    await until(() => silent.seen.length === limits.concurrentProviderRequests);
     return stop;
   }
 
@@ -413,7 +413,7 @@ describe('concurrent checks', () => {
     });
     const results = await Promise.all(Array.from({ length: 100 }, () => check(fake.provider.base_url)));
     expect(new Set(results.map(({ status }) => status))).toEqual(new Set(['CHECK_STATUS_OK']));
-    expect(maxOpen).toBe(limits.providerRequestsAtOnce);
+    expect(maxOpen).toBe(limits.concurrentProviderRequests);
   });
 
   it('beyond the limit end with a message when no slot becomes free within the timeout', async () => {
@@ -442,8 +442,11 @@ describe('concurrent checks', () => {
     const messages = (await Promise.all(many)).map(({ message }) => message);
     const sent = messages.filter((message) => /^openai did not respond within 500 ms/.test(message));
     const notSent = messages.filter((message) => /^The request to openai was not sent in time/.test(message));
-    expect([sent.length, notSent.length]).toEqual([limits.providerRequestsAtOnce, 200 - limits.providerRequestsAtOnce]);
-    expect(lookups.length).toBe(limits.providerRequestsAtOnce);
+    expect([sent.length, notSent.length]).toEqual([
+      limits.concurrentProviderRequests,
+      200 - limits.concurrentProviderRequests,
+    ]);
+    expect(lookups.length).toBe(limits.concurrentProviderRequests);
   });
 
   it('that wait for a slot end when their signal aborts', async () => {
@@ -459,7 +462,7 @@ describe('concurrent checks', () => {
 
   it('release their slot after every outcome', async () => {
     const { port } = await startTcp((socket) => socket.resetAndDestroy());
-    for (let n = 0; n < limits.providerRequestsAtOnce + 1; n++) {
+    for (let n = 0; n < limits.concurrentProviderRequests + 1; n++) {
       await check(`http://127.0.0.1:${port}`);
       await check('https://127.0.0.1:1', noAddresses);
     }
@@ -475,7 +478,7 @@ describe('a response body', () => {
     const chunk = Buffer.alloc(64 * 1024, ' ');
     const flood: Handler = (_, response) => {
       const writeChunks = () => {
-        while (!response.destroyed && sent < limits.providerAnswerBytes * 8) {
+        while (!response.destroyed && sent < limits.providerResponseBytes * 8) {
           sent += chunk.length;
           if (!response.write(chunk)) return void response.once('drain', writeChunks);
         }
@@ -487,7 +490,7 @@ describe('a response body', () => {
     const [result] = await checkProvider(fake.provider, KEY, [], { allowed: loopback, timeoutMs: 10_000 });
     expect(result?.message).toBe('openai responded with more than 2 MiB; check that its base_url is right');
     await sleep(50);
-    expect(sent).toBeLessThan(limits.providerAnswerBytes * 3);
+    expect(sent).toBeLessThan(limits.providerResponseBytes * 3);
   });
 
   it('of the maximum size is read', async () => {
@@ -495,7 +498,7 @@ describe('a response body', () => {
     const body = '{"data":[{"id":"gpt-4o"}]}';
     fake.on(
       '/v1/models',
-      (_, response) => void response.end(body + ' '.repeat(limits.providerAnswerBytes - body.length)),
+      (_, response) => void response.end(body + ' '.repeat(limits.providerResponseBytes - body.length)),
     );
     const [result] = await checkProvider(fake.provider, KEY, ['gpt-4o'], { allowed: loopback, timeoutMs: 10_000 });
     expect(result?.status).toBe('CHECK_STATUS_OK');

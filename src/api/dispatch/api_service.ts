@@ -98,7 +98,7 @@ function runnerOf<Request, Response>(
     if (!(reply instanceof Promise)) call.succeed(reply);
     else
       reply.then(
-        (response) => call.succeed(response),
+        (response) => call.succeedLater(response),
         (error) => call.fail(error),
       );
   };

@@ -40,6 +40,7 @@ const BEARER = /^bearer +([!-~]+) *$/i;
  */
 export class Authorizer {
   private readonly principals = new WeakMap<Token, Principal>();
+  private readonly tokenHashes = new WeakMap<Credentials, string>();
   private readonly callBuckets = new WeakMap<Token, TokenBucket>();
   private readonly leaseBuckets = new WeakMap<Token, Map<number, TokenBucket>>();
 
@@ -92,10 +93,13 @@ export class Authorizer {
     if (!token) return;
     const buckets = this.leaseBuckets.get(token) ?? new Map<number, TokenBucket>();
     this.leaseBuckets.set(token, buckets);
-    const bucket = buckets.get(agentId) ?? new TokenBucket(limits.leasesPerMinute, limits.leasesAtOnce);
+    const bucket = buckets.get(agentId) ?? new TokenBucket(limits.leasesPerMinute, limits.leaseBurst);
     buckets.set(agentId, bucket);
     if (!bucket.take())
-      throw ServiceError.of('RATE_LIMITED', { actor, calls: `${limits.leasesPerMinute} leases of one agent a minute` });
+      throw ServiceError.of('RATE_LIMITED', {
+        actor,
+        calls: `${limits.leasesPerMinute} leases of one agent a minute for one token`,
+      });
   }
 
   /** Throws if the caller is restricted to certain agents and the request names another one. */
@@ -155,8 +159,8 @@ export class Authorizer {
     const { authorization, identities = [] } = credentials;
     const { state } = this.store;
     if (authorization !== undefined) {
-      const text = BEARER.exec(authorization)?.[1];
-      const token = text && state.tokenWithHash(hashOf(text));
+      const hash = this.tokenHashOf(credentials);
+      const token = hash && state.tokenWithHash(hash);
       if (!token) throw ServiceError.of('TOKEN_UNKNOWN', {});
       return this.activePrincipal(token);
     }
@@ -165,6 +169,17 @@ export class Authorizer {
       if (token) return this.activePrincipal(token);
     }
     return this.anonymousPrincipal(credentials);
+  }
+
+  /** The hash of the token in credentials; computed once for the calls of a gRPC connection, which share an object. */
+  private tokenHashOf(credentials: Credentials): string | undefined {
+    const known = this.tokenHashes.get(credentials);
+    if (known) return known;
+    const text = BEARER.exec(credentials.authorization ?? '')?.[1];
+    if (!text) return undefined;
+    const hash = hashOf(text);
+    this.tokenHashes.set(credentials, hash);
+    return hash;
   }
 
   private activePrincipal(token: Token): Principal {
@@ -193,11 +208,11 @@ export class Authorizer {
     if (!token) return;
     let bucket = this.callBuckets.get(token);
     if (!bucket) {
-      bucket = new TokenBucket(limits.callsPerSecond * 60, limits.callsAtOnce);
+      bucket = new TokenBucket(limits.callsPerSecond * 60, limits.callBurst);
       this.callBuckets.set(token, bucket);
     }
     if (!bucket.take())
-      throw ServiceError.of('RATE_LIMITED', { actor, calls: `${limits.callsPerSecond} calls a second` });
+      throw ServiceError.of('RATE_LIMITED', { actor, calls: `${limits.callsPerSecond} calls a second for one token` });
   }
 
   private refuse(principal: Principal, method: string, error: ServiceError): never {

@@ -6,9 +6,8 @@ import { ServiceError } from '../../errors.js';
 import { limits } from '../../limits.js';
 import type { Log } from '../../log.js';
 import type { Measure } from '../../metrics.js';
-import type { ConnectionResponses } from '../../net/unread_responses.js';
 import type { RequestedMethod } from './authorizer.js';
-import { type CallTransport, credentialsOf } from './call_transport.js';
+import type { CallTransport } from './call_transport.js';
 import { internalError } from './internal_error.js';
 import type { Call, DispatchContext, Reply, UnaryDefinition } from './method.js';
 import { requestCheckOf } from './request_shape.js';
@@ -65,7 +64,6 @@ export class CallState<Request, Response> implements Call<Request, Response> {
   private controller: AbortController | undefined;
   private timer: NodeJS.Timeout | undefined;
   private entered = false;
-  private connection: ConnectionResponses | undefined;
   private parsed: Request | undefined;
 
   constructor(
@@ -126,9 +124,8 @@ export class CallState<Request, Response> implements Call<Request, Response> {
   enter(): void {
     const { requested, context } = this.shared;
     context.limiter.checkOpen();
-    this.principal = context.authorizer.admit(credentialsOf(this.transport), requested);
-    this.connection = context.unreadResponses.connectionOf(this.transport);
-    this.connection?.checkRoom();
+    this.principal = context.authorizer.admit(this.transport.credentials, requested);
+    this.transport.connection?.checkRoom();
     context.limiter.enter(this.principal.token?.id);
     this.entered = true;
     this.parsed = this.shared.read(this.source);
@@ -144,6 +141,10 @@ export class CallState<Request, Response> implements Call<Request, Response> {
     );
   }
 
+  recheckCaller(): void {
+    this.shared.context.authorizer.currentPrincipal(this.principal);
+  }
+
   requirePastAgent(name: string | undefined): void {
     const { requested, context } = this.shared;
     context.authorizer.checkPastAgent(this.principal, requested, name);
@@ -153,18 +154,32 @@ export class CallState<Request, Response> implements Call<Request, Response> {
     this.shared.context.authorizer.require(this.principal, permission, this.method);
   }
 
+  /**
+   * Sends a response that took time. The caller of a read may have lost access meanwhile. A write is committed by now,
+   * and a caller that revokes its own token must learn that.
+   */
+  succeedLater(reply: Reply<Response>): void {
+    try {
+      if (!this.isWrite) this.recheckAccess();
+    } catch (error) {
+      this.fail(error);
+      return;
+    }
+    this.succeed(reply);
+  }
+
   succeed(reply: Reply<Response>): void {
     let bytes: Buffer;
     try {
       bytes = checkedResponse(encode(this.shared.method, reply));
       // A write is committed by now, so its response is always sent.
-      if (!('request_id' in (this.parsed as object))) this.connection?.checkRoomFor(bytes);
+      if (!this.isWrite) this.transport.connection?.checkRoomFor(bytes);
     } catch (error) {
       this.fail(error);
       return;
     }
     this.end('OK');
-    this.connection?.addUntilEnd(bytes.length, this.transport);
+    this.transport.connection?.addUntilEnd(bytes.length, this.transport);
     this.done(undefined, bytes);
   }
 
@@ -172,6 +187,10 @@ export class CallState<Request, Response> implements Call<Request, Response> {
     const error = this.failure(thrown, this.shared.context.log);
     this.end(error.code, error.reason);
     this.done(error);
+  }
+
+  private get isWrite(): boolean {
+    return 'request_id' in (this.parsed as object);
   }
 
   private end(code: string, reason?: string): void {
@@ -193,10 +212,11 @@ export class CallState<Request, Response> implements Call<Request, Response> {
     );
   }
 
-  /** Maps a thrown value to the error for the caller; internal details go to the log. */
+  /**
+   * Maps a thrown value to the error for the caller; internal details go to the log, also if the caller has cancelled.
+   */
   private failure(thrown: unknown, log: Log): ServiceError {
     if (thrown instanceof ServiceError) return this.principal.agents ? thrown.withoutSuggestion() : thrown;
-    if (this.transport.cancelled) return ServiceError.of('CANCELLED', {});
     return internalError(thrown, this.method, log);
   }
 }

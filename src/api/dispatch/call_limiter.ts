@@ -1,4 +1,4 @@
-import { ConcurrencyLimiter } from '../../concurrency_limiter.js';
+import { ConcurrencyLimiter, type Refusal } from '../../concurrency_limiter.js';
 import { ServiceError } from '../../errors.js';
 import { limits } from '../../limits.js';
 
@@ -40,4 +40,5 @@ export class CallLimiter {
   }
 }
 
-const tooManyCalls = (_: number, total: number) => ServiceError.of('TOO_MANY_CALLS', { calls: String(total) });
+const tooManyCalls: Refusal = (count, scope) =>
+  ServiceError.of('TOO_MANY_CALLS', { calls: String(count), ...(scope === 'key' && { scope: 'token' }) });

@@ -1,6 +1,5 @@
-import type { PeerCertificate } from 'node:tls';
 import { onAbort } from '../../abort.js';
-import { peerIdentities } from '../../net/peer_identity.js';
+import type { ConnectionResponses } from '../../net/unread_responses.js';
 
 /** The credentials of a caller. */
 export interface Credentials {
@@ -10,21 +9,15 @@ export interface Credentials {
   readonly identities?: readonly string[] | undefined;
 }
 
-/**
- * What a transport provides for a call. The call object of grpc-js implements this interface, so that a gRPC call needs
- * no additional object.
- */
+/** What a transport provides for a call. */
 export interface CallTransport {
   readonly cancelled: boolean;
   getDeadline(): Date | number;
   /** The headers; undefined for a transport without retries. */
   readonly metadata?: { get(name: string): readonly (string | Buffer)[] };
-  /** The address of the peer; undefined for a transport that counts its unread responses itself. */
-  getPeer?(): string;
-  /** The verified certificate of the peer. */
-  getAuthContext(): { readonly sslPeerCertificate?: PeerCertificate | undefined };
-  /** The credentials, for a transport that does not have gRPC headers. */
-  readonly credentials?: Credentials;
+  /** Counts the responses that the peer has not read; undefined for a transport that counts them itself. */
+  readonly connection?: ConnectionResponses | undefined;
+  readonly credentials: Credentials;
   on(event: 'cancelled', listener: () => void): unknown;
 }
 
@@ -45,17 +38,7 @@ export function transportOf({ signal, deadlineMs, credentials = {} }: InvokeOpti
       return signal?.aborted ?? false;
     },
     getDeadline: () => deadline,
-    getAuthContext: () => ({}),
     credentials,
     on: (_, listener) => onAbort(signal, listener),
   };
-}
-
-/** The credentials of the caller. */
-export function credentialsOf(
-  transport: Pick<CallTransport, 'credentials' | 'metadata' | 'getAuthContext'>,
-): Credentials {
-  if (transport.credentials) return transport.credentials;
-  const headers = transport.metadata?.get('authorization') ?? [];
-  return headers.length > 0 ? { authorization: headers.join(', ') } : { identities: peerIdentities(transport) };
 }

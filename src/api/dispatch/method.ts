@@ -3,7 +3,6 @@ import type { Principal } from '../../domain/access.js';
 import type { Sink } from '../../feed/watch.js';
 import type { Log } from '../../log.js';
 import type { Metrics } from '../../metrics.js';
-import type { UnreadResponses } from '../../net/unread_responses.js';
 import type { Authorizer } from './authorizer.js';
 import type { CallLimiter } from './call_limiter.js';
 import type { Contract } from './contract.js';
@@ -22,8 +21,13 @@ export interface Call<Request, Response> {
   require(permission: Permission): void;
   /** Throws unless the caller may see an agent at a past revision, by the name that the agent had then. */
   requirePastAgent(name: string | undefined): void;
-  /** Throws if the caller is no longer authorized. A handler calls it after every wait. */
+  /**
+   * Throws if the caller is no longer authorized. A handler calls it after a wait, before it does anything that other
+   * callers can see. The response of a read that was awaited is not sent without this check.
+   */
   recheckAccess(): void;
+  /** Throws if the caller is no longer authenticated. */
+  recheckCaller(): void;
   /** Encodes a request, so that equal requests have equal bytes. */
   readonly encode: (request: Request) => Uint8Array;
   /** Encodes a response, as it is sent and stored for an idempotency key. */
@@ -99,5 +103,4 @@ export interface DispatchContext {
   readonly limiter: CallLimiter;
   readonly authorizer: Authorizer;
   readonly openStreams: OpenStreams;
-  readonly unreadResponses: UnreadResponses;
 }

@@ -1,4 +1,4 @@
-import { ConcurrencyLimiter } from '../../concurrency_limiter.js';
+import { ConcurrencyLimiter, type Refusal } from '../../concurrency_limiter.js';
 import type { Principal } from '../../domain/access.js';
 import { ServiceError } from '../../errors.js';
 import type { Sink } from '../../feed/watch.js';
@@ -65,7 +65,8 @@ export class OpenStreams implements RevisionListener {
   }
 }
 
-const tooManyStreams = (ofToken: number) => ServiceError.of('TOO_MANY_WATCHES', { watches: String(ofToken) });
+const tooManyStreams: Refusal = (count) =>
+  ServiceError.of('TOO_MANY_WATCHES', { watches: String(count), scope: 'token' });
 
 /** Whether an agent was renamed, created or deleted, so that a token for certain agents may lose or gain access to it. */
 const isRenamed = (change: CommittedRevision['changes'][number]): boolean =>

@@ -1,7 +1,7 @@
 import { ServiceError } from '../../errors.js';
 import type { ConnectionResponses } from '../../net/unread_responses.js';
 import type { MethodParts } from './call.js';
-import { type CallTransport, credentialsOf } from './call_transport.js';
+import type { CallTransport } from './call_transport.js';
 import { internalError } from './internal_error.js';
 import type { EndingSink, StreamCall, StreamHandler } from './method.js';
 
@@ -28,7 +28,7 @@ export function streamOpener<Request>(parts: StreamParts<Request>, handler: Stre
   return (bytes, transport, makeSink) => {
     const started = performance.now();
     const controller = new AbortController();
-    const connection = context.unreadResponses.connectionOf(transport);
+    const { connection } = transport;
     const sink = makeSink((thrown) => internalError(thrown, method, context.log), connection);
     sink.onClose(() => {
       controller.abort(ServiceError.of('CANCELLED', {}));
@@ -56,7 +56,7 @@ function admit<Request>(
   sink: EndingSink,
 ): Pick<StreamCall<Request>, 'request' | 'caller' | 'principal'> {
   limiter.checkOpen();
-  const principal = authorizer.admit(credentialsOf(transport), requested);
+  const principal = authorizer.admit(transport.credentials, requested);
   const request = read(bytes);
   authorizer.checkAgents(principal, requested, request as object);
   // Keeps only the references: otherwise the whole request would stay in memory as long as the stream is open.

@@ -61,7 +61,7 @@ function result(state: State, ref: AgentRef, agent: Agent | undefined, down: rea
     // Concatenated protobuf messages merge their fields, and a resolution is already encoded.
     const resolved =
       down.length === 0
-        ? encodedResolution(state, agent)
+        ? encodedResolution(state, agent).resolved
         : ResolvedConfig.encode(resolvedWithout(state, agent, state, down)).finish();
     const agentFields = ResolveConfigResult.encode({ agent_id: agent.id, agent_name: agent.name }).finish();
     return Buffer.concat([agentFields, new BinaryWriter().uint32(RESOLVED).bytes(resolved).finish()]);

@@ -8,7 +8,7 @@ import type { State } from '../../domain/state.js';
 import { limits } from '../../limits.js';
 import { checkProvider, type ModelCheck } from '../../providers/check_provider.js';
 import { saveHealth } from '../../store/config_health.js';
-import { openKey } from '../../store/keys/vault.js';
+import { openKey } from '../../store/keys/encryption.js';
 import { healthMessage } from '../messages/entities.js';
 import type { Backend } from './backend.js';
 

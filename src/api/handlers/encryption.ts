@@ -5,13 +5,13 @@ import {
   type RotateEncryptionKeyRequest,
   RotateEncryptionKeyResponse,
 } from '../../../gen/ts/agentllm/v1/credential_service.js';
+import type { EncryptionState } from '../../domain/encryption_state.js';
 import type { Config, Credential } from '../../domain/rows.js';
 import type { State } from '../../domain/state.js';
-import type { Vault } from '../../domain/vault.js';
 import { ServiceError } from '../../errors.js';
 import { limits } from '../../limits.js';
+import { acceptLostKeys } from '../../store/keys/encryption.js';
 import { type RotationProgress, rotateKeys } from '../../store/keys/rotation.js';
-import { acceptLostKeys } from '../../store/keys/vault.js';
 import type { StreamCall } from '../dispatch/method.js';
 import { audit } from './audit.js';
 import type { Backend } from './backend.js';
@@ -43,8 +43,8 @@ export async function rotateEncryptionKey(
   }
 }
 
-function progressMessage({ revision, vault }: State, progress: RotationProgress): Buffer {
-  const message = { ...progress, revision: BigInt(revision), key_id: vault.writable.primaryId };
+function progressMessage({ revision, encryption }: State, progress: RotationProgress): Buffer {
+  const message = { ...progress, revision: BigInt(revision), key_id: encryption.writable.primaryId };
   return Buffer.from(RotateEncryptionKeyResponse.encode(message).finish());
 }
 
@@ -54,7 +54,7 @@ function recordRotation(
   stage: string,
   { done, total, unreadable }: RotationProgress,
 ): Promise<void> {
-  const key = backend.store.state.vault.writable.primaryId;
+  const key = backend.store.state.encryption.writable.primaryId;
   const outcome = `${stage}: ${done} of ${total} under key ${key}, ${unreadable} unreadable`;
   const noConfig = { agent_id: null, config_id: null, provider: '' };
   return audit(backend, { kind: AuditEventKind.KEY_ROTATION, actor, method, ...noConfig, outcome });
@@ -62,29 +62,31 @@ function recordRotation(
 
 /** The encryption keys and the number of API keys that each encrypts, in the state of this replica. */
 export function encryptionStatus(state: State): GetEncryptionStatusResponse {
-  const { vault } = state;
+  const { encryption } = state;
   const holders = [...holdersOf(state)];
-  const problem = problemOf(vault, holders.length > 0);
-  const primary = vault.keyring?.primaryId;
-  const unreadable = holders.filter(({ entity, row }) => vault.stateOf(entity, row) === 'API_KEY_STATE_UNREADABLE');
+  const problem = problemOf(encryption, holders.length > 0);
+  const primary = encryption.keyring?.primaryId;
+  const unreadable = holders.filter(
+    ({ entity, row }) => encryption.stateOf(entity, row) === 'API_KEY_STATE_UNREADABLE',
+  );
   return {
     ready: problem === '',
     revision: BigInt(state.revision),
     problem,
-    keys: keysOf(vault, holders),
+    keys: keysOf(encryption, holders),
     outdated_count: holders.filter(({ row }) => row.key_id !== primary).length,
     unreadable_count: unreadable.length,
     unreadable: unreadable.slice(0, limits.namedUnreadable).map(displayName),
   };
 }
 
-function problemOf(vault: Vault, areKeysStored: boolean): string {
-  const { problem } = vault;
+function problemOf(encryption: EncryptionState, areKeysStored: boolean): string {
+  const { problem } = encryption;
   // A new encryption key could not decrypt the stored API keys.
   if (problem?.reason === 'ENCRYPTION_NOT_CONFIGURED' && areKeysStored)
     return `API keys cannot be stored or read: ENCRYPTION_KEY ${problem.problem}; set it to the encryption key of the stored API keys and restart the service`;
   try {
-    void vault.writable;
+    void encryption.writable;
     return '';
   } catch (error) {
     if (error instanceof ServiceError) return error.message;
@@ -105,7 +107,7 @@ function* holdersOf({ configsInOrder, credentialsInOrder }: State): Generator<Ho
 const displayName = ({ entity, row }: Holder) => `${entity} ${entity === 'config' ? row.id : row.name}`;
 
 /** The encryption keys of the keyring in its order, followed by the other encryption keys of stored API keys. */
-function keysOf({ keyring }: Vault, holders: readonly Holder[]): EncryptionKey[] {
+function keysOf({ keyring }: EncryptionState, holders: readonly Holder[]): EncryptionKey[] {
   const available = new Set(keyring?.ids);
   const missing = holders.map(({ row }) => row.key_id as string).filter((id) => !available.has(id));
   const countOf = (id: string, entity: Holder['entity']) =>

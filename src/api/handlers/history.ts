@@ -147,5 +147,5 @@ function keyState(now: State, config: Config): ApiKeyState {
   if (config.key_id === null) return ApiKeyState.NONE;
   const stored = now.configs.get(config.id);
   const isSameKey = stored && stored.key_id !== null && stored.key_revision === config.key_revision;
-  return isSameKey ? now.vault.stateOf('config', stored) : ApiKeyState.UNREADABLE;
+  return isSameKey ? now.encryption.stateOf('config', stored) : ApiKeyState.UNREADABLE;
 }

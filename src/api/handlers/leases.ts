@@ -101,7 +101,7 @@ async function open({ store, feed }: Backend, { request, signal }: LeaseCall): P
   const leasableKeys = leasableKeysOf(state, agent);
   if (leasableKeys.length === 0) return { agent, leasableKeys, keys: new Map(), ...currentRevision() };
   // Throws if ENCRYPTION_KEY is not set or belongs to another store.
-  void state.vault.writable;
+  void state.encryption.writable;
   const stored = leasableKeys.map((leasableKey) => leasableKey.stored);
   const opened = await openKeys(store, stored);
   signal.throwIfAborted();

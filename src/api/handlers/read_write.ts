@@ -70,5 +70,5 @@ export function write<Request extends WriteRequest, Result, Response>(
   const done = transact(backend.store, planned);
   const waitMs = adoptionWaitMs(request);
   if (waitMs === undefined || !('adoptionWaits' in backend)) return done;
-  return done.then((bytes) => withAdoption(backend, bytes, { waitMs, signal: call.signal }));
+  return done.then((bytes) => withAdoption(backend, bytes, waitMs, call));
 }

@@ -36,7 +36,7 @@ export function resolveConfig(
   return read(backend, call, (state) => {
     if (at_revision !== undefined) return resolvePast(backend, call, at_revision);
     if (provider_down.length > 0) return simulate(state, call.request);
-    return withRevision(response(encodedResolution(state, namedAgent(state, agent))), state.revision);
+    return withRevision(encodedResolution(state, namedAgent(state, agent)).response, state.revision);
   });
 }
 
@@ -53,24 +53,35 @@ export function requireActive(agent: Agent): Agent {
   throw ServiceError.of('AGENT_INACTIVE', { agent: agent.name }, { resources });
 }
 
-/** Encoded ResolvedConfigs; the detail is the agent's configurations. */
-const resolutions = new EncodeOnce<Agent, readonly Config[]>({
-  encode: (state, agent, configs) =>
-    ResolvedConfig.encode(resolvedMessage(agent, resolve(state, agent, configs, new Date()))).finish(),
+/** The current resolution of an agent. */
+interface EncodedResolution {
+  /** An encoded ResolvedConfig. */
+  readonly resolved: Uint8Array;
+  /** An encoded ResolveConfigResponse without its revision. */
+  readonly response: Uint8Array;
+}
+
+/** The detail is the agent's configurations. */
+const resolutions = new EncodeOnce<Agent, readonly Config[], EncodedResolution>({
+  encode(state, agent, configs) {
+    const message = resolvedMessage(agent, resolve(state, agent, configs, new Date()));
+    const resolved = ResolvedConfig.encode(message).finish();
+    return { resolved, response: responseOf(resolved) };
+  },
   inputs: [(state) => state, (_, configs) => configs, (state) => state.catalogueVersion],
   // The finding about a shutdown date changes with time, without a write.
   maxAgeMs: 60_000,
 });
 
-/** The current resolution of an agent as an encoded ResolvedConfig; throws if the agent cannot be resolved. */
-export function encodedResolution(state: State, agent: Agent): Uint8Array {
+/** The current resolution of an agent; throws if the agent cannot be resolved. */
+export function encodedResolution(state: State, agent: Agent): EncodedResolution {
   const configs = state.configsOf(agent.id);
   refuseIdle(agent, configs);
   return resolutions.get(state, agent, configs);
 }
 
 /** A ResolveConfigResponse without its revision. */
-const response = (resolved: Uint8Array) =>
+const responseOf = (resolved: Uint8Array) =>
   new BinaryWriter()
     .uint32((1 << 3) | 2)
     .bytes(resolved)
@@ -168,12 +179,12 @@ const pastView = (past: State, current: State): ResolveView => ({
   modelsOf: (provider) => past.modelsOf(provider),
   pricesOf: (modelId) => past.pricesOf(modelId),
   credentials: past.credentials,
-  vault: { stateOf: (entity, row) => keyStateAt(current, entity, row) },
+  encryption: { stateOf: (entity, row) => keyStateAt(current, entity, row) },
 });
 
 function keyStateAt(current: State, entity: 'config' | 'credential', then: Config | Credential) {
   if (then.key_id === null) return 'API_KEY_STATE_NONE';
   const now = (entity === 'config' ? current.configs : current.credentials).get(then.id);
   const isSame = now !== undefined && now.key_id !== null && now.key_revision === then.key_revision;
-  return isSame ? current.vault.stateOf(entity, now) : 'API_KEY_STATE_SET';
+  return isSame ? current.encryption.stateOf(entity, now) : 'API_KEY_STATE_SET';
 }

@@ -52,6 +52,11 @@ async function awaitRevision(
   if (revision > head.revision)
     throw ServiceError.of('REVISION_IN_FUTURE', { revision: `${revision}`, newest: `${head.revision}` });
   if (!isPrefixOf(identity, store.state.identity)) await feed.poll();
+  await waitForRevision(feed, revision, signal);
+}
+
+/** Waits until this replica has a revision, at most as long as a call may take: a stream has no deadline. */
+export async function waitForRevision(feed: Feed, revision: number | bigint, signal: AbortSignal): Promise<void> {
   await feed.reached(revision, AbortSignal.any([signal, AbortSignal.timeout(limits.maxCallMs)]));
 }
 

@@ -19,7 +19,7 @@ import { requireHistory } from './historical_config.js';
 import { revisionMessage } from './history.js';
 import { write } from './read_write.js';
 import { requestIdOf, revisionProblem } from './requests.js';
-import { type Conflict, UndoRevision } from './undo_revision.js';
+import { type Conflict, RevisionRollback } from './revision_rollback.js';
 import { findingsOf } from './write_config.js';
 
 type RollbackCall = Call<RollbackRevisionRequest, RollbackRevisionResponse>;
@@ -71,7 +71,7 @@ function checkRequest(problems: Problems, { revision }: RollbackRevisionRequest)
 function plan(state: State, draft: Draft, request: RollbackRevisionRequest, past: PastRevision): void {
   const permanent = conflictsOfKind(past);
   if (permanent.length > 0) throw conflictError(request, permanent);
-  const undo = new UndoRevision(state, draft, past, { withoutKeys: request.without_keys });
+  const undo = new RevisionRollback(state, draft, past, { withoutKeys: request.without_keys });
   undo.run();
   if (undo.conflicts.length > 0) throw conflictError(request, undo.conflicts);
 }

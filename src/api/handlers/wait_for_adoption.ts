@@ -5,7 +5,11 @@ import { onAbort } from '../../abort.js';
 import type { ChangeEvent } from '../../feed/change_event.js';
 import { limits } from '../../limits.js';
 import { type Adopted, countAdopted } from '../../store/watchers.js';
+import type { Call } from '../dispatch/method.js';
 import type { AdoptionBackend } from './backend.js';
+
+/** The part of a call that its wait for adoption needs. */
+type WaitingCall = Pick<Call<unknown, unknown>, 'signal' | 'recheckCaller'>;
 
 const FIRST_POLL_MS = 50;
 const MAX_PAUSE_MS = 250;
@@ -15,17 +19,21 @@ const MAX_PAUSE_MS = 250;
  * limit is reached, or the call ends. The write is already committed, so the last known state is returned if the
  * database is unavailable or does not respond within the deadline: an incomplete response is better than an error that
  * suggests that the write failed.
- * @param signal aborts when the call is cancelled or its deadline passes.
+ * A caller whose token is revoked during the wait learns nothing about the watchers.
  */
 export async function withAdoption(
   backend: AdoptionBackend,
   bytes: Uint8Array,
-  { waitMs, signal }: { readonly waitMs: number; readonly signal: AbortSignal },
+  waitMs: number,
+  call: WaitingCall,
 ): Promise<Uint8Array> {
   // Every write response has its revision in the same field. Decoded as this message, the other fields are skipped.
   const revision = Number(DeleteCredentialResponse.decode(bytes).revision);
+  const { signal } = call;
   let adoption = unknownAdoption;
   const onUpdate = (latest: Adoption) => {
+    adoption = unknownAdoption;
+    call.recheckCaller();
     adoption = latest;
   };
   let release = () => {};

@@ -21,7 +21,7 @@ import { checkPage, pageFrom, pageReply } from '../messages/pages.js';
 import type { Backend } from './backend.js';
 import { read } from './read_write.js';
 import { agentOf, checkRef, minRevisionProblem } from './requests.js';
-import { resumeAt } from './resume.js';
+import { resumeAt, waitForRevision } from './resume.js';
 
 /** The handlers of AgentLLMConfigWatchService. */
 export function watchService(backend: Backend): Handlers<typeof AgentLLMConfigWatchServiceService> {
@@ -64,13 +64,9 @@ async function positionOf(
   filter: Filter,
 ): Promise<ResumePosition | undefined> {
   const { store, feed, watches } = backend;
-  if (request.min_revision > store.state.revision) await waitForRevision(backend, request.min_revision, signal);
+  if (request.min_revision > store.state.revision) await waitForRevision(feed, request.min_revision, signal);
   if (request.resume_token === '') return undefined;
   return await resumeAt({ store, feed, watches, signal }, request.resume_token, filter, backend.watchRetentionMs);
-}
-
-async function waitForRevision({ feed }: Backend, revision: bigint, signal: AbortSignal): Promise<void> {
-  await feed.reached(revision, AbortSignal.any([signal, AbortSignal.timeout(limits.maxCallMs)]));
 }
 
 /** @param scope the agents that the token of the caller includes; undefined: all. */

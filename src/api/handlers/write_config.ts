@@ -222,7 +222,7 @@ export function checkUpsert(problems: Problems, request: ConfigRequest): void {
 export const keyColumns = (state: State, draft: Draft, key: string | null) =>
   key === null
     ? { key_id: null, key_revision: null }
-    : { key_id: state.vault.writable.primaryId, key_revision: draft.revision };
+    : { key_id: state.encryption.writable.primaryId, key_revision: draft.revision };
 
 const etagOfAny = (state: State, row: Config | undefined) => row && etagOf(state, row);
 

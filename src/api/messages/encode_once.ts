@@ -4,7 +4,7 @@ import type { State } from '../../domain/state.js';
 interface Entry<Encoded> {
   readonly encoded: Encoded;
   readonly identity: State['identity'];
-  readonly vault: State['vault'];
+  readonly encryption: State['encryption'];
   readonly inputs: readonly unknown[];
   /** The end of the validity, in ms since the epoch. */
   readonly expiresAt: number;
@@ -12,7 +12,7 @@ interface Entry<Encoded> {
 
 export interface EncodeOnceOptions<Row, Detail, Encoded> {
   encode(state: State, row: Row, detail: Detail): Encoded;
-  /** Everything that `encode` reads besides the row, the identity of the store and the vault. Compared with `===`. */
+  /** What `encode` reads besides the row, the identity of the store and the encryption state. Compared with `===`. */
   readonly inputs: readonly ((state: State, detail: Detail) => unknown)[];
   /** How long the encoding of unchanged inputs may be used, in ms; by default without a limit. */
   readonly maxAgeMs?: number;
@@ -32,16 +32,16 @@ export class EncodeOnce<Row extends object, Detail, Encoded = Uint8Array> {
     const entry = this.entries.get(row);
     if (entry && this.isCurrent(entry, state, detail)) return entry.encoded;
     const { encode, inputs, maxAgeMs = Number.POSITIVE_INFINITY } = this.options;
-    const { identity, vault } = state;
+    const { identity, encryption } = state;
     const expiresAt = maxAgeMs === Number.POSITIVE_INFINITY ? maxAgeMs : Date.now() + maxAgeMs;
     const encoded = encode(state, row, detail);
     const values = inputs.map((read) => read(state, detail));
-    this.entries.set(row, { encoded, identity, vault, inputs: values, expiresAt });
+    this.entries.set(row, { encoded, identity, encryption, inputs: values, expiresAt });
     return encoded;
   }
 
   private isCurrent(entry: Entry<Encoded>, state: State, detail: Detail): boolean {
-    if (entry.identity !== state.identity || entry.vault !== state.vault) return false;
+    if (entry.identity !== state.identity || entry.encryption !== state.encryption) return false;
     const { inputs } = this.options;
     for (let at = 0; at < inputs.length; at++) if (entry.inputs[at] !== inputs[at]?.(state, detail)) return false;
     return entry.expiresAt === Number.POSITIVE_INFINITY || Date.now() < entry.expiresAt;

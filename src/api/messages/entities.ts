@@ -74,7 +74,7 @@ export function configMessage(state: State, config: Config, agentName = nameOf(s
     agent_name: agentName,
     extra_params: config.extra_params ? extraParamsMessage(config.extra_params) : undefined,
     has_api_key_override: key_id !== undefined,
-    api_key_state: state.vault.stateOf('config', config),
+    api_key_state: state.encryption.stateOf('config', config),
     credential_name: credential_id === undefined ? undefined : state.credentials.get(credential_id)?.name,
   };
 }
@@ -84,7 +84,7 @@ export function credentialMessage(state: State, credential: Credential): Credent
   return {
     ...row,
     ...versions(state, credential),
-    api_key_state: state.vault.stateOf('credential', credential),
+    api_key_state: state.encryption.stateOf('credential', credential),
     config_count: state.usesOf(id),
   };
 }

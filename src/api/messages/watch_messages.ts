@@ -4,9 +4,9 @@ import {
   WatchConfigsResponse,
   WatchedAgent,
 } from '../../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
+import type { EncryptionState } from '../../domain/encryption_state.js';
 import type { Agent, Credential, Model, Provider } from '../../domain/rows.js';
 import type { State } from '../../domain/state.js';
-import type { Vault } from '../../domain/vault.js';
 import type { AgentMaterial, CatalogueMaterial, ChangeEvent } from '../../feed/change_event.js';
 import { concerns, concernsAny, type Filter } from '../../feed/filter.js';
 import type { MessageEncoder, Snapshot, WatcherIdentity } from '../../feed/watch.js';
@@ -46,7 +46,7 @@ export class WatchMessageEncoder implements MessageEncoder {
     | {
         readonly catalogue: readonly CatalogueMaterial[];
         readonly revision: number;
-        readonly vault: Vault;
+        readonly encryption: EncryptionState;
         readonly frames: readonly Buffer[];
       }
     | undefined;
@@ -75,15 +75,19 @@ export class WatchMessageEncoder implements MessageEncoder {
 
   /** The catalogue messages, about 35 KB, which all snapshots at a revision share. */
   private catalogueFrames(catalogue: readonly CatalogueMaterial[], revision: number): readonly Buffer[] {
-    const { vault } = this.store.state;
+    const { encryption } = this.store.state;
     const { lastCatalogue } = this;
-    if (lastCatalogue?.catalogue === catalogue && lastCatalogue.revision === revision && lastCatalogue.vault === vault)
+    if (
+      lastCatalogue?.catalogue === catalogue &&
+      lastCatalogue.revision === revision &&
+      lastCatalogue.encryption === encryption
+    )
       return lastCatalogue.frames;
     const revisionField = message({ revision: BigInt(revision) });
     const frames = [...parts(this.items(catalogue, []))].map((part) =>
       Buffer.concat([framed(SNAPSHOT, part), revisionField]),
     );
-    this.lastCatalogue = { catalogue, revision, vault, frames };
+    this.lastCatalogue = { catalogue, revision, encryption, frames };
     return frames;
   }
 
@@ -227,6 +231,6 @@ function itemMessage(state: State, material: CatalogueMaterial): object {
   if (material.kind === 'provider') return providerMessage(state, material.row as Provider);
   if (material.kind === 'model') return modelMessage(state, material.row as Model, material.price);
   const { name, provider, revision } = material.row as Credential;
-  const api_key_state = state.vault.stateOf('credential', material.row as Credential);
+  const api_key_state = state.encryption.stateOf('credential', material.row as Credential);
   return { name, provider, api_key_state, revision: BigInt(revision) };
 }

@@ -112,9 +112,10 @@ export function openConnection(
 
 /** The message for an error of OpenSSL about the certificate or its key. */
 function tlsProblem(message: string): string {
-  if (message.includes('key values mismatch')) return '--key does not belong to the certificate of --cert';
+  if (message.includes('key values mismatch'))
+    return '--key does not belong to the certificate of --cert; name the file with its key';
   return /^error:\w+:/.test(message)
-    ? `the certificate or its key cannot be used: ${message.split(':').at(-1)}`
+    ? `the certificate or its key cannot be used: ${message.split(':').at(-1)}; check the files of --ca, --cert and --key`
     : message;
 }
 

@@ -48,6 +48,15 @@ const HINTS: Readonly<Record<string, string>> = {
   TOKEN_NOT_FOUND: 'agentllm token list --all shows the tokens',
   CERTIFICATE_BOUND: 'agentllm token revoke <id>, then bind it again',
   RATE_LIMITED: 'agentllm watch and the resident client receive changes without polling',
+  AGENT_NAME_TAKEN: 'agentllm agents update <agent> changes it',
+  CREDENTIAL_NAME_TAKEN: 'agentllm credentials update <name> changes it',
+  PROVIDER_NAME_TAKEN: 'agentllm providers list shows the names and aliases',
+  MODEL_NAME_TAKEN: 'agentllm models update provider/model changes it',
+  REVISION_COMPACTED: 'agentllm history shows the revisions that are available',
+  REVISION_IN_FUTURE: 'agentllm history shows the newest revision',
+  INVALID_RESUME_TOKEN: 'omit --since',
+  RESUME_TOKEN_FILTER_CHANGED: 'name the same agents, or omit --since',
+  STORE_CHANGED: 'omit --since',
   STALE_ETAG: 'the command `get` shows the current etag',
 };
 
@@ -116,7 +125,7 @@ function callReport(error: AgentLLMError, context: Context): ErrorReport {
 function linesOf(error: AgentLLMError, problems: readonly Problem[], { connection, requestId }: Context): string[] {
   const { code, reason, message } = error;
   if (problems.length > 0 && reason === 'ROLLBACK_CONFLICT')
-    return [`agentllm: revision ${error.metadata['revision']} cannot be undone`, ...alignedLines(problems)];
+    return [`agentllm: revision ${error.metadata['revision']} cannot be rolled back`, ...alignedLines(problems)];
   if (problems.length > 0) return [`agentllm: the request has ${problemsIn(problems)}`, ...alignedLines(problems)];
   const isTransient = code === 'DEADLINE_EXCEEDED' || code === 'UNAVAILABLE';
   const retryHint =

@@ -1,13 +1,14 @@
 import { parseDatabaseUrl } from '../../domain/database_url.js';
 import { ServiceError, StartError } from '../../errors.js';
 import { describeError } from '../../log.js';
-import { attemptOf } from '../../store/connection.js';
+import { connectionTargetOf } from '../../store/connection.js';
 import { knownCauseOf } from '../../store/connection_failure.js';
 import { DataDirectoryError } from '../../store/embedded/data_directory.js';
 import { DirectoryInUseError } from '../../store/embedded/directory_lock.js';
 import { EngineOpenError } from '../../store/embedded/engine.js';
 import { databaseFailure } from '../../store/failure.js';
-import { MigrationLockTimeoutError, SchemaMismatchError } from '../../store/maintenance/migrate.js';
+import { SchemaMismatchError } from '../../store/maintenance/migrate.js';
+import { MigrationLockTimeoutError } from '../../store/maintenance/migration_lock.js';
 
 /** Errors that an operator can correct; their messages explain how. */
 const OPERATOR_ERRORS = [
@@ -41,6 +42,6 @@ export function explain(error: unknown): string {
 function causeInDatabase(error: unknown): string | undefined {
   const url = process.env['DATABASE_URL'];
   if (!url || !(error instanceof ServiceError) || error.reason !== 'DATABASE_UNAVAILABLE') return undefined;
-  const cause = knownCauseOf(error.cause, attemptOf(parseDatabaseUrl(url)));
+  const cause = knownCauseOf(error.cause, connectionTargetOf(parseDatabaseUrl(url)));
   return cause && `DATABASE_URL: ${cause}`;
 }

@@ -30,7 +30,7 @@ export const writeInputs: readonly Input[] = [
     to: 'wait_for_adoption.timeout',
     kind: duration,
     group,
-    help: 'how long to wait until the watching processes have applied the change, at most 60000; a timeout does not undo it',
+    help: 'how long to wait until the watching processes have applied the change, at most 60000; a timeout does not roll it back',
   },
 ];
 

@@ -1,14 +1,14 @@
 import { resolve as absolute } from 'node:path';
 import type { Finding } from '../../../gen/ts/agentllm/v1/finding.js';
 import { displayAddress, parseDatabaseUrl } from '../../domain/database_url.js';
+import { UNBOUND } from '../../domain/encryption_state.js';
 import { Keyring } from '../../domain/keyring.js';
 import { lintChain } from '../../domain/lint.js';
 import { retiringUses } from '../../domain/retiring.js';
 import type { State } from '../../domain/state.js';
-import { UNBOUND } from '../../domain/vault.js';
 import { limits } from '../../limits.js';
 import type { Database } from '../../store/database.js';
-import { inspectVault } from '../../store/keys/vault.js';
+import { inspectEncryption } from '../../store/keys/encryption.js';
 import { refuseForeignNames } from '../../store/maintenance/foreign_names.js';
 import { inspectDatabase } from '../../store/maintenance/inspect.js';
 import { migrator } from '../../store/maintenance/migrate.js';
@@ -122,7 +122,7 @@ async function* examineKeys(
   const holders = [...store.state.configs.values(), ...store.state.credentials.values()];
   const keyIds = holders.map(({ key_id }) => key_id).filter((id) => id !== null);
   const stored = counted(keyIds.length, 'API key');
-  const { problem, unreadable } = await inspectVault(store, settings.ENCRYPTION_KEY);
+  const { problem, unreadable } = await inspectEncryption(store, settings.ENCRYPTION_KEY);
   const found = diagnosisFactory('keys');
   if (problem?.reason === 'ENCRYPTION_KEY_WRONG') {
     const finding = `ENCRYPTION_KEY is key ${problem.ours}, and the stored keys are under ${problem.theirs}`;

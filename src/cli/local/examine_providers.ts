@@ -4,7 +4,7 @@ import { Keyring } from '../../domain/keyring.js';
 import type { Config, Provider } from '../../domain/rows.js';
 import { limits } from '../../limits.js';
 import { checkProvider } from '../../providers/check_provider.js';
-import { openKey } from '../../store/keys/vault.js';
+import { openKey } from '../../store/keys/encryption.js';
 import { counted } from '../kit/print.js';
 import { type Diagnosis, diagnosisFactory, type ExaminationOptions } from './diagnosis.js';
 import type { TaskContext } from './store_task.js';

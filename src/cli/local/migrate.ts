@@ -4,7 +4,7 @@ import { type Migrator, migrator } from '../../store/maintenance/migrate.js';
 import { table } from '../kit/print.js';
 import { runTask, type Task, type TaskContext } from './store_task.js';
 
-const options = z.object({ json: z.boolean().default(false), dropAdopted: z.boolean().default(false) });
+const options = z.object({ json: z.boolean().default(false), dropImported: z.boolean().default(false) });
 type Options = z.output<typeof options>;
 type Print = (text: string) => void;
 
@@ -40,7 +40,7 @@ export function migrateCommand(): Command {
       .action((options: Options) => runTask(task, options));
   add('up', 'apply all pending migrations', migrateUp);
   add('down', 'roll back the last migration; the data in its tables is lost', migrateDown).option(
-    '--drop-adopted',
+    '--drop-imported',
     'also if it drops tables of the original Python system, whose database agentllm has imported',
     false,
   );
@@ -57,8 +57,8 @@ async function up(migrations: Migrator, print: Print, { json }: Options): Promis
   else printImported(print, adopted);
 }
 
-async function down(migrations: Migrator, print: Print, { json, dropAdopted }: Options): Promise<void> {
-  const rolledBack = (await migrations.down({ dropAdopted })) ?? null;
+async function down(migrations: Migrator, print: Print, { json, dropImported }: Options): Promise<void> {
+  const rolledBack = (await migrations.down({ dropImported })) ?? null;
   if (json) print(JSON.stringify({ rolled_back: rolledBack }));
   else print(rolledBack ? `rolled back ${rolledBack}` : 'nothing to do: no migration is applied');
 }

@@ -58,10 +58,10 @@ const eventList: List<AuditEvent> = {
 
 const columnsFor = (names: ReadonlyMap<number, string>): readonly Column<AuditEvent>[] => [
   ['AT', ({ created_at }) => moment(created_at)],
-  ['WHO', ({ actor }) => actor],
+  ['ACTOR', ({ actor }) => actor],
   ['METHOD', ({ method }) => shortMethod(method)],
-  ['ABOUT', (event) => aboutOf(event, names)],
-  ['WHAT', (event) => whatOf(event, names)],
+  ['RESOURCE', (event) => aboutOf(event, names)],
+  ['DETAILS', (event) => whatOf(event, names)],
 ];
 
 /** The subject of events without an agent. */

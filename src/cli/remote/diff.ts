@@ -31,7 +31,7 @@ code is 0; with --exit-code it is 1 when the states differ, as in git.`,
     ['agentllm diff 8 3', 'the changes since revision 3'],
     ['agentllm diff 8 3 4 --json', 'between two revisions, for a program'],
   ],
-  next: 'agentllm rollback <id> --to <revision> reverts the changes since then',
+  next: 'agentllm rollback <id> --to <revision> rolls back the changes since then',
   async run(call) {
     const at = (at_revision: bigint) => call.api.configs.getConfigRevision(call.request({ at_revision }));
     const first = call.inputs.message['at_revision'] as bigint;

@@ -102,9 +102,15 @@ async function checkAll(call: Call, ids: readonly number[]): Promise<ConfigHealt
   const results: (ConfigHealth | undefined)[] = [];
   let next = 0;
   let completed = 0;
+  let hasWaited = false;
+  const onWait = () => {
+    if (!hasWaited && !call.json)
+      terminal.err('the service permits no more checks for now; the command waits and continues by itself');
+    hasWaited = true;
+  };
   const worker = async () => {
     for (let at = next++; at < ids.length; at = next++) {
-      const health = await checkWithRetry(call, ids[at] as number);
+      const health = await checkWithRetry(call, ids[at] as number, onWait);
       results[at] = health;
       completed++;
       if (health && !call.json) terminal.err(`${completed}/${ids.length}  ${visible(progressOf(health))}`);
@@ -118,7 +124,7 @@ const check = (call: Call, id: number) =>
   call.api.configs.checkConfigHealth({ id, min_revision: (call.inputs.message['min_revision'] as bigint) ?? 0n });
 
 /** Checks a config; waits while the rate limit of the service for checks is exceeded. */
-async function checkWithRetry(call: Call, id: number): Promise<ConfigHealth | undefined> {
+async function checkWithRetry(call: Call, id: number, onWait: () => void): Promise<ConfigHealth | undefined> {
   for (;;) {
     try {
       return (await check(call, id)).health;
@@ -126,7 +132,7 @@ async function checkWithRetry(call: Call, id: number): Promise<ConfigHealth | un
       if (!(error instanceof AgentLLMError)) throw error;
       if (error.reason === 'CONFIG_NOT_FOUND') return undefined;
       if (error.reason !== 'TOO_MANY_CHECKS') throw error;
-      terminal.err(`${error.message}; waiting`);
+      onWait();
       await delay(error.retryAfterMs ?? RETRY_DELAY_MS);
     }
   }
@@ -150,7 +156,7 @@ const columns: readonly Column<Row>[] = [
   ['KEY', ({ hop }) => [small(hop.key_source, 'KEY_SOURCE_'), hop.key_name].filter(Boolean).join(' ')],
   ['MS', ({ hop }) => formatValue(hop.latency_ms)],
   ['CHECKED', ({ health }) => ago(health.checked_at) + (health.outdated ? ', changed since' : '')],
-  ['WHAT IT MEANS', ({ hop }) => hop.message],
+  ['MESSAGE', ({ hop }) => hop.message],
 ];
 
 const emptyFor = (call: Call) =>

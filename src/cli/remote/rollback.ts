@@ -10,13 +10,13 @@ import { configNamed } from './config_fields.js';
 import { differenceTable } from './diff.js';
 import { agentNames, changeRecordOf } from './history.js';
 
-/** `agentllm rollback`: restores a config, or reverts a whole revision, as a new revision. */
+/** `agentllm rollback`: rolls back a config, or a whole revision, as a new revision. */
 export const rollback: RemoteCommand = {
   name: 'rollback',
-  about: 'restore a config to an earlier revision, or revert everything that one revision changed',
-  more: `--to restores one config; a deleted config is restored under its id. --revision reverts a whole revision, such as a bulk
-change, in one step: agents and configs that the revision created are deleted, and those that it changed or deleted are
-restored. If something was changed again since then, the command names it and writes nothing.
+  about: 'roll a config back to an earlier revision, or roll back everything that one revision changed',
+  more: `--to rolls back one config; a deleted config is created again under its id. --revision rolls back a whole revision, such
+as a bulk change, in one step: agents and configs that the revision created are deleted, and those that it changed or
+deleted get their earlier content. If something was changed again since then, the command names it and writes nothing.
 The history contains no keys. The current key of the config is kept if it is for the provider and the origin of the
 earlier state, and removed otherwise. If the earlier state had its own key and no key fits, use --api-key or
 --without-key.`,
@@ -25,13 +25,13 @@ earlier state, and removed otherwise. If the earlier state had its own key and n
     {
       name: 'revision',
       kind: { ...int64, value: 'revision' },
-      help: 'revert everything that this store revision changed',
+      help: 'roll back everything that this store revision changed',
     },
     {
       name: 'to',
       to: 'to_revision',
       kind: { ...int64, value: 'revision' },
-      help: 'the store revision to restore, as agentllm history shows it',
+      help: 'the store revision to roll back to, as agentllm history shows it',
     },
     {
       ...keyInput,
@@ -48,13 +48,13 @@ earlier state, and removed otherwise. If the earlier state had its own key and n
   ],
   examples: [
     ['agentllm configs update 8 --temperature 0.2', 'creates revision 4 on a fresh service'],
-    ['agentllm rollback 8 --to 3 --reason "was better before"', 'restore it'],
-    ['agentllm rollback --revision 5', 'revert everything that revision 5 changed'],
+    ['agentllm rollback 8 --to 3 --reason "was better before"', 'roll it back'],
+    ['agentllm rollback --revision 5', 'roll back everything that revision 5 changed'],
   ],
   next: 'agentllm history <id> shows it',
   async run(call) {
     checkTarget(call);
-    if (call.local('revision') !== undefined) return revertRevision(call);
+    if (call.local('revision') !== undefined) return rollbackRevision(call);
     const before = await currentOf(call);
     const response = await call.api.configs.rollbackConfig(call.request());
     const config = response.config as AgentLLMConfig;
@@ -77,16 +77,16 @@ function checkTarget({ inputs: { message, local } }: Call): void {
   if (!local.has('revision')) {
     if (!('id' in message)) throw new UsageError('use the id of a config with --to, or --revision');
     if (!('to_revision' in message))
-      throw new UsageError('use --to with the revision to restore, as agentllm history shows it');
+      throw new UsageError('use --to with the revision to roll back to, as agentllm history shows it');
     return;
   }
   const excluded = Object.entries({ id: '<id>', to_revision: '--to', api_key: '--api-key', etag: '--etag' });
   const typed = excluded.filter(([field]) => field in message).map(([, name]) => name);
   if (typed.length > 0)
-    throw new UsageError(`--revision reverts a whole revision and cannot be combined with ${typed.join(', ')}`);
+    throw new UsageError(`--revision rolls back a whole revision and cannot be combined with ${typed.join(', ')}`);
 }
 
-async function revertRevision(call: Call): Promise<undefined> {
+async function rollbackRevision(call: Call): Promise<undefined> {
   const revision = call.local<bigint>('revision') as bigint;
   const { without_key, ...request } = call.request<Record<string, unknown>>();
   const response = await call.api.configs.rollbackRevision({
@@ -96,10 +96,10 @@ async function revertRevision(call: Call): Promise<undefined> {
   });
   const names = call.json ? new Map<number, string>() : await agentNames(call.api, response.entries);
   return call.print(response, () => {
-    if (response.entries.length === 0) return `nothing is left to revert of revision ${revision}`;
+    if (response.entries.length === 0) return `nothing is left to roll back of revision ${revision}`;
     const records = response.entries.map((entry) => changeRecordOf(entry, names));
     const lines = records.map(({ about, what }) => `  ${visible(about)}  ${visible(what)}`);
-    return `${writeSummary(call, 'undone', `revision ${revision}`, response)}\n${lines.join('\n')}${findingLines(response.findings)}`;
+    return `${writeSummary(call, 'rolled back', `revision ${revision}`, response)}\n${lines.join('\n')}${findingLines(response.findings)}`;
   });
 }
 

@@ -1,10 +1,13 @@
 import { randomUUID } from 'node:crypto';
 import type { AgentRef } from '../../../gen/ts/agentllm/v1/agent.js';
-import type { WatchStarted } from '../../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
+import {
+  AgentLLMConfigWatchServiceService,
+  type WatchStarted,
+} from '../../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
 import { AckBatcher } from '../../client/ack_batcher.js';
 import { Acknowledger } from '../../client/acknowledgements.js';
 import type { Connection } from '../../client/connection.js';
-import type { AgentLLMError } from '../../client/index.js';
+import { AgentLLMError } from '../../client/index.js';
 import type { Batch } from '../../client/view.js';
 import { type WatchObserver, WatchStream } from '../../client/watch_stream.js';
 import { limits } from '../../limits.js';
@@ -100,7 +103,9 @@ class WatchPrinter implements WatchObserver {
     this.acknowledger = new Acknowledger(connection, client_id, new AckBatcher());
     this.stream = new WatchStream(connection, { agents, all_agents: agents.length === 0, ...client }, this);
     const timeoutMs = (local.get('timeout') as number | undefined) ?? DEFAULT_TIMEOUT_MS;
-    this.timers.push(setTimeout(() => !this.hasStarted && this.failure && this.reject(this.failure), timeoutMs));
+    this.timers.push(
+      setTimeout(() => this.hasStarted || this.reject(this.failure ?? this.silence(timeoutMs)), timeoutMs),
+    );
   }
 
   async close(): Promise<void> {
@@ -143,6 +148,13 @@ class WatchPrinter implements WatchObserver {
     // An unusable token of --since is an error; it does not silently start a new watch.
     if (!this.hasStarted) setImmediate(() => this.failure && this.reject(this.failure));
     this.token = '';
+  }
+
+  /** The error when the service accepts the connection and does not respond. */
+  private silence(timeoutMs: number): AgentLLMError {
+    const method = AgentLLMConfigWatchServiceService.watchConfigs.path.slice(1);
+    const text = `No response from ${this.call.address} within ${timeoutMs} ms`;
+    return AgentLLMError.here(text, { code: 'DEADLINE_EXCEEDED', method });
   }
 
   private begin(): void {

@@ -1,5 +1,6 @@
 import { access, constants, mkdir, rename, rm, stat, statfs } from 'node:fs/promises';
 import { resolve as absolute, dirname, join } from 'node:path';
+import { errorCode, errorMessage } from '../../error_properties.js';
 
 /** A new cluster takes 39 MB, including one 16 MB WAL segment. The first load adds a second segment. */
 const NEW_CLUSTER_BYTES = 96 * 1024 * 1024;
@@ -115,7 +116,7 @@ export function explainDirectoryFailure(directory: string, error: unknown): Erro
   if (error instanceof DataDirectoryError) return error;
   const code = errorCode(error);
   const advice = code === undefined ? undefined : ADVICE[code];
-  const reason = advice ?? `cannot be used (${error instanceof Error ? error.message : String(error)}).`;
+  const reason = advice ?? `cannot be used (${errorMessage(error)}).`;
   return new DataDirectoryError(`The data directory ${directory} ${reason}`, code, { cause: error });
 }
 
@@ -153,9 +154,4 @@ export async function exists(path: string): Promise<boolean> {
     if (errorCode(error) === 'ENOENT') return false;
     throw error;
   }
-}
-
-export function errorCode(error: unknown): string | undefined {
-  if (typeof error !== 'object' || error === null || !('code' in error)) return undefined;
-  return typeof error.code === 'string' ? error.code : undefined;
 }

@@ -22,7 +22,8 @@ import { chmod, readdir, rename, stat, unlink } from 'node:fs/promises';
 import { createServer, connect as dial, type Socket } from 'node:net';
 import { resolve as absolute, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { errorCode, explainDirectoryFailure, makeOwnDirectory } from './data_directory.js';
+import { errorCode } from '../../error_properties.js';
+import { explainDirectoryFailure, makeOwnDirectory } from './data_directory.js';
 import { listenInDirectory, withShortPath } from './unix_socket.js';
 
 /** A live claim that does not respond within this time counts as the holder. */

@@ -1,3 +1,4 @@
+import { errorMessage } from '../../error_properties.js';
 import { ClientStream } from './client_stream.js';
 import { explainDirectoryFailure, prepareDataDirectory } from './data_directory.js';
 import { EngineLostError, EngineOpenError, WorkerLink } from './worker_link.js';
@@ -10,6 +11,8 @@ const CONNECT_TIMEOUT_MS = 30_000;
 /** Time limit of the shutdown, whose checkpoint writes all changes in memory to disk. */
 const CLOSE_TIMEOUT_MS = 30_000;
 const DUMP_TIMEOUT_MS = 60_000;
+/** Time limit of the vacuum of one table, which takes longer than a statement of the service may take. */
+const VACUUM_TIMEOUT_MS = 60_000;
 
 export interface EngineLog {
   info(details: object, message: string): void;
@@ -20,13 +23,11 @@ export interface EngineOptions {
   /** DATA_DIR, whose lock (directory_lock.ts) the caller holds. The database is in its `pg`. undefined: in memory. */
   dataDir: string | undefined;
   /** A tarball from `dump`, from which a new database is created instead of with initdb. */
-  loadDump?: Blob | Uint8Array;
-  /** If a request has no response after this time, in ms, the engine is terminated. So no statement can take longer. */
+  loadDump?: Uint8Array;
+  /** If a statement has no response after this time, in ms, the engine is terminated. So no statement can take longer. */
   unresponsiveAfterMs?: number;
   /** A client that is not served within this time, in ms, is rejected. */
   connectWithinMs?: number;
-  /** Whether commits survive a power failure, and not only a crash of the process. Costs one fsync per commit. */
-  fsync?: boolean;
   log?: EngineLog;
 }
 
@@ -38,6 +39,11 @@ export interface Engine {
   connect(): ClientStream;
   /** The whole database as a tarball, for `loadDump`. */
   dump(): Promise<Uint8Array<ArrayBuffer>>;
+  /**
+   * Vacuums and analyzes a table, in the session of the connected client, which must have no open transaction.
+   * @param table its name, quoted where necessary.
+   */
+  vacuum(table: string): Promise<void>;
   /** Waits for the running statement, disconnects the clients, and closes the database. */
   close(): Promise<void>;
 }
@@ -49,12 +55,10 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
   return engine;
 }
 
-async function workerSettings({ dataDir, loadDump, fsync = false }: EngineOptions): Promise<WorkerSettings> {
+async function workerSettings({ dataDir, loadDump }: EngineOptions): Promise<WorkerSettings> {
   return {
     directory: dataDir === undefined ? undefined : await prepareDataDirectory(dataDir),
-    loadDump:
-      loadDump instanceof Blob ? new Uint8Array(await loadDump.arrayBuffer()) : loadDump && withoutExcess(loadDump),
-    fsync,
+    loadDump: loadDump && withoutExcess(loadDump),
   };
 }
 
@@ -105,6 +109,11 @@ class EmbeddedEngine implements Engine {
     const tarball = await link.request({ kind: 'dump' }, undefined, DUMP_TIMEOUT_MS);
     if (tarball === undefined) throw new Error('the engine returned no dump');
     return tarball;
+  }
+
+  async vacuum(table: string): Promise<void> {
+    const link = await this.open();
+    await link.request({ kind: 'vacuum', table }, undefined, VACUUM_TIMEOUT_MS);
   }
 
   close(): Promise<void> {
@@ -162,7 +171,7 @@ class EmbeddedEngine implements Engine {
     } catch (error) {
       // The database was open earlier, so the client receives an error that maps to UNAVAILABLE.
       client.destroy(
-        error instanceof EngineLostError ? error : new EngineLostError(messageOf(error), { cause: error }),
+        error instanceof EngineLostError ? error : new EngineLostError(errorMessage(error), { cause: error }),
       );
     } finally {
       void previous.then(release);
@@ -201,7 +210,7 @@ class EmbeddedEngine implements Engine {
 }
 
 function explainOpening(dataDir: string, error: unknown): Error {
-  if (!(error instanceof EngineOpenError)) return new EngineOpenError(messageOf(error));
+  if (!(error instanceof EngineOpenError)) return new EngineOpenError(errorMessage(error));
   const code = error.code ?? POSTGRES_MESSAGES.find(([text]) => error.message.includes(text))?.[1];
   if (code !== undefined) return explainDirectoryFailure(dataDir, new EngineOpenError(error.message, code));
   return new EngineOpenError(`The embedded database in ${dataDir} cannot be opened: ${error.message}.`);
@@ -213,7 +222,3 @@ const POSTGRES_MESSAGES: [string, string][] = [
   ['Read-only file system', 'EROFS'],
   ['Permission denied', 'EACCES'],
 ];
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
-}

@@ -3,10 +3,8 @@
  * hanging one can be terminated. It receives one request at a time (see worker_link.ts).
  */
 import { existsSync, renameSync } from 'node:fs';
-import { dirname } from 'node:path';
 import { parentPort, workerData } from 'node:worker_threads';
 import { PGlite, type PGliteOptions } from '@electric-sql/pglite';
-import { DURABLE_START_PARAMS, DurableNodeFS, fsyncDirectory } from './durable_files.js';
 import type { Request, Response, WorkerSettings } from './worker_messages.js';
 
 /** Output is sent to the main thread in chunks of about this size; PostgreSQL produces it in 8 kB pieces. */
@@ -46,20 +44,14 @@ async function open(): Promise<PGlite> {
   } else if (settings.loadDump !== undefined) {
     throw new Error('it already contains a database, so a dump cannot be loaded');
   }
-  return start(storedAt(directory.cluster));
+  return start({ dataDir: directory.cluster });
 }
 
 /** Creates the cluster atomically: if the first start is killed before the rename, the next one starts over. */
 async function createCluster({ cluster, unfinished }: { cluster: string; unfinished: string }): Promise<void> {
-  const created = await start({ ...storedAt(unfinished), loadDataDir: dumpToLoad() });
+  const created = await start({ dataDir: unfinished, loadDataDir: dumpToLoad() });
   await created.close();
   renameSync(unfinished, cluster);
-  if (settings.fsync) fsyncDirectory(dirname(cluster));
-}
-
-function storedAt(directory: string): PGliteOptions {
-  if (!settings.fsync) return { dataDir: directory };
-  return { dataDir: directory, fs: new DurableNodeFS(directory), startParams: DURABLE_START_PARAMS };
 }
 
 async function start(options: PGliteOptions): Promise<PGlite> {
@@ -136,7 +128,8 @@ async function handle(request: Request): Promise<void> {
   try {
     if (request.kind === 'exchange') await exchange(request.bytes);
     else if (request.kind === 'reset') await reset();
-    else if (request.kind === 'dump') await dump();
+    else if (request.kind === 'dump') await respond(dump);
+    else if (request.kind === 'vacuum') await respond(() => vacuum(request.table));
     else await close();
   } catch (error) {
     crash(error);
@@ -233,15 +226,25 @@ async function checkpointWhenDue(): Promise<void> {
   }
 }
 
-async function dump(): Promise<void> {
+/** Runs a request that may fail without an effect on the engine. */
+async function respond(run: () => Promise<Uint8Array<ArrayBuffer> | undefined>): Promise<void> {
   try {
-    // A dump after a checkpoint opens without recovery. In a failed transaction no statement can run.
-    if (!database.isInTransaction()) await database.exec('CHECKPOINT');
-    const tarball = await database.dumpDataDir('none');
-    post({ kind: 'done', bytes: new Uint8Array(await tarball.arrayBuffer()) });
+    const bytes = await run();
+    post({ kind: 'done', ...(bytes && { bytes }) });
   } catch (error) {
     post({ kind: 'failed', message: explain(error).message });
   }
+}
+
+async function dump(): Promise<Uint8Array<ArrayBuffer>> {
+  // A dump after a checkpoint opens without recovery. In a failed transaction no statement can run.
+  if (!database.isInTransaction()) await database.exec('CHECKPOINT');
+  const tarball = await database.dumpDataDir('none');
+  return new Uint8Array(await tarball.arrayBuffer());
+}
+
+async function vacuum(table: string): Promise<undefined> {
+  await database.exec(`VACUUM (ANALYZE) ${table}`);
 }
 
 async function close(): Promise<void> {

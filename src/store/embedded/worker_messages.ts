@@ -8,7 +8,6 @@ export interface WorkerSettings {
   directory?: { cluster: string; unfinished: string };
   /** A tarball from `dump`, from which a new database is created. */
   loadDump?: Uint8Array<ArrayBuffer>;
-  fsync: boolean;
 }
 
 export type Request =
@@ -17,6 +16,8 @@ export type Request =
   /** The client has disconnected: reset the session for the next one. */
   | { kind: 'reset' }
   | { kind: 'dump' }
+  /** Vacuum and analyze a table, whose name is quoted where necessary. */
+  | { kind: 'vacuum'; table: string }
   | { kind: 'close' };
 
 export type Response =

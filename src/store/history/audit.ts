@@ -1,5 +1,6 @@
 import type { Knex } from 'knex';
 import type { HistoryEntry } from '../../domain/history.js';
+import { type BatchOptions, deleteInBatches } from '../batched_delete.js';
 import { onDatabase } from '../failure.js';
 import type { Store } from '../store.js';
 import { type BoundedRows, readBounded } from './bounded_read.js';
@@ -34,9 +35,14 @@ export const insertEvents = (store: Store, events: readonly NewEvent[]): Promise
   });
 
 /** Deletes events older than `historyMs`, by the clock of the database. */
-export async function deleteOldEvents(db: Knex, historyMs: number): Promise<void> {
+export async function deleteOldEvents(db: Knex, historyMs: number, options?: BatchOptions): Promise<void> {
   if (historyMs === Number.POSITIVE_INFINITY) return;
-  await db('audit_events').whereRaw(`created_at < now() - ? * interval '1 millisecond'`, [historyMs]).delete();
+  await deleteInBatches(
+    db,
+    'audit_events',
+    [`created_at < now() - ? * interval '1 millisecond'`, [historyMs]],
+    options,
+  );
 }
 
 /** The sort key of an audited event, newest first: time, source table, and the key within that table. */

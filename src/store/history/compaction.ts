@@ -1,4 +1,5 @@
 import type { Knex } from 'knex';
+import { type BatchOptions, ROWS_AT_ONCE } from '../batched_delete.js';
 import type { Database } from '../database.js';
 
 /*
@@ -36,18 +37,18 @@ async function firstSince(db: Knex, retentionMs: number): Promise<number> {
 /**
  * Deletes entries older than the retention, except the newest entry of each row that existed before the horizon. So
  * every state from the horizon on can still be reconstructed, and every revision from there on is complete.
- * @param rowsAtOnce rows per statement, so that no lock is held for long. A revision with more rows is one statement.
+ * @param options.rowsAtOnce rows of one statement; a revision with more rows is one statement, too.
  */
 export async function compactHistory(
   { database: { knex: db } }: { readonly database: Database },
   retentionMs: number,
-  rowsAtOnce = 5000,
+  { signal, rowsAtOnce = ROWS_AT_ONCE }: BatchOptions = {},
 ): Promise<void> {
   if (retentionMs === Number.POSITIVE_INFINITY) return;
   const horizon = await firstSince(db, retentionMs);
   await db('store_state').where('history_from', '<', horizon).update({ history_from: horizon });
   // Oldest first: the entry of a deletion must not be deleted before the entries of the deleted row.
-  for (let from = 0; ; ) {
+  for (let from = 0; !signal?.aborted; ) {
     const window: { revision: number }[] = await db('config_revisions')
       .select('revision')
       .where('revision', '>', from)

@@ -1,6 +1,4 @@
 import type { Knex } from 'knex';
-import { newAgent } from '../../domain/agent.js';
-import { newConfig } from '../../domain/config.js';
 import type { HistoryEntry, Names } from '../../domain/history.js';
 import type { Agent, Config, Entity } from '../../domain/rows.js';
 import type { State } from '../../domain/state.js';
@@ -105,12 +103,6 @@ export interface PastConfig {
   readonly state: State;
 }
 
-/** The config after an entry. Columns that an older version did not log have their defaults. */
-function configIn({ agent_id, after }: HistoryEntry): Config | undefined {
-  const row = fromLog('config', after && { ...after });
-  return row && { ...newConfig(agent_id as number, 0), ...row };
-}
-
 /** A revision from the log. */
 export interface PastRevision {
   /** Its changes, in order. */
@@ -135,12 +127,8 @@ export function revisionAt(store: Store, revision: number, maxEntries: number): 
   }));
 }
 
-/** The agent before an entry. Columns that an older version did not log have their defaults. */
-export const agentBefore = ({ before }: HistoryEntry): Agent | undefined => {
-  const row = fromLog('agent', before && { ...before });
-  return row && { ...newAgent(), ...row };
-};
-export const configBefore = (entry: HistoryEntry): Config | undefined => configIn({ ...entry, after: entry.before });
+export const agentBefore = ({ before }: HistoryEntry): Agent | undefined => fromLog('agent', before);
+export const configBefore = ({ before }: HistoryEntry): Config | undefined => fromLog('config', before);
 
 /** A config at a past revision; undefined when it did not exist yet, or when the revision has been compacted. */
 export function configAt(store: Store, id: number, revision: number): Promise<PastConfig | undefined> {
@@ -158,6 +146,6 @@ export function configAt(store: Store, id: number, revision: number): Promise<Pa
     const state = await stateAt(db, revision, { agents: [entry.agent_id as number], catalogue: true });
     // Read last: the entry may be compacted during the reads above.
     if (revision < (await oldestKept(db))) return undefined;
-    return { entry, config: configIn(entry), state };
+    return { entry, config: fromLog('config', entry.after), state };
   });
 }

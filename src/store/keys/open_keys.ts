@@ -1,7 +1,7 @@
 import { bindingOf } from '../../domain/credential.js';
+import { keyHolder } from '../../domain/encryption_state.js';
 import type { StoredKey } from '../../domain/key_choice.js';
 import type { State } from '../../domain/state.js';
-import { keyHolder } from '../../domain/vault.js';
 import { onDatabase } from '../failure.js';
 import type { Store } from '../store.js';
 import { readHead } from '../write/head.js';
@@ -23,7 +23,7 @@ export async function openKeys(
   stored: readonly StoredKey[],
 ): Promise<{ readonly keys: OpenedKeys } | { readonly newer: number }> {
   const { state } = store;
-  const { keyring } = state.vault;
+  const { keyring } = state.encryption;
   const ciphertexts = await onDatabase(store, async (db) => {
     const found = new Map<string, { readonly ciphertext: string | null; readonly key_revision: number | null }>();
     for (const holder of ['config', 'credential'] as const) {

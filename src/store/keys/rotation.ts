@@ -1,8 +1,8 @@
 import { bindingOf } from '../../domain/credential.js';
 import type { KeyChange } from '../../domain/draft.js';
+import { ciphertextVersion, keyHolder } from '../../domain/encryption_state.js';
 import type { Config, Credential } from '../../domain/rows.js';
 import type { State } from '../../domain/state.js';
-import { ciphertextVersion, keyHolder } from '../../domain/vault.js';
 import { ServiceError } from '../../errors.js';
 import { limits } from '../../limits.js';
 import { onDatabase } from '../failure.js';
@@ -10,7 +10,7 @@ import type { Store } from '../store.js';
 import { catchUp } from '../write/change_log.js';
 import { readCiphertexts } from '../write/rows.js';
 import { transact } from '../write/transact.js';
-import { checkCiphertexts, rowOf } from './vault.js';
+import { checkCiphertexts, rowOf } from './encryption.js';
 
 /** The caller and the options of a rotation. */
 export interface RotationOptions {
@@ -53,7 +53,7 @@ interface OpenedKey extends Holder {
  * and concurrent ones are safe.
  */
 export async function* rotateKeys(store: Store, options: RotationOptions): AsyncGenerator<RotationProgress> {
-  const { ids, primaryId } = store.state.vault.writable;
+  const { ids, primaryId } = store.state.encryption.writable;
   await refresh(store);
   const outdated = keysNotUnder(store.state, primaryId);
   const withoutKey = outdated.filter(({ key_id }) => !ids.includes(key_id));
@@ -61,8 +61,8 @@ export async function* rotateKeys(store: Store, options: RotationOptions): Async
   const progress = new Progress(outdated.length, withoutKey);
   yield progress.report(store.state);
   const readable = outdated.filter(({ key_id }) => ids.includes(key_id));
-  for (let at = 0; at < readable.length; at += limits.rotatedAtOnce) {
-    const batch = readable.slice(at, at + limits.rotatedAtOnce);
+  for (let at = 0; at < readable.length; at += limits.rotationBatch) {
+    const batch = readable.slice(at, at + limits.rotationBatch);
     progress.add(batch, await rotateBatch(store, options, batch));
     yield progress.report(store.state);
   }
@@ -112,7 +112,7 @@ const rowsOf = (state: State, entity: KeyEntity): ReadonlyMap<number, Config | C
 
 function isOutdated(state: State, { entity, id }: Holder): boolean {
   const keyId = rowsOf(state, entity).get(id)?.key_id ?? null;
-  return keyId !== null && keyId !== state.vault.keyring?.primaryId;
+  return keyId !== null && keyId !== state.encryption.keyring?.primaryId;
 }
 
 function keysNotUnder(state: State, keyId: string): (Holder & { readonly key_id: string })[] {
@@ -155,7 +155,7 @@ async function decryptAll(store: Store, batch: readonly Holder[]) {
       const row = rowOf(state, entity, stored);
       // The row has received another key meanwhile, in the state or in the database.
       if (!row || !isOutdated(state, { entity, id: stored.id })) continue;
-      const decrypted = state.vault.writable.open(stored.ciphertext, bindingOf(state, entity, row));
+      const decrypted = state.encryption.writable.open(stored.ciphertext, bindingOf(state, entity, row));
       if ('key' in decrypted)
         opened.push({ entity, id: stored.id, version: ciphertextVersion(row), key: decrypted.key });
       else unreadable.push({ entity, id: stored.id });
@@ -176,7 +176,7 @@ async function storeReencrypted(
     requestId: undefined,
     reason: undefined,
     plan(state, draft) {
-      const { primaryId } = state.vault.writable;
+      const { primaryId } = state.encryption.writable;
       for (const { entity, id, version, key } of keys) {
         const row = rowsOf(state, entity).get(id);
         if (row && ciphertextVersion(row) === version)

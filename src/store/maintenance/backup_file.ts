@@ -9,8 +9,8 @@ import { promisify } from 'node:util';
 import { gunzip, gzip } from 'node:zlib';
 import { z } from 'zod';
 import { writeFileAtomically } from '../../atomic_file.js';
+import { errorCode, errorMessage } from '../../error_properties.js';
 import { StartError } from '../../errors.js';
-import { errorCode } from '../embedded/data_directory.js';
 
 const MAGIC = 'agentllm-backup ';
 const FORMAT = 1;
@@ -77,7 +77,7 @@ export async function writeBackup(
  */
 export async function readBackup(file: string): Promise<Backup> {
   const handle = await open(file, 'r').catch((error: unknown) => {
-    throw new StartError(`${file} cannot be read (${messageOf(error)}).`, { cause: error });
+    throw new StartError(`${file} cannot be read (${errorMessage(error)}).`, { cause: error });
   });
   try {
     const { header, length } = await readHeader(file, handle);
@@ -89,7 +89,7 @@ export async function readBackup(file: string): Promise<Backup> {
     return { about: header, tarball };
   } catch (error) {
     if (error instanceof StartError) throw error;
-    throw new StartError(`${file} cannot be read (${messageOf(error)}).`, { cause: error });
+    throw new StartError(`${file} cannot be read (${errorMessage(error)}).`, { cause: error });
   } finally {
     await handle.close();
   }
@@ -126,9 +126,8 @@ async function readExactly(handle: FileHandle, from: number, bytes: number): Pro
 
 const sumOf = (bytes: Uint8Array) => createHash('sha256').update(bytes).digest('hex');
 const damaged = (file: string) => new StartError(`${file} is a damaged backup: it is truncated or has been changed.`);
-const messageOf = (error: unknown) => (error instanceof Error ? error.message : String(error));
 
 function cannotWrite(file: string, error: unknown): unknown {
   if (error instanceof StartError) return error;
-  return new StartError(`${file} cannot be written (${messageOf(error)}).`, { cause: error });
+  return new StartError(`${file} cannot be written (${errorMessage(error)}).`, { cause: error });
 }

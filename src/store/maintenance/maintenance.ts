@@ -1,6 +1,5 @@
 import { deleteOldEvents } from '../history/audit.js';
 import { compactHistory } from '../history/compaction.js';
-import { checkCiphertexts } from '../keys/vault.js';
 import type { Store } from '../store.js';
 import { deleteExpiredWatchers } from '../watchers.js';
 import { deleteExpiredResponses } from '../write/idempotency.js';
@@ -8,14 +7,26 @@ import { deleteExpiredResponses } from '../write/idempotency.js';
 /**
  * The hourly maintenance of a store.
  * @param historyMs how long the history is kept, in ms.
+ * @param signal ends the maintenance between two statements; the next one continues.
+ * @throws AggregateError with an error for each step that failed; the other steps are done.
  */
-export async function runMaintenance(store: Store, historyMs: number): Promise<void> {
-  const { knex, kind } = store.database;
-  await deleteExpiredResponses(knex);
-  await compactHistory(store, historyMs);
-  await deleteOldEvents(knex, historyMs);
-  await checkCiphertexts(store);
-  await deleteExpiredWatchers(knex);
-  // PGlite has no autovacuum: without this, tables whose rows are updated often keep growing.
-  if (kind === 'embedded') await knex.raw('vacuum (analyze)');
+export async function runMaintenance(store: Store, historyMs: number, signal?: AbortSignal): Promise<void> {
+  const { knex, vacuum } = store.database;
+  const steps: readonly (readonly [name: string, run: () => Promise<void> | undefined])[] = [
+    ['delete expired responses', () => deleteExpiredResponses(knex, { signal })],
+    ['compact the history', () => compactHistory(store, historyMs, { signal })],
+    ['delete old audit events', () => deleteOldEvents(knex, historyMs, { signal })],
+    ['delete expired watchers', () => deleteExpiredWatchers(knex, { signal })],
+    ['vacuum the database', () => vacuum?.(signal)],
+  ];
+  const errors: Error[] = [];
+  for (const [name, run] of steps) {
+    if (signal?.aborted) break;
+    try {
+      await run();
+    } catch (cause) {
+      errors.push(new Error(`the maintenance could not ${name}`, { cause }));
+    }
+  }
+  if (errors.length > 0) throw new AggregateError(errors, 'steps of the maintenance have failed');
 }

@@ -1,10 +1,11 @@
 import { open, readdir, rename, rm } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
+import { syncDirectory } from '../../atomic_file.js';
+import { errorMessage } from '../../error_properties.js';
 import { StartError } from '../../errors.js';
 import { openDatabase } from '../database.js';
 import { type ClusterPaths, clusterPaths, exists, settleRestore } from '../embedded/data_directory.js';
 import { acquireDirectoryLock } from '../embedded/directory_lock.js';
-import { fsyncDirectory } from '../embedded/durable_files.js';
 import { Store } from '../store.js';
 import { type AboutBackup, type Backup, readBackup } from './backup_file.js';
 import { migrator } from './migrate.js';
@@ -57,12 +58,13 @@ async function createCluster(backup: Backup, file: string, { restoring, restored
   try {
     const identity = await openWithNewIdentity(backup, restoring);
     const { cluster } = clusterPaths(restoring);
-    await fsyncTree(cluster);
+    await syncTree(cluster);
     await rename(cluster, restored);
     return identity;
   } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
-    throw new StartError(`${file} cannot be restored, and nothing was changed. ${reason}`, { cause: error });
+    throw new StartError(`${file} cannot be restored, and nothing was changed. ${errorMessage(error)}`, {
+      cause: error,
+    });
   } finally {
     await rm(restoring, { recursive: true, force: true });
   }
@@ -87,28 +89,28 @@ async function openWithNewIdentity({ tarball }: Backup, directory: string): Prom
 
 /** If the process is killed during this function, `settleRestore` completes the restore at the next open. */
 async function activateCluster(dataDir: string, { cluster, restored }: ClusterPaths): Promise<string | undefined> {
-  fsyncDirectory(dataDir);
+  await syncDirectory(dataDir);
   let previous: string | undefined;
   if (await exists(cluster)) {
     previous = join(dataDir, `pg.replaced-${new Date().toISOString().replaceAll(':', '-')}`);
     await rename(cluster, previous);
   }
   await rename(restored, cluster);
-  fsyncDirectory(dataDir);
+  await syncDirectory(dataDir);
   return previous;
 }
 
 /** The engine does not sync its files here, but they must be on disk before they replace a database. */
-async function fsyncTree(directory: string): Promise<void> {
+async function syncTree(directory: string): Promise<void> {
   for (const entry of await readdir(directory, { withFileTypes: true })) {
     const path = join(directory, entry.name);
-    if (entry.isDirectory()) await fsyncTree(path);
-    else if (entry.isFile()) await fsyncFile(path);
+    if (entry.isDirectory()) await syncTree(path);
+    else if (entry.isFile()) await syncFile(path);
   }
-  fsyncDirectory(directory);
+  await syncDirectory(directory);
 }
 
-async function fsyncFile(path: string): Promise<void> {
+async function syncFile(path: string): Promise<void> {
   const handle = await open(path, 'r');
   try {
     await handle.sync();

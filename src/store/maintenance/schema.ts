@@ -1,4 +1,5 @@
 import type pg from 'pg';
+import { quoteIdentifier } from '../../../migrations/convert_table.js';
 import { StartError } from '../../errors.js';
 
 /** The schema of the store. */
@@ -97,6 +98,5 @@ async function refuseOtherStore(client: pg.Client, { role, database }: Facts, sc
   );
 }
 
-/** A quoted identifier; the quotes are omitted where SQL does not need them. */
-export const quoted = (name: string): string =>
-  /^[a-z_][a-z0-9_]*$/.test(name) ? name : `"${name.replaceAll('"', '""')}"`;
+/** An identifier for a statement that an operator runs: in quotes only where SQL needs them. */
+export const quoted = (name: string): string => (/^[a-z_][a-z0-9_]*$/.test(name) ? name : quoteIdentifier(name));

@@ -6,7 +6,7 @@ import type { Entity } from '../../domain/rows.js';
 import type { State } from '../../domain/state.js';
 import { bodyHash, matchingResponse, type StoredResponses } from './idempotency.js';
 import { DrawnIds, OutOfIds } from './ids.js';
-import { planOf, type Ready, type Write } from './planned_write.js';
+import { type CheckedWrite, planOf, type Write } from './planned_write.js';
 import type { LockedCounter } from './revision_counter.js';
 
 /** The result of a write: the encoded response, or the error. */
@@ -43,7 +43,7 @@ export async function planBatch(
   tx: Knex,
   state: State,
   counter: LockedCounter,
-  writes: readonly Ready[],
+  writes: readonly CheckedWrite[],
   stored: StoredResponses,
 ): Promise<BatchPlan> {
   const ids = new DrawnIds();
@@ -60,7 +60,7 @@ export async function planBatch(
   }
 }
 
-function sumIdCounts(writes: readonly Ready[]): ReadonlyMap<Entity, number> {
+function sumIdCounts(writes: readonly CheckedWrite[]): ReadonlyMap<Entity, number> {
   const all = new Map<Entity, number>();
   for (const { idCounts } of writes)
     for (const [entity, count] of idCounts) all.set(entity, (all.get(entity) ?? 0) + count);
@@ -70,7 +70,7 @@ function sumIdCounts(writes: readonly Ready[]): ReadonlyMap<Entity, number> {
 function planEach(
   state: State,
   counter: LockedCounter,
-  writes: readonly Ready[],
+  writes: readonly CheckedWrite[],
   stored: StoredResponses,
   ids: IdSource,
 ): BatchPlan {
@@ -110,5 +110,5 @@ const encryptKeys = (state: State, { keys, now }: Draft): PlannedRevision['ciphe
   keys.map(({ entity, row, key }) => ({
     entity,
     id: row.id,
-    ciphertext: key === null ? null : state.vault.writable.seal(key, bindingOf(state, entity, row), now),
+    ciphertext: key === null ? null : state.encryption.writable.seal(key, bindingOf(state, entity, row), now),
   }));

@@ -10,9 +10,9 @@ import { type Outcome, type PlannedRevision, planBatch } from './batch_plan.js';
 import { advance, appendChanges, catchUp, StateOutdatedError } from './change_log.js';
 import { readHead } from './head.js';
 import { readResponses, storeResponses } from './idempotency.js';
-import type { Ready } from './planned_write.js';
+import type { CheckedWrite } from './planned_write.js';
 import { lockCounter, setCounter } from './revision_counter.js';
-import { deleteRows, entities, moveChains, putCiphertexts, putRows, type Statement } from './rows.js';
+import { deleteRows, entities, putChainRevisions, putCiphertexts, putRows, type Statement } from './rows.js';
 
 /**
  * Executes writes in one transaction, in order, each as a separate revision. The counter row is locked first, so
@@ -20,7 +20,10 @@ import { deleteRows, entities, moveChains, putCiphertexts, putRows, type Stateme
  * previous revision is final. The plans therefore run against the state in memory, updated to that revision, and no row
  * is read back. Never rejects. When it resolves, the local state contains all the revisions.
  */
-export async function commitTogether(store: ReplicaState, writes: readonly Ready[]): Promise<readonly Outcome[]> {
+export async function commitTogether(
+  store: ReplicaState,
+  writes: readonly CheckedWrite[],
+): Promise<readonly Outcome[]> {
   try {
     return await commitCurrent(store, writes);
   } catch (error) {
@@ -30,7 +33,7 @@ export async function commitTogether(store: ReplicaState, writes: readonly Ready
   }
 }
 
-async function oneByOne(store: ReplicaState, writes: readonly Ready[]): Promise<readonly Outcome[]> {
+async function oneByOne(store: ReplicaState, writes: readonly CheckedWrite[]): Promise<readonly Outcome[]> {
   const outcomes: Outcome[] = [];
   for (const write of writes) outcomes.push(...(await commitTogether(store, [write])));
   return outcomes;
@@ -39,7 +42,7 @@ async function oneByOne(store: ReplicaState, writes: readonly Ready[]): Promise<
 const ATTEMPTS = 3;
 
 /** Commits, and reloads the state in between when it does not belong to the database, for example after a restore. */
-async function commitCurrent(store: ReplicaState, writes: readonly Ready[]): Promise<readonly Outcome[]> {
+async function commitCurrent(store: ReplicaState, writes: readonly CheckedWrite[]): Promise<readonly Outcome[]> {
   for (let attempt = 1; ; attempt++) {
     try {
       return await commit(store, writes);
@@ -59,7 +62,7 @@ interface Batch {
   readonly outcomes: readonly Outcome[];
 }
 
-async function commit(store: ReplicaState, writes: readonly Ready[]): Promise<readonly Outcome[]> {
+async function commit(store: ReplicaState, writes: readonly CheckedWrite[]): Promise<readonly Outcome[]> {
   const stage = { committing: false, committed: false };
   try {
     const batch = await store.database.knex.transaction(async (tx) => {
@@ -88,7 +91,7 @@ class NothingToDo extends Error {
 }
 
 /** Locks the counter, plans the writes and stores everything. Only the commit remains. */
-async function prepare(store: ReplicaState, tx: Knex, writes: readonly Ready[]): Promise<Batch> {
+async function prepare(store: ReplicaState, tx: Knex, writes: readonly CheckedWrite[]): Promise<Batch> {
   const locking = lockCounter(tx, store.database.listenTarget === undefined ? undefined : store.replicaId);
   // Sent together with the lock, and executed after it.
   const reading = readResponses(
@@ -171,7 +174,7 @@ function rowStatements(tx: Knex, steps: readonly PlannedRevision[]): Statement[]
     );
   }
   const chains = changedChains(steps);
-  if (chains.size > 0) statements.push(moveChains(tx, chains));
+  if (chains.size > 0) statements.push(putChainRevisions(tx, chains));
   return statements;
 }
 

@@ -2,6 +2,7 @@ import { createHmac, timingSafeEqual } from 'node:crypto';
 import type { Knex } from 'knex';
 import { ServiceError } from '../../errors.js';
 import { limits } from '../../limits.js';
+import { type BatchOptions, deleteInBatches } from '../batched_delete.js';
 import { prepared } from '../session.js';
 import type { ChangeAuthor } from './planned_write.js';
 import type { Statement } from './rows.js';
@@ -103,8 +104,7 @@ export function storeResponses(tx: Knex, now: Date, responses: readonly NewStore
 }
 
 /** Deletes responses older than `limits.requestIdHours`. */
-export async function deleteExpiredResponses(db: Knex): Promise<void> {
-  await db('idempotent_answers').where('created_at', '<=', expiryTime(db)).delete();
-}
+export const deleteExpiredResponses = (db: Knex, options?: BatchOptions): Promise<void> =>
+  deleteInBatches(db, 'idempotent_answers', ['created_at <= ?', [expiryTime(db)]], options);
 
 const expiryTime = (db: Knex) => db.raw(`now() - ? * interval '1 hour'`, [limits.requestIdHours]);

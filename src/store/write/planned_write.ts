@@ -21,7 +21,7 @@ export interface Write<T> extends ChangeAuthor {
 }
 
 /** A write after its dry run: the number of new ids per entity and the number of changes. */
-export interface Ready<T = unknown> {
+export interface CheckedWrite<T = unknown> {
   readonly write: Write<T>;
   readonly idCounts: ReadonlyMap<Entity, number>;
   readonly changes: number;
@@ -34,7 +34,7 @@ export function planOf<T>(state: State, write: Write<T>, ids: IdSource, revision
 }
 
 /** Runs the plan without writing; throws the problems of the request. */
-export function dryRun<T>(state: State, write: Write<T>): Ready<T> {
+export function dryRun<T>(state: State, write: Write<T>): CheckedWrite<T> {
   const counted = new CountedIds();
   const { draft } = planOf(state, write, counted);
   return { write, idCounts: counted.counts, changes: draft.changes.length };

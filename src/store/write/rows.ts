@@ -11,6 +11,8 @@ import { newTokenRow } from '../../domain/token.js';
 interface Table {
   readonly name: string;
   readonly columns: readonly string[];
+  /** The values of columns that an older version of this program did not log. */
+  readonly defaults: object;
   /** Columns of type jsonb. */
   readonly json: readonly string[];
   /** Columns of type timestamptz. */
@@ -35,35 +37,46 @@ const priceColumns: Record<keyof Price, true> = {
 
 /** The tables of the configuration, in the order in which rows can be inserted. */
 export const tables: Readonly<Record<Entity, Table>> = {
-  agent: { name: 'agent_configs', columns: Object.keys(newAgent()), json: [], times: TIMES },
-  credential: { name: 'llm_credentials', columns: Object.keys(newCredential()), json: [], times: TIMES },
+  agent: { name: 'agent_configs', columns: Object.keys(newAgent()), defaults: newAgent(), json: [], times: TIMES },
+  credential: {
+    name: 'llm_credentials',
+    columns: Object.keys(newCredential()),
+    defaults: newCredential(),
+    json: [],
+    times: TIMES,
+  },
   config: {
     name: 'agent_llm_configs',
     columns: Object.keys(newConfig(0, 0)),
+    defaults: newConfig(0, 0),
     json: ['extra_params'],
     times: TIMES,
   },
   provider: {
     name: 'llm_providers',
     columns: Object.keys(newProvider()),
+    defaults: newProvider(),
     json: ['aliases', 'api_key_env_vars', 'parameter_rules'],
     times: TIMES,
   },
   model: {
     name: 'llm_models',
     columns: Object.keys(newModel()),
+    defaults: newModel(),
     json: ['parameter_rules'],
     times: [...TIMES, 'as_of', 'retires_at'],
   },
   price: {
     name: 'llm_prices',
     columns: Object.keys(priceColumns),
+    defaults: {},
     json: [],
     times: ['valid_from', 'created_at'],
   },
   token: {
     name: 'api_tokens',
     columns: Object.keys(newTokenRow()),
+    defaults: newTokenRow(),
     json: ['agents'],
     times: [...TIMES, 'expires_at', 'revoked_at'],
   },
@@ -78,10 +91,10 @@ export function toColumns<E extends Entity>(entity: E, row: Entities[E]): Record
   return columns;
 }
 
-/** Converts a row of the log, in which times are text. */
-export function fromLog<E extends Entity>(entity: E, logged: Record<string, unknown> | null): Entities[E] | undefined {
+/** Converts a row of the log, in which times are text. Columns that an older version did not log have their defaults. */
+export function fromLog<E extends Entity>(entity: E, logged: object | null): Entities[E] | undefined {
   if (!logged) return undefined;
-  const row: Record<string, unknown> = { ...logged };
+  const row: Record<string, unknown> = { ...tables[entity].defaults, ...logged };
   for (const column of tables[entity].times)
     if (row[column] !== null && row[column] !== undefined) row[column] = new Date(row[column] as string);
   // Releases before this column logged providers without it.
@@ -204,7 +217,7 @@ export const deleteRows = (db: Knex, entity: Entity, ids: readonly number[]): St
   db(tables[entity].name).whereIn('id', ids).delete();
 
 /** Stores for each agent the revision that changed its chain. */
-export const moveChains = (db: Knex, revisions: ReadonlyMap<number, number>): Statement =>
+export const putChainRevisions = (db: Knex, revisions: ReadonlyMap<number, number>): Statement =>
   db.raw(
     `update ?? as t set chain_revision = v.revision
        from unnest(?::int[], ?::bigint[]) as v (id, revision) where t.id = v.id`,

@@ -5,7 +5,7 @@ import type { Store } from '../store.js';
 import { advance } from './change_log.js';
 import { readHead } from './head.js';
 import { bodyHash, matchingResponse, readResponses } from './idempotency.js';
-import { dryRun, planOf, type Ready, type Write } from './planned_write.js';
+import { type CheckedWrite, dryRun, planOf, type Write } from './planned_write.js';
 
 /** Runs all checks of a write and returns the response that it would have, without writing anything. */
 export async function rehearse<T>(store: Store, write: Write<T>): Promise<Uint8Array> {
@@ -31,14 +31,18 @@ export async function transact<T>(store: Store, write: Write<T>): Promise<Uint8A
   try {
     const prepared = await prepare(store, write);
     if ('stored' in prepared) return prepared.stored;
-    return await store.writeQueue.add({ item: prepared as Ready, weight: prepared.changes, signal: write.signal });
+    return await store.writeQueue.add({
+      item: prepared as CheckedWrite,
+      weight: prepared.changes,
+      signal: write.signal,
+    });
   } catch (error) {
     throw databaseFailure(error);
   }
 }
 
 /** A write after its dry run, or the stored response of its request id. */
-type Prepared<T> = Ready<T> | { readonly stored: Uint8Array };
+type Prepared<T> = CheckedWrite<T> | { readonly stored: Uint8Array };
 
 /**
  * Runs the plan without a lock, so that invalid requests fail early. A request that fails may be valid at a newer

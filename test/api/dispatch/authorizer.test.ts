@@ -319,7 +319,7 @@ describe('the rate limit of a token', () => {
     );
 
   it('rejects excess calls with a retry delay, and does not affect other tokens', async () => {
-    withLimits({ callsAtOnce: 50, callsPerSecond: 0.01 });
+    withLimits({ callBurst: 50, callsPerSecond: 0.01 });
     const [limited, other] = [await viewer(), await viewer()];
     const calls = callsOf(service(), limited);
     const outcomes = await Promise.all(Array.from({ length: 150 }, () => calls('AccessService/GetCaller')));
@@ -353,11 +353,11 @@ describe('the rate limit of a token', () => {
     expect(admitted100sLater()).toBe('ROLE_VIEWER');
   });
 
-  it('admits callsAtOnce calls with the default limits', async () => {
+  it('admits callBurst calls with the default limits', async () => {
     const token = await viewer();
     vi.spyOn(performance, 'now').mockReturnValue(performance.now());
     onTestFinished(() => void vi.restoreAllMocks());
-    for (let passed = 0; passed < limits.callsAtOnce; passed++) admit(token);
+    for (let passed = 0; passed < limits.callBurst; passed++) admit(token);
     expect(() => admit(token)).toThrow(expect.objectContaining({ reason: 'RATE_LIMITED' }));
   });
 });
@@ -374,6 +374,7 @@ describe('the concurrency limit of a token', () => {
     );
     await until(() => outcomes.length === 3, 'three calls are rejected');
     expect(outcomes.map(({ reason }) => reason)).toEqual(Array(3).fill('TOO_MANY_CALLS'));
+    expect(outcomes[0]?.message).toContain('The token or certificate of this caller already has 5 calls in progress');
     // The write lets the waiting calls continue.
     await viewer();
     await Promise.all(waiting);
@@ -388,7 +389,10 @@ describe('the concurrency limit of a token', () => {
     const first = watchAs(service(), limited, { all_agents: true });
     await first.ready();
     await watchAs(service(), limited, { all_agents: true }).ready();
-    expect(await watchAs(service(), limited, { all_agents: true }).end()).toMatchObject({ reason: 'TOO_MANY_WATCHES' });
+    expect(await watchAs(service(), limited, { all_agents: true }).end()).toMatchObject({
+      reason: 'TOO_MANY_WATCHES',
+      message: expect.stringContaining('The token or certificate of this caller already has 2 open streams'),
+    });
     await watchAs(service(), other, { all_agents: true }).ready();
     first.close();
     await until(async () => {

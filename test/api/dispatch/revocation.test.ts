@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { JsonObject } from '@bufbuild/protobuf';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
+import { CreateAgentResponse } from '../../../gen/ts/agentllm/v1/agent_service.js';
 import type { RecordedWatch } from '../../feed/support.js';
 import { send } from '../../http/support.js';
 import { expire, grant } from '../../support/access.js';
@@ -263,6 +264,28 @@ describe.each([
     expect((await revoking).code).toBe('OK');
     expect(await writing).toMatchObject(REVOKED);
     expect(a.store.state.agentNamed(name)).toBeUndefined();
+  });
+});
+
+describe('the revocation of a token during a write that waits for adoption', () => {
+  const replicas = useReplicas();
+
+  it('ends the wait, and the response does not name the watchers', async () => {
+    const [a] = replicas();
+    const admin = await grant(a.store, { role: 'ROLE_ADMIN' });
+    const { id, text } = await grant(a.store, { role: 'ROLE_OPERATOR' });
+    const watch = await watchAs(a, admin.text, { all_agents: true }).ready();
+    onTestFinished(() => watch.close());
+    const writing = callsOf(a, text)('AgentService/CreateAgent', {
+      agent: { name: unique('waiting'), agentType: 'analyst' },
+      waitForAdoption: { timeout: '25s' },
+    });
+    await watch.until(({ revisions }) => revisions.length > 0);
+    await callsOf(a, admin.text)('AccessService/RevokeToken', { id });
+    const { code, bytes } = await writing;
+    expect(code).toBe('OK');
+    const { adoption } = CreateAgentResponse.decode(bytes as Buffer);
+    expect(adoption).toEqual({ complete: false, applied_count: 0, pending_count: 0, applied: [], pending: [] });
   });
 });
 

@@ -2,9 +2,9 @@ import { execFileSync } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest';
+import { UNBOUND } from '../../../src/domain/encryption_state.js';
 import { FernetKey, generateKey } from '../../../src/domain/fernet.js';
-import { UNBOUND } from '../../../src/domain/vault.js';
-import { openKey, openVault } from '../../../src/store/keys/vault.js';
+import { openEncryption, openKey } from '../../../src/store/keys/encryption.js';
 import { type BackendOptions, engines, startWatchBackend, type WatchBackend } from '../../feed/backend.js';
 import { withLimits } from '../../feed/support.js';
 import { ending } from '../../support/checked_provider.js';
@@ -82,7 +82,7 @@ describe.each(engines)('RotateEncryptionKey on %s', (engine) => {
     const backend = await freshOn(engine, old);
     const { configs, credentials, store } = backend;
     const expected: Map<string, string | undefined> = new Map(await storeKeys(backend, 1000));
-    await openVault(store, `${next},${old}`);
+    await openEncryption(store, `${next},${old}`);
     const watch = backend.watch({ all_agents: true });
     await watch.until(({ reached }) => reached > 0);
 
@@ -195,7 +195,7 @@ describe.each(engines)('RotateEncryptionKey on %s', (engine) => {
       .update({
         updated_at: backend.database.knex.raw(`updated_at + interval '7 microseconds'`),
       });
-    await openVault(store, `${next},${old}`);
+    await openEncryption(store, `${next},${old}`);
     const visible = async () => ({
       config: (await configs.getConfig({ id })).config,
       credential: (await credentials.getCredential({ name })).credential,
@@ -258,9 +258,9 @@ describe.each(engines)('RotateEncryptionKey on %s', (engine) => {
     const third = generateKey();
     const backend = await freshOn(engine, first);
     await storeKeys(backend, 30);
-    await openVault(backend.store, `${second},${first}`);
+    await openEncryption(backend.store, `${second},${first}`);
     const kept = await storeKeys(backend, 20);
-    await openVault(backend.store, `${third},${second}`);
+    await openEncryption(backend.store, `${third},${second}`);
     const before = await stored(backend);
     const error = await precondition(rotate(backend.port), 'ENCRYPTION_KEY_MISSING');
     expect(error.metadata).toEqual({ count: '30', keys: idOf(first) });
@@ -280,7 +280,7 @@ describe.each(engines)('RotateEncryptionKey on %s', (engine) => {
     expect(visible.unreadable).toHaveLength(30);
     expect(visible.unreadable).toContainEqual(expect.stringMatching(/^config \d+$/));
     expect(visible.unreadable).toContainEqual(expect.stringMatching(/^credential desk_/));
-    await openVault(backend.store, `${third},${first}`);
+    await openEncryption(backend.store, `${third},${first}`);
     expect((await rotate(backend.port)).at(-1)).toMatchObject({ total: 30, done: 30, unreadable: 0 });
     expect(await status(backend)).toMatchObject({ outdated_count: 0, unreadable_count: 0, unreadable: [] });
   });
@@ -301,7 +301,7 @@ describe.each(engines)('RotateEncryptionKey on %s', (engine) => {
       .update({ api_key_encrypted: `${token.slice(0, -8)}AAAAAAA=` });
     await rows.clone().where({ id: foreign }).update({ api_key_encrypted: token });
     await rows.clone().where({ id: empty }).update({ api_key_encrypted: null });
-    await openVault(backend.store, `${next},${old}`);
+    await openEncryption(backend.store, `${next},${old}`);
     const messages = await rotate(backend.port);
     expect(messages.at(-1)).toMatchObject({ total: 40, done: 37, unreadable: 3, finished: true });
     const visible = await status(backend);
@@ -320,7 +320,7 @@ describe.each(engines)('RotateEncryptionKey on %s', (engine) => {
     const a = await freshOn(engine, old);
     const keys = await storeKeys(a, 500);
     const both = `${next},${old}`;
-    await openVault(a.store, both);
+    await openEncryption(a.store, both);
     const b = await start({ database: a.database, encryptionKey: both });
     const runs = await Promise.all([rotate(a.port), rotate(b.port), rotate(a.port)]);
     for (const messages of runs) expect(messages.at(-1)).toMatchObject({ unreadable: 0, finished: true });
@@ -337,7 +337,7 @@ describe.each(engines)('RotateEncryptionKey on %s', (engine) => {
     const a = await freshOn(engine, old);
     const { id } = await newConfig(a);
     await a.configs.updateConfig({ config: { id }, api_key: 'sk-own' });
-    await openVault(a.store, `${next},${old}`);
+    await openEncryption(a.store, `${next},${old}`);
     await storeKeys(a, 1);
     const newReplica = await start({ database: a.database, encryptionKey: next });
     const keyStateOnNewReplica = async () => (await newReplica.configs.getConfig({ id })).config?.api_key_state;
@@ -351,11 +351,11 @@ describe.each(engines)('RotateEncryptionKey on %s', (engine) => {
   });
 
   it('stops after the batch in which the call is cancelled, and continues with the next call', async () => {
-    withLimits({ rotatedAtOnce: 10 });
+    withLimits({ rotationBatch: 10 });
     const [old, next] = twoKeys();
     const backend = await freshOn(engine, old);
     const keys = await storeKeys(backend, 300);
-    await openVault(backend.store, `${next},${old}`);
+    await openEncryption(backend.store, `${next},${old}`);
     const { writeQueue } = backend.store;
     const add = writeQueue.add.bind(writeQueue);
     let isCancelled = false;
@@ -390,14 +390,14 @@ describe.each(engines)('RotateEncryptionKey on %s', (engine) => {
   });
 
   it('ends at a shutdown before it is complete', async () => {
-    withLimits({ rotatedAtOnce: 1 });
+    withLimits({ rotationBatch: 1 });
     const [old, next] = twoKeys();
     const backend = await startWatchBackend({
       encryptionKey: old,
       ...(engine === 'postgres' && { url: await postgres.createDatabase('seeded') }),
     });
     await storeKeys(backend, 300);
-    await openVault(backend.store, `${next},${old}`);
+    await openEncryption(backend.store, `${next},${old}`);
     let stopped: Promise<void> | undefined;
     const ended = await failure(
       rotate(backend.port, {
@@ -415,7 +415,7 @@ describe.each(engines)('RotateEncryptionKey on %s', (engine) => {
     const [old, next] = twoKeys();
     const backend = await freshOn(engine, old);
     const keys = await storeKeys(backend, 10);
-    await openVault(backend.store, `${next},${old}`);
+    await openEncryption(backend.store, `${next},${old}`);
     await rotate(backend.port);
     const [one, two] = (await stored(backend)).configs.filter(({ api_key_encrypted }) => api_key_encrypted);
     const key = present(FernetKey.parse(next));
@@ -448,9 +448,9 @@ describe('RotateEncryptionKey', () => {
     const [old, next] = twoKeys();
     const backend = await freshOn('embedded', old);
     const keys = await storeKeys(backend, 12);
-    await openVault(backend.store, `${next},${old}`);
+    await openEncryption(backend.store, `${next},${old}`);
     await rotate(backend.port);
-    await openVault(backend.store, `${old},${next}`);
+    await openEncryption(backend.store, `${old},${next}`);
     await rotate(backend.port);
     expect(await keysUnder(backend.store, old)).toEqual(keys);
     const { id } = await newConfig(backend);
@@ -474,7 +474,7 @@ describe('RotateEncryptionKey', () => {
     const [lost, fresh] = [generateKey(), generateKey()];
     const backend = await freshOn('embedded', lost);
     const kept = await storeKeys(backend, 5);
-    await openVault(backend.store, fresh);
+    await openEncryption(backend.store, fresh);
     const name = unique('desk');
     const store = () =>
       backend.credentials.createCredential({ credential: { name, provider: 'openai' }, api_key: 'sk-new' });
@@ -485,9 +485,9 @@ describe('RotateEncryptionKey', () => {
     });
     await store();
     expect(await status(backend)).toMatchObject({ ready: true, unreadable_count: 5 });
-    expect((await openVault(backend.store, fresh)).problem).toBeUndefined();
+    expect((await openEncryption(backend.store, fresh)).problem).toBeUndefined();
     // The lost encryption key is configured again: its ciphertexts can be read.
-    await openVault(backend.store, `${fresh},${lost}`);
+    await openEncryption(backend.store, `${fresh},${lost}`);
     expect((await rotate(backend.port)).at(-1)).toMatchObject({ done: 5, unreadable: 0 });
     const now = await keysUnder(backend.store, fresh);
     for (const [holder, key] of kept) expect(now.get(holder)).toBe(key);
@@ -505,7 +505,7 @@ describe('RotateEncryptionKey', () => {
       const right = generateKey();
       const backend = await freshOn('embedded', right);
       const keys = await storeKeys(backend, 5);
-      await openVault(backend.store, key);
+      await openEncryption(backend.store, key);
       const before = await stored(backend);
       // skip_unreadable applies to a wrong key, because the right one can be lost; it does not apply to a missing key.
       for (const skip_unreadable of reason === 'ENCRYPTION_KEY_WRONG' ? [false] : [false, true])
@@ -521,7 +521,7 @@ describe('RotateEncryptionKey', () => {
         config_count: 4,
         credential_count: 1,
       });
-      await openVault(backend.store, right);
+      await openEncryption(backend.store, right);
       expect(await keysUnder(backend.store, right)).toEqual(keys);
     },
   );
@@ -529,13 +529,13 @@ describe('RotateEncryptionKey', () => {
   it.each(['before', 'after'] as const)(
     'fails without a partial write when the database connection is lost %s a commit',
     async (when) => {
-      withLimits({ rotatedAtOnce: 20 });
+      withLimits({ rotationBatch: 20 });
       const [old, next] = twoKeys();
       const url = await postgres.createDatabase('seeded');
       const proxy = await startProxy(Number(new URL(url).port));
       const backend = await start({ url: proxy.through(url), encryptionKey: old, notify: false });
       const keys = await storeKeys(backend, 200);
-      await openVault(backend.store, `${next},${old}`);
+      await openEncryption(backend.store, `${next},${old}`);
       // Commits of write transactions only: a read commits in lower case.
       let commits = 0;
       let cutLink: Link | undefined;

@@ -1,10 +1,10 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import type { AuditEvent } from '../../../gen/ts/agentllm/v1/audit_service.js';
 import type { ApiKeyLease, LeaseApiKeysResponse } from '../../../gen/ts/agentllm/v1/credential_service.js';
+import { EncryptionState } from '../../../src/domain/encryption_state.js';
 import { generateKey } from '../../../src/domain/fernet.js';
 import { type LeaseKeyPair, makeLeaseKeyPair, openSealedKey } from '../../../src/domain/lease.js';
-import { Vault } from '../../../src/domain/vault.js';
-import { openVault } from '../../../src/store/keys/vault.js';
+import { openEncryption } from '../../../src/store/keys/encryption.js';
 import { withLimits } from '../../feed/support.js';
 import { grant } from '../../support/access.js';
 import { startPostgres, type TestPostgres } from '../../support/postgres.js';
@@ -39,7 +39,7 @@ beforeAll(async () => {
   postgres = await startPostgres();
   url = await postgres.createDatabase('seeded');
   backend = await startBackend({ url });
-  await openVault(backend.store, ENCRYPTION_KEY);
+  await openEncryption(backend.store, ENCRYPTION_KEY);
   admin = connect(backend.port, (await grant(backend.store, { role: 'ROLE_ADMIN' })).text);
 });
 afterAll(async () => {
@@ -125,10 +125,10 @@ describe('LeaseApiKeys', () => {
 
   it('returns no lease for keys in the environment, and needs no ENCRYPTION_KEY then', async () => {
     const { agent_id } = await newConfig(admin);
-    const { vault } = backend.store.state;
-    backend.store.state.vault = Vault.none;
+    const { encryption } = backend.store.state;
+    backend.store.state.encryption = EncryptionState.none;
     const response = await lease({ agent: { id: agent_id } });
-    backend.store.state.vault = vault;
+    backend.store.state.encryption = encryption;
     expect(response).toMatchObject({ leases: [], unreadable_config_ids: [] });
   });
 
@@ -182,7 +182,7 @@ describe('LeaseApiKeys', () => {
     const { store } = backend;
     const other = await startBackend({ url, pollIntervalMs: 60_000 });
     try {
-      await openVault(other.store, ENCRYPTION_KEY);
+      await openEncryption(other.store, ENCRYPTION_KEY);
       const { text } = await grant(store, { role: 'ROLE_ADMIN' });
       await other.feed.poll();
       const by = connect(other.port, text);
@@ -193,8 +193,8 @@ describe('LeaseApiKeys', () => {
       expect(served).toBeGreaterThanOrEqual(revision);
       expect(leases).toMatchObject([{ key_revision: revision }]);
       expect(await opened(leases[0])).toBe(`${CANARY}-new`);
-      // A replica whose feed is closed must still read the newest revision.
-      await other.feed.close();
+      // A replica that receives no notifications must still read the newest revision.
+      await other.feed['listener']?.close();
       const newest = await admin.configs.updateConfig({ config: { id }, api_key: `${CANARY}-newest` });
       expect(other.store.state.revision).toBeLessThan(Number(newest.revision));
       const [last] = (await lease({ agent: { id: agent_id } }, by)).leases;
@@ -249,12 +249,16 @@ describe('LeaseApiKeys with an invalid request', () => {
   it('returns an error without the ENCRYPTION_KEY of the store', async () => {
     const { agent_id } = await withKey(CANARY);
     const { state } = backend.store;
-    const { vault } = state;
-    state.vault = Vault.none;
+    const { encryption } = state;
+    state.encryption = EncryptionState.none;
     await precondition(lease({ agent: { id: agent_id } }), 'ENCRYPTION_NOT_CONFIGURED');
-    state.vault = new Vault(vault.keyring, { reason: 'ENCRYPTION_KEY_WRONG', ours: 'a', theirs: 'b' });
+    state.encryption = new EncryptionState(encryption.keyring, {
+      reason: 'ENCRYPTION_KEY_WRONG',
+      ours: 'a',
+      theirs: 'b',
+    });
     await precondition(lease({ agent: { id: agent_id } }), 'ENCRYPTION_KEY_WRONG');
-    state.vault = vault;
+    state.encryption = encryption;
   });
 
   it('returns an error for callers without permission for the agent', async () => {

@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ModelFacts, type ResolvedConfig, type ResolvedHop } from '../../../gen/ts/agentllm/v1/resolution.js';
+import { ciphertextVersion, EncryptionState, keyHolder } from '../../../src/domain/encryption_state.js';
 import { generateKey } from '../../../src/domain/fernet.js';
 import { Keyring } from '../../../src/domain/keyring.js';
-import { ciphertextVersion, keyHolder, Vault } from '../../../src/domain/vault.js';
 import { unique } from '../../support/service.js';
 import { startBackend, type TestBackend } from '../../support/store.js';
 import {
@@ -26,7 +26,7 @@ const SECRET = 'sk-never-shown-1234567890';
 let backend: TestBackend;
 beforeAll(async () => {
   backend = await startBackend();
-  backend.store.state.vault = new Vault(Keyring.parse(generateKey()), undefined);
+  backend.store.state.encryption = new EncryptionState(Keyring.parse(generateKey()), undefined);
 });
 afterAll(() => backend.close());
 
@@ -214,13 +214,13 @@ describe('ResolveConfig', () => {
     const config = { provider: 'openai', model_name: 'gpt-4' };
     const created = await backend.configs.createConfig({ agent: { id: agent.id }, config, api_key: SECRET });
     const { state } = backend.store;
-    const before = state.vault;
+    const before = state.encryption;
     expect((await firstOf({ agent: { id: agent.id } })).api_key_state).toBe('API_KEY_STATE_SET');
     const row = present(state.configs.get(present(created.config).id));
     const lost = new Map([[keyHolder('config', row.id), ciphertextVersion(row)]]);
-    state.vault = new Vault(before.keyring, undefined, lost);
+    state.encryption = new EncryptionState(before.keyring, undefined, lost);
     const { hops, findings } = await resolved({ agent: { id: agent.id } });
-    state.vault = before;
+    state.encryption = before;
     expect(hops).toMatchObject([{ key_source: 'KEY_SOURCE_CONFIG', api_key_state: 'API_KEY_STATE_UNREADABLE' }]);
     expect(withoutShutdowns(findings)).toMatchObject([
       { reason: 'FINDING_REASON_KEY_UNREADABLE', hop: 0, severity: 'SEVERITY_ERROR' },
@@ -452,9 +452,9 @@ describe('ResolveConfig at a past revision', () => {
     const created = await backend.configs.createConfig({ agent: { id }, config, api_key: SECRET });
     await newConfig(backend);
     const { state } = backend.store;
-    const before = state.vault;
+    const before = state.encryption;
     const row = present(state.configs.get(present(created.config).id));
-    state.vault = new Vault(
+    state.encryption = new EncryptionState(
       before.keyring,
       undefined,
       new Map([[keyHolder('config', row.id), ciphertextVersion(row)]]),
@@ -463,7 +463,7 @@ describe('ResolveConfig at a past revision', () => {
     expect(await keyStateThen()).toBe('API_KEY_STATE_UNREADABLE');
     await backend.configs.updateConfig({ config: { id: row.id }, clear_api_key: true });
     expect(await keyStateThen()).toBe('API_KEY_STATE_SET');
-    state.vault = before;
+    state.encryption = before;
   });
 
   it('rejects future and compacted revisions', async () => {

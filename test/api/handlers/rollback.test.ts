@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { generateKey } from '../../../src/domain/fernet.js';
-import { openVault } from '../../../src/store/keys/vault.js';
+import { openEncryption } from '../../../src/store/keys/encryption.js';
 import { KEY, startFakeProvider } from '../../providers/fake_provider.js';
 import { startPostgres, type TestPostgres } from '../../support/postgres.js';
 import { unique, useService } from '../../support/service.js';
@@ -404,7 +404,7 @@ describe('a deletion and a rollback that are committed together', () => {
   beforeAll(async () => {
     postgres = await startPostgres();
     backend = await startBackend({ url: await postgres.createDatabase('seeded') });
-    await openVault(backend.store, ENCRYPTION_KEY);
+    await openEncryption(backend.store, ENCRYPTION_KEY);
   });
   afterAll(async () => {
     await backend?.close();

@@ -1,7 +1,7 @@
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { EncodeOnce } from '../../../src/api/messages/encode_once.js';
+import { EncryptionState } from '../../../src/domain/encryption_state.js';
 import { State } from '../../../src/domain/state.js';
-import { Vault } from '../../../src/domain/vault.js';
 
 afterEach(() => vi.useRealTimers());
 
@@ -39,7 +39,10 @@ describe('EncodeOnce', () => {
     ['an input of the detail', (_, detail) => Object.assign(detail, { name: 'b' })],
     ['an input of the state', (state) => state.apply(state.revision + 1, 'nonce', [])],
     ['the identity of the store', (state) => Object.assign(state, { identity: 'another' })],
-    ['the vault', (state) => Object.assign(state, { vault: new Vault(undefined, undefined) })],
+    [
+      'the encryption state',
+      (state) => Object.assign(state, { encryption: new EncryptionState(undefined, undefined) }),
+    ],
   ])('encodes a row again after a change of %s, and caches the result', (_, change) => {
     const { encode, once, state, row } = setUp();
     const detail = { name: 'a', note: '' };

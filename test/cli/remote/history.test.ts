@@ -150,7 +150,7 @@ describe('agentllm rollback', () => {
   it('is rejected without --to', async () => {
     expect(await cli(['rollback', '8'])).toMatchObject({
       code: 2,
-      stderr: expect.stringContaining('use --to with the revision to restore'),
+      stderr: expect.stringContaining('use --to with the revision to roll back to'),
     });
   });
 });
@@ -162,10 +162,10 @@ describe('agentllm audit', () => {
     const { code, stdout } = await cli(['audit', '--agent', 'trader', '--limit', '2']);
     expect(code).toBe(0);
     const [check, write] = rowsOf(stdout);
-    expect(check).toMatchObject({ WHO: 'anonymous', METHOD: 'CheckConfigHealth', ABOUT: 'trader' });
-    expect(check?.['WHAT']).toMatch(/^config 8: openai: no-key$/);
-    expect(write).toMatchObject({ METHOD: 'UpdateConfig', ABOUT: 'trader' });
-    expect(write?.['WHAT']).toContain('→ 0.4');
+    expect(check).toMatchObject({ ACTOR: 'anonymous', METHOD: 'CheckConfigHealth', RESOURCE: 'trader' });
+    expect(check?.['DETAILS']).toMatch(/^config 8: openai: no-key$/);
+    expect(write).toMatchObject({ METHOD: 'UpdateConfig', RESOURCE: 'trader' });
+    expect(write?.['DETAILS']).toContain('→ 0.4');
     expect((await cli(['audit', '--actor', 'nobody'])).stdout).toBe('no event matches\n');
     expect((await cli(['audit', '--kind', 'gossip'])).code).toBe(2);
   });

@@ -1,8 +1,10 @@
-import { afterEach, describe, expect, it, vi } from 'vitest';
+import { type AddressInfo, createServer } from 'node:net';
+import { afterEach, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { CatalogueItem, WatchedAgent } from '../../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
 import { changeRecordOfDiff, type WatchDiff, WatchState } from '../../../src/cli/remote/watch_diff.js';
 import { agentllm, startCommand, useDirectories } from '../../support/command.js';
 import { freePort } from '../../support/ports.js';
+import { runCommand } from '../../support/run_command.js';
 import { rowsOf, useCli } from '../support.js';
 
 const cli = useCli();
@@ -111,6 +113,36 @@ describe('agentllm watch', () => {
       code: 4,
       stderr: expect.stringContaining('no service is reachable'),
     });
+  });
+
+  it('ends after --timeout when the service accepts the connection and does not respond', async () => {
+    const silent = createServer().listen(0, '127.0.0.1');
+    onTestFinished(() => void silent.close());
+    await new Promise((resolve) => silent.once('listening', resolve));
+    const address = `127.0.0.1:${(silent.address() as AddressInfo).port}`;
+    expect(await cli(['watch', '--address', address, '--timeout', '500'])).toMatchObject({
+      code: 4,
+      stderr: expect.stringContaining(`${address} (from --address) did not respond within 500 ms`),
+    });
+  });
+
+  it('ends with the next change when the reader of its output has ended', async () => {
+    const watch = await startWatch();
+    watch.child.stdout?.destroy();
+    await set(0.35);
+    expect((await watch.ended).code).toBe(0);
+  });
+
+  it('ends with the error of the service when the caller has lost access', async () => {
+    const env = { DATA_DIR: await directories.started() };
+    const service = await startCommand(env);
+    const watch = await startWatch([], service.port);
+    // From the first token on, a caller without a token has no access.
+    expect((await runCommand(['token', 'create', '--role', 'admin'], env)).code).toBe(0);
+    const { code, stderr } = await watch.ended;
+    expect([code, stderr]).toEqual([1, expect.stringContaining('This service requires a token')]);
+    service.child.kill('SIGTERM');
+    await service.ended;
   });
 
   it('reconnects after a restart of the service and prints the changes made in between', async () => {

@@ -38,20 +38,20 @@ describe('agentllm configs bulk', () => {
 });
 
 describe('agentllm rollback --revision', () => {
-  it('undoes a bulk change, or names the configs that were changed later', async () => {
+  it('rolls back a bulk change, or names the configs that were changed later', async () => {
     const names = ['bull_researcher', 'bear_researcher'];
     const { revision, results } = await cli.json(['configs', 'bulk', ...names, '--temperature', '0.1']);
     const dryRun = await cli(['rollback', '--revision', String(revision), '--dry-run']);
-    expect(dryRun.stdout).toContain(`nothing was written: revision ${revision} would be undone`);
+    expect(dryRun.stdout).toContain(`nothing was written: revision ${revision} would be rolled back`);
     const { code, stdout } = await cli(['rollback', '--revision', String(revision)]);
     expect(code).toBe(0);
-    expect(stdout).toContain(`undone revision ${revision} at revision ${revision + 1}`);
+    expect(stdout).toContain(`rolled back revision ${revision} at revision ${revision + 1}`);
     for (const [index, name] of names.entries())
       expect(stdout).toContain(`  ${name}  config ${results[index].config.id} `);
     await cli.json(['configs', 'update', String(results[0].config.id), '--temperature', '0.3']);
     const rejected = await cli(['rollback', '--revision', String(revision + 1)]);
     expect(rejected.code).not.toBe(0);
-    expect(rejected.stderr).toContain(`agentllm: revision ${revision + 1} cannot be undone`);
+    expect(rejected.stderr).toContain(`agentllm: revision ${revision + 1} cannot be rolled back`);
     expect(rejected.stderr).toContain(`config ${results[0].config.id} of "bull_researcher"  was changed again`);
   });
 

@@ -9,10 +9,9 @@ import { connectClient, openMemoryEngine, spawnChild, useDirectory, useKnex } fr
 
 test('a data directory contains every committed row after close and open', async () => {
   const dataDir = join(useDirectory(), 'made', 'here');
-  for (const fsync of [true, false, true]) {
-    const engine = await openEngine({ dataDir, fsync });
+  for (let opened = 0; opened < 3; opened++) {
+    const engine = await openEngine({ dataDir });
     const client = await connectClient(engine);
-    expect((await client.query('SHOW fsync')).rows).toEqual([{ fsync: fsync ? 'on' : 'off' }]);
     await client.query('CREATE TABLE IF NOT EXISTS kept (n serial)');
     await client.query('INSERT INTO kept DEFAULT VALUES');
     await client.end();
@@ -91,7 +90,7 @@ test('a dump initializes a new data directory and is rejected by one that contai
   const loadDump = await memory.dump();
   await memory.close();
   const dataDir = useDirectory();
-  await (await openEngine({ dataDir, loadDump: new Blob([loadDump]) })).close();
+  await (await openEngine({ dataDir, loadDump })).close();
   await expect(openEngine({ dataDir, loadDump })).rejects.toThrow(/already contains a database/);
 });
 

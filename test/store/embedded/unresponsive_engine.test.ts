@@ -51,6 +51,29 @@ test('an unresponsive engine keeps no row of the open transaction when it is ter
   await engine.close();
 });
 
+test('a vacuum may take longer than a statement', async () => {
+  const dataDir = useDirectory();
+  const engine = await openEngine({ dataDir });
+  const client = await connectClient(engine);
+  await client.query(`CREATE TABLE "a Table" (n int)`);
+  await client.query('INSERT INTO "a Table" VALUES (1)');
+  // ANALYZE computes the expression of an index for each sampled row.
+  await client.query(`CREATE FUNCTION slow(n int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$
+    BEGIN PERFORM pg_catalog.pg_sleep(1); RETURN n; END $$`);
+  await client.query('CREATE INDEX ON "a Table" (slow(n))');
+  await client.end();
+  await engine.close();
+
+  const strict = await openEngine({ dataDir, unresponsiveAfterMs: 500 });
+  await expect(strict.vacuum('missing')).rejects.toThrow('relation "missing" does not exist');
+  await strict.vacuum('"a Table"');
+  const after = await connectClient(strict);
+  const { rows } = await after.query(`SELECT reltuples FROM pg_class WHERE relname = 'a Table'`);
+  expect(rows).toEqual([{ reltuples: 1 }]);
+  await expect(after.query('VACUUM (ANALYZE) "a Table"')).rejects.toMatchObject({ code: 'ECONNRESET' });
+  await strict.close();
+});
+
 test('a backend that exits causes ECONNRESET and does not block the client', async () => {
   const engine = await openEngine({ dataDir: useDirectory() });
   const db = useKnex(engine);

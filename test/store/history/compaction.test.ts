@@ -67,7 +67,7 @@ describe.each(['embedded', 'postgres'] as const)('the change log on %s', (engine
         const head = opened.store.state.revision;
         const horizon = Math.max(await oldestKept(db()), head - keep);
         await age(horizon - 1);
-        await compactHistory(opened.store, HOUR, 4);
+        await compactHistory(opened.store, HOUR, { rowsAtOnce: 4 });
         expect(await oldestKept(db())).toBe(horizon);
         for (let revision = horizon; revision <= head; revision++) {
           const past = await stateAt(db(), revision, { agents: 'all', catalogue: true });

@@ -505,16 +505,16 @@ describe('a database that cannot be imported', () => {
 describe('a rollback of the migrations', () => {
   const NAMES = migrations.map(({ name }) => name);
 
-  it('stops before imported tables unless dropAdopted is set', async () => {
+  it('stops before imported tables unless dropImported is set', async () => {
     const url = await pythonDatabase();
     await onService(url, async () => {});
     await onDatabase(url, async (database) => {
       const { down, status, up } = migrator(database);
       while ((await status()).current !== '0004_add_agent_llm_configs') await down();
-      await expect(down()).rejects.toThrow(/table agent_llm_configs.*--drop-adopted/);
+      await expect(down()).rejects.toThrow(/table agent_llm_configs.*--drop-imported/);
       expect((await status()).current).toBe('0004_add_agent_llm_configs');
       const undone: (string | undefined)[] = [];
-      for (let at = 0; at < 4; at++) undone.push(await down({ dropAdopted: true }));
+      for (let at = 0; at < 4; at++) undone.push(await down({ dropImported: true }));
       expect(undone).toEqual(NAMES.slice(0, 4).toReversed());
       expect(await readTables(database.knex)).toEqual(['alembic_version']);
       expect(await up()).toEqual(NAMES);
@@ -543,8 +543,8 @@ describe('a rollback of the migrations', () => {
     const status = JSON.parse((await run('migrate', 'status', '--json')).stdout);
     expect(status).toMatchObject({ adopted: tablesOf(4).toSorted(), findings: expect.any(Array) });
     for (let at = NAMES.length; at > 4; at--) expect((await run('migrate', 'down')).code).toBe(0);
-    expect(await run('migrate', 'down')).toMatchObject({ code: 1, stderr: expect.stringMatching(/--drop-adopted/) });
-    expect((await run('migrate', 'down', '--drop-adopted')).stdout).toBe('rolled back 0004_add_agent_llm_configs\n');
+    expect(await run('migrate', 'down')).toMatchObject({ code: 1, stderr: expect.stringMatching(/--drop-imported/) });
+    expect((await run('migrate', 'down', '--drop-imported')).stdout).toBe('rolled back 0004_add_agent_llm_configs\n');
   });
 });
 

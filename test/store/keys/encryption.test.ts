@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { gunzipSync } from 'node:zlib';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { generateKey } from '../../../src/domain/fernet.js';
-import { acceptLostKeys, checkCiphertexts, openVault } from '../../../src/store/keys/vault.js';
+import { acceptLostKeys, checkCiphertexts, openEncryption } from '../../../src/store/keys/encryption.js';
 import { startWatchBackend } from '../../feed/backend.js';
 import { startCommand, useDirectories } from '../../support/command.js';
 import { startPostgres } from '../../support/postgres.js';
@@ -87,7 +87,7 @@ describe('ENCRYPTION_KEY', () => {
   });
 });
 
-describe('openVault', () => {
+describe('openEncryption', () => {
   /** Two replicas with an ENCRYPTION_KEY that is not the encryption key of the stored API key. */
   async function withLostKey() {
     const url = await postgres.createDatabase('seeded');
@@ -101,44 +101,44 @@ describe('openVault', () => {
     await b.configs.getConfig({ id: (await primary(b)).id, min_revision: revision });
     const fresh = generateKey();
     for (const { store } of [a, b])
-      expect((await openVault(store, fresh)).problem).toMatchObject({ reason: 'ENCRYPTION_KEY_WRONG' });
+      expect((await openEncryption(store, fresh)).problem).toMatchObject({ reason: 'ENCRYPTION_KEY_WRONG' });
     return { a, b, fresh };
   }
 
   it('finds that the problem is solved when another replica has accepted the encryption key', async () => {
     const { a, b, fresh } = await withLostKey();
     await rotate(a.port, { skip_unreadable: true });
-    expect((await openVault(b.store, fresh)).problem).toBeUndefined();
+    expect((await openEncryption(b.store, fresh)).problem).toBeUndefined();
     await setKey(b, 'sk-again');
   });
 
   it('does not bring a problem back that was solved during the check', async () => {
     const { a, fresh } = await withLostKey();
     const { store } = a;
-    const checking = openVault(store, fresh);
+    const checking = openEncryption(store, fresh);
     await acceptLostKeys(store);
     await checking;
-    expect(store.state.vault.problem).toBeUndefined();
+    expect(store.state.encryption.problem).toBeUndefined();
   });
 
   it('marks as unreadable what the current encryption keys do not decrypt', async () => {
     const { a, fresh } = await withLostKey();
     const { id } = await primary(a);
-    expect((await openVault(a.store, fresh)).unreadable).toEqual([`config ${id}`]);
+    expect((await openEncryption(a.store, fresh)).unreadable).toEqual([`config ${id}`]);
   });
 });
 
 describe('checkCiphertexts', () => {
-  it('keeps the encryption keys that the vault has got during the check', async () => {
+  it('keeps the encryption keys that the encryption state has got during the check', async () => {
     const backend = await startWatchBackend();
     onTestFinished(() => backend.stop());
     const { state } = backend.store;
-    const solved = state.vault.withKeys(state.vault.keyring, undefined);
-    state.vault = solved.withKeys(solved.keyring, { reason: 'ENCRYPTION_KEY_WRONG', ours: 'a', theirs: 'b' });
+    const solved = state.encryption.withKeys(state.encryption.keyring, undefined);
+    state.encryption = solved.withKeys(solved.keyring, { reason: 'ENCRYPTION_KEY_WRONG', ours: 'a', theirs: 'b' });
     const checking = checkCiphertexts(backend.store);
-    state.vault = solved;
+    state.encryption = solved;
     await checking;
-    expect(state.vault.problem).toBeUndefined();
+    expect(state.encryption.problem).toBeUndefined();
   });
 });
 

@@ -9,7 +9,7 @@ export const UNBOUND = 'unbound';
 export const REBOUND = 'rebind_tokens';
 
 /** Why no key can be stored. */
-export type VaultProblem =
+export type EncryptionProblem =
   | { readonly reason: 'ENCRYPTION_NOT_CONFIGURED'; readonly problem: string }
   | { readonly reason: 'ENCRYPTION_KEY_WRONG'; readonly ours: string; readonly theirs: string };
 
@@ -21,27 +21,27 @@ export const ciphertextVersion = ({ key_id, key_revision }: Pick<Config, 'key_id
   `${key_id} ${key_revision}`;
 
 /**
- * Whether API keys can be stored, and which stored keys can be decrypted. A vault
- * contains no API keys.
+ * Whether API keys can be stored, and which stored keys can be decrypted. It contains
+ * no API keys.
  */
-export class Vault {
+export class EncryptionState {
   constructor(
     readonly keyring: Keyring | undefined,
-    readonly problem: VaultProblem | undefined,
+    readonly problem: EncryptionProblem | undefined,
     /** Rows whose ciphertext could not be decrypted, with its version, because a later ciphertext may be readable. */
     private readonly unreadable: ReadonlyMap<string, string> = new Map(),
   ) {}
 
-  static readonly none = new Vault(undefined, { reason: 'ENCRYPTION_NOT_CONFIGURED', problem: 'is not set' });
+  static readonly none = new EncryptionState(undefined, { reason: 'ENCRYPTION_NOT_CONFIGURED', problem: 'is not set' });
 
-  /** A vault with other encryption keys. */
-  withKeys(keyring: Keyring | undefined, problem: VaultProblem | undefined): Vault {
-    return new Vault(keyring, problem, this.unreadable);
+  /** An encryption state with other encryption keys. */
+  withKeys(keyring: Keyring | undefined, problem: EncryptionProblem | undefined): EncryptionState {
+    return new EncryptionState(keyring, problem, this.unreadable);
   }
 
-  /** A vault after another check of the stored ciphertexts. */
-  withUnreadable(unreadable: ReadonlyMap<string, string>): Vault {
-    return new Vault(this.keyring, this.problem, unreadable);
+  /** An encryption state after another check of the stored ciphertexts. */
+  withUnreadable(unreadable: ReadonlyMap<string, string>): EncryptionState {
+    return new EncryptionState(this.keyring, this.problem, unreadable);
   }
 
   /** The keyring for encryption; throws a ServiceError if keys cannot be stored. */

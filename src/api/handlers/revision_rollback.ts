@@ -24,7 +24,7 @@ interface Options {
  * Fills a draft with the inverse of a revision and collects all conflicts. No change is needed for a
  * row that the revision created and that is already deleted, or that it deleted and that exists again.
  */
-export class UndoRevision {
+export class RevisionRollback {
   readonly conflicts: Conflict[] = [];
   private readonly created = new Set<string>();
   private readonly removedAgents = new Set<number>();

@@ -1,17 +1,24 @@
 import type { Knex } from 'knex';
 import { bindingOf, keyProblem } from '../../domain/credential.js';
+import {
+  ciphertextVersion,
+  type EncryptionProblem,
+  EncryptionState,
+  keyHolder,
+  REBOUND,
+  UNBOUND,
+} from '../../domain/encryption_state.js';
 import { Keyring } from '../../domain/keyring.js';
 import type { Config, Credential } from '../../domain/rows.js';
 import type { State } from '../../domain/state.js';
-import { ciphertextVersion, keyHolder, REBOUND, UNBOUND, Vault, type VaultProblem } from '../../domain/vault.js';
 import { databaseFailure, onDatabase } from '../failure.js';
 import type { Store } from '../store.js';
 import { allCiphertexts, readCiphertext, type StoredCiphertext } from '../write/rows.js';
 import { transact } from '../write/transact.js';
 
 /** The result of a check of the stored keys, for the log. */
-export interface VaultReport {
-  readonly problem: VaultProblem | undefined;
+export interface EncryptionReport {
+  readonly problem: EncryptionProblem | undefined;
   /** Rows whose API key cannot be decrypted, as `config 7`. */
   readonly unreadable: readonly string[];
   /** Number of rows of an imported database whose ciphertext was bound to its row. */
@@ -19,32 +26,32 @@ export interface VaultReport {
 }
 
 /**
- * Opens the vault with the keys of ENCRYPTION_KEY. If they are missing or wrong, the service continues: requests that
- * need no key are served, and the others fail with an error that states the problem. Repeated while the service runs,
- * because other replicas and a restore change the keys in use.
+ * Sets the encryption state from the keys of ENCRYPTION_KEY. If they are missing or wrong, the service continues:
+ * requests that need no key are served, and the others fail with an error that states the problem. Repeated while the
+ * service runs, because other replicas and a restore change the keys in use.
  */
-export async function openVault(store: Store, setting: string): Promise<VaultReport> {
+export async function openEncryption(store: Store, setting: string): Promise<EncryptionReport> {
   const { keyring, problem, isRecorded } = await replaceKeys(store, setting);
   const usable = problem ? undefined : keyring;
   if (usable && !isRecorded) await recordPrimaryKey(store.database.knex, usable);
   const rebound = usable ? await rebind(store, usable) : 0;
   const unreadable = await checkCiphertexts(store);
-  return { problem: store.state.vault.problem, unreadable, rebound };
+  return { problem: store.state.encryption.problem, unreadable, rebound };
 }
 
-/** Replaces the keys of the vault. If it has changed meanwhile (`acceptLostKeys`), it is checked again. */
+/** Replaces the keys of the encryption state. If it has changed meanwhile (`acceptLostKeys`), it is checked again. */
 async function replaceKeys(store: Store, setting: string): Promise<OpenedKeyring> {
   for (;;) {
-    const before = store.state.vault;
+    const before = store.state.encryption;
     const opened = await readKeyring(store, setting);
-    if (store.state.vault !== before) continue;
-    store.state.vault = before.withKeys(opened.keyring, opened.problem);
+    if (store.state.encryption !== before) continue;
+    store.state.encryption = before.withKeys(opened.keyring, opened.problem);
     return opened;
   }
 }
 
-/** Checks the keys of ENCRYPTION_KEY as `openVault` does, without changing anything, not even in memory. */
-export async function inspectVault(store: Store, setting: string): Promise<VaultReport> {
+/** Checks the keys of ENCRYPTION_KEY as `openEncryption` does, without changing anything, not even in memory. */
+export async function inspectEncryption(store: Store, setting: string): Promise<EncryptionReport> {
   const { keyring, problem } = await readKeyring(store, setting);
   return { problem, unreadable: [...(await unreadableCiphertexts(store, keyring)).keys()], rebound: 0 };
 }
@@ -54,19 +61,19 @@ export async function inspectVault(store: Store, setting: string): Promise<Vault
  * are stored again or their encryption key is added.
  */
 export async function acceptLostKeys(store: Store): Promise<void> {
-  const { keyring, problem } = store.state.vault;
+  const { keyring, problem } = store.state.encryption;
   if (!keyring || problem?.reason !== 'ENCRYPTION_KEY_WRONG') return;
   await onDatabase(store, async (db) => {
     await db('encryption_keys').whereNotIn('key_id', keyring.ids).delete();
     await recordPrimaryKey(db, keyring);
   });
   const unreadable = await onDatabase(store, () => unreadableCiphertexts(store, keyring));
-  store.state.vault = new Vault(keyring, undefined, unreadable);
+  store.state.encryption = new EncryptionState(keyring, undefined, unreadable);
 }
 
 interface OpenedKeyring {
   readonly keyring: Keyring | undefined;
-  readonly problem: VaultProblem | undefined;
+  readonly problem: EncryptionProblem | undefined;
   /** Whether the canary of the key that encrypts is stored. */
   readonly isRecorded: boolean;
 }
@@ -85,7 +92,7 @@ interface Canary {
   readonly canary: string;
 }
 
-function parseSetting(setting: string): { keyring?: Keyring; problem?: VaultProblem } {
+function parseSetting(setting: string): { keyring?: Keyring; problem?: EncryptionProblem } {
   if (setting.trim() === '') return { problem: { reason: 'ENCRYPTION_NOT_CONFIGURED', problem: 'is not set' } };
   try {
     return { keyring: Keyring.parse(setting) };
@@ -96,7 +103,7 @@ function parseSetting(setting: string): { keyring?: Keyring; problem?: VaultProb
 }
 
 /** The problem if the store's API keys were encrypted with other keys, and none of those is in the keyring. */
-function checkCanaries(recorded: readonly Canary[], state: State, keyring: Keyring): VaultProblem | undefined {
+function checkCanaries(recorded: readonly Canary[], state: State, keyring: Keyring): EncryptionProblem | undefined {
   const inUse = recorded.filter(({ key_id }) => isInUse(state, key_id));
   const readable = inUse.filter(({ canary }) => keyring.readsCanary(canary));
   if (inUse.length > 0 && readable.length === 0)
@@ -122,15 +129,15 @@ function isInUse(state: State, keyId: string): boolean {
 
 /** Tries to decrypt every ciphertext. Rows whose ciphertext cannot be decrypted are marked as unreadable. */
 export async function checkCiphertexts(store: Store): Promise<string[]> {
-  const unreadable = await unreadableCiphertexts(store, store.state.vault.keyring);
-  // The vault may have changed meanwhile.
-  store.state.vault = store.state.vault.withUnreadable(unreadable);
+  const unreadable = await unreadableCiphertexts(store, store.state.encryption.keyring);
+  // The encryption state may have changed meanwhile.
+  store.state.encryption = store.state.encryption.withUnreadable(unreadable);
   return [...unreadable.keys()];
 }
 
 /**
- * The rows whose ciphertext cannot be decrypted, each with the version of its ciphertext. Without a keyring: all rows with
- * a ciphertext.
+ * The rows whose ciphertext cannot be decrypted, each with the version of its ciphertext. Without a keyring: all rows
+ * with a ciphertext.
  */
 async function unreadableCiphertexts(store: Store, keyring: Keyring | undefined): Promise<Map<string, string>> {
   if (!keyring) return keyHolders(store.state);
@@ -160,7 +167,7 @@ export async function openKey(
   store: Store,
   entity: 'config' | 'credential',
   row: Config | Credential,
-  keyring = store.state.vault.keyring,
+  keyring = store.state.encryption.keyring,
 ): Promise<string | undefined> {
   if (!keyring) return undefined;
   try {
@@ -227,7 +234,7 @@ async function storeBound(store: Store, keys: ReadonlyMap<number, string>): Prom
     requestId: undefined,
     reason: 'API keys of the imported database are re-encrypted and bound to their rows',
     plan(state, draft) {
-      const { primaryId } = state.vault.writable;
+      const { primaryId } = state.encryption.writable;
       // The API key does not change, so the times, revision and etag of the row do not change either.
       for (const [id, key] of keys) {
         const before = state.configs.get(id);
