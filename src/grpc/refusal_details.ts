@@ -1,4 +1,4 @@
-import type { OutgoingHttpHeaders } from 'node:http2';
+import type { Http2Session, OutgoingHttpHeaders } from 'node:http2';
 import type { StatusObject } from '@grpc/grpc-js';
 import { BaseServerInterceptingCall } from '@grpc/grpc-js/build/src/server-interceptors.js';
 import { Status } from '../../gen/ts/google/rpc/status.js';
@@ -6,6 +6,7 @@ import { statusOf } from '../api/messages/status.js';
 import { ServiceError } from '../errors.js';
 import { limits } from '../limits.js';
 import { StatusCode } from '../status_codes.js';
+import { connectionOf } from './connection.js';
 import { grpcStatus } from './status.js';
 
 /*
@@ -15,13 +16,14 @@ import { grpcStatus } from './status.js';
 
 /** The part of a grpc-js call that sends its status. */
 interface EndingCall {
+  readonly stream: { readonly session?: Http2Session | undefined };
   sendStatus(status: Partial<StatusObject>): void;
 }
 
 const OK = 0;
 const installed = new WeakSet<object>();
 
-/** Makes grpc-js send details with its own errors. Throws if its version sends a status in another method. */
+/** Makes grpc-js send details with its own errors on connections of this service. Throws if its version sends a status in another method. */
 export function installRefusalDetails(calls: object = BaseServerInterceptingCall.prototype): void {
   if (installed.has(calls)) return;
   const { sendStatus } = calls as Partial<EndingCall>;
@@ -31,7 +33,9 @@ export function installRefusalDetails(calls: object = BaseServerInterceptingCall
     );
   Object.assign(calls, {
     sendStatus(this: EndingCall, status: Partial<StatusObject>) {
-      sendStatus.call(this, status.code === OK ? status : withDetails(status));
+      // Other servers of the process send their statuses unchanged.
+      const isOurs = status.code !== OK && connectionOf(this.stream.session) !== undefined;
+      sendStatus.call(this, isOurs ? withDetails(status) : status);
     },
   });
   installed.add(calls);

@@ -62,7 +62,7 @@ describe('agentllm key', () => {
       stderr: '',
     });
     const audit = await cli('audit', '--kind', 'key-rotation');
-    expect(rowsOf(audit.stdout).map(({ METHOD, WHAT }) => [METHOD, WHAT?.replace(/ under.*/, '')])).toEqual([
+    expect(rowsOf(audit.stdout).map(({ METHOD, DETAILS }) => [METHOD, DETAILS?.replace(/ under.*/, '')])).toEqual([
       ['RotateEncryptionKey', 'rotation finished: 0 of 0'],
       ['RotateEncryptionKey', 'rotation begun: 0 of 0'],
       ['RotateEncryptionKey', 'rotation finished: 250 of 250'],
