@@ -107,9 +107,19 @@ export default defineConfig({
       },
       { plugins: [builtEngineWorker], test: { ...onStores(), name: 'faults', include: FAULTS } },
       { plugins: [builtEngineWorker], test: { ...onStores(), name: 'e2e', include: END_TO_END } },
+      ...onAi7(process.env['AI7_MODULES']),
     ],
   },
 });
+
+/** Runs the tests of failover with `ai` 7, which is installed in a directory; test/client/sdk_packages.test.ts does that. */
+function onAi7(modules: string | undefined) {
+  if (modules === undefined) return [];
+  const include = ['test/client/ai/{failover,fault_matrix}.test.ts'];
+  const env = { AGENTLLM_TEST_SPECIFICATION: 'v4' };
+  const alias = [{ find: /^(ai|@ai-sdk\/.*)$/, replacement: `${modules}/$1` }];
+  return [{ resolve: { alias }, test: { name: 'ai7', include, env, isolate: false, testTimeout: 60_000 } }];
+}
 
 /** For tests that start real databases and real processes. */
 function onStores() {

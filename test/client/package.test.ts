@@ -139,6 +139,9 @@ describe('the package', () => {
     };
     for (const entry of ['index', 'ai/index', 'proto']) visit(join(installed, system, `src/client/${entry}.js`));
     expect([...foreign].filter((name) => !allowed.test(name))).toEqual([]);
+    // Its models extend a class of LangChain.
+    visit(join(installed, system, 'src/client/langchain/index.js'));
+    expect([...foreign].filter((name) => !allowed.test(name) && !name.startsWith('@langchain/core/'))).toEqual([]);
     const scripts = filesOf(join(installed, system)).filter((file) => file.endsWith('.js'));
     expect(scripts.filter((file) => !seen.has(join(installed, system, file)))).toEqual([]);
     expect([...seen].map((file) => relative(installed, file)).filter((file) => file.startsWith('..'))).toEqual([]);

@@ -50,6 +50,8 @@ const SEVEN = [
   'zod@4',
 ];
 
+const SEVEN_MODULES = packageFile('.cache/ai7/node_modules/ai');
+
 beforeAll(async () => {
   directory = await mkdtemp(join(tmpdir(), 'agentllm-sdk-client-'));
   project = join(directory, 'project');
@@ -192,14 +194,30 @@ describe('the entry point for the AI SDK', () => {
     expect(providers.map(({ requests }) => requests.length)).toEqual([4, 2, 2, 4, 1]);
   });
 
+  it('has the same failover with `ai` 7: the scenarios and the matrix of faults', async ({ skip }) => {
+    const { node, missing } = (await nodes())[1] ?? { node: '', missing: 'there is none' };
+    if (missing) skip(missing);
+    if (!existsSync(SEVEN_MODULES) && !(await installCached('ai7', ...SEVEN))) skip('ai 7 cannot be installed');
+    const vitest = packageFile('node_modules/vitest/vitest.mjs');
+    const { stdout } = await run(node, [vitest, 'run', '--project', 'ai7', '--maxWorkers', '1', '--reporter', 'json'], {
+      cwd: packageFile('.'),
+      env: { ...process.env, AI7_MODULES: packageFile('.cache/ai7/node_modules') },
+      maxBuffer: 64 * 1024 * 1024,
+    }).catch((error) => error);
+    const { numPassedTests, testResults } = JSON.parse(stdout.slice(stdout.indexOf('{"')));
+    const results: { status: string; fullName: string }[] = testResults.flatMap(
+      ({ assertionResults }: { assertionResults: object[] }) => assertionResults,
+    );
+    expect(results.filter(({ status }) => status === 'failed').map(({ fullName }) => fullName)).toEqual([]);
+    expect(numPassedTests).toBeGreaterThan(400);
+  }, 300_000);
+
   it('calls models of all wire forms with `ai` 7 under the newest Node LTS, which gets a LanguageModelV4', async ({
     skip,
   }) => {
     const { node, missing } = (await nodes())[1] ?? { node: '', missing: 'there is none' };
     if (missing) skip(missing);
-    if (!existsSync(packageFile('.cache/ai7/node_modules/ai'))) {
-      if (!(await installCached('ai7', ...SEVEN))) skip('ai 7 cannot be installed');
-    }
+    if (!existsSync(SEVEN_MODULES) && !(await installCached('ai7', ...SEVEN))) skip('ai 7 cannot be installed');
     const seven = join(directory, 'seven');
     await mkdir(seven);
     await writeFile(join(seven, 'package.json'), '{"private":true}');

@@ -98,7 +98,8 @@ export function fromLog<E extends Entity>(entity: E, logged: object | null): Ent
   for (const column of tables[entity].times)
     if (row[column] !== null && row[column] !== undefined) row[column] = new Date(row[column] as string);
   // Releases before this column logged providers without it.
-  if (entity === 'provider') row['wire_api'] ??= defaultWireApi((row as unknown as Provider).dialect);
+  if (entity === 'provider' && !('wire_api' in logged))
+    row['wire_api'] = defaultWireApi((row as unknown as Provider).dialect);
   return row as unknown as Entities[E];
 }
 

@@ -166,6 +166,43 @@ describe('a call in failover scenario', () => {
   );
 });
 
+describe('a call', () => {
+  it('ends when a stream has only comments after its text, and sends nothing further', async () => {
+    const world = await FailoverWorld.start([{ fault: 'stall,after=20,keep_alive_ms=1000' }, {}]);
+    const { error, text, receipt, ms } = await world.call('live');
+    expect(error).toBeInstanceOf(TornStreamError);
+    expect([DEFAULT_TEXT.startsWith(text), ms]).toEqual([true, 15_000]);
+    expect(summary(receipt)).toEqual(['0 TIMEOUT STOP']);
+    expect(world.requests.map(({ length }) => length)).toEqual([1, 0]);
+  });
+
+  it('moves on at once when Retry-After is longer than the deadline', async () => {
+    const world = await FailoverWorld.start([{ fault: 'rate-limit,retry_after=600' }, {}], { deadlineMs: 60_000 });
+    const { text, receipt, ms } = await world.call('generate');
+    expect([text, ms]).toEqual([DEFAULT_TEXT, 0]);
+    expect(receipt.attempts[0]).toMatchObject({ retry_after_ms: 600_000, action: 'ATTEMPT_ACTION_NEXT_HOP' });
+  });
+
+  it('makes one trial among 200 at once when a breaker is half-open, and leaves no request open', async () => {
+    const world = await FailoverWorld.start([{ fault: 'overloaded,for_ms=15000' }, {}], {}, 0);
+    const many = () => Promise.all(Array.from({ length: 200 }, () => world.call('generate')));
+    const outage = await many();
+    const primary = () => world.requests[0]?.length ?? 0;
+    const before = primary();
+    await world.pass(10_001);
+    const trial = await many();
+    expect(primary() - before).toBe(1);
+    await world.pass(10_001);
+    const last = [await world.call('generate'), ...(await many())];
+    expect(last.map(({ receipt }) => receipt.hop_index)).not.toContain(1);
+    for (const { text } of [...outage, ...trial, ...last]) expect(text).toBe(DEFAULT_TEXT);
+    const entries = world.fakes.flatMap(({ requests }) => requests.map(({ ended }) => ended));
+    expect(new Set(entries)).toEqual(new Set(['completed']));
+    const attempts = world.runtime.receipts.flatMap((receipt) => receipt.attempts);
+    expect(new Set(attempts.map(({ attempt_id }) => attempt_id)).size).toBe(attempts.length);
+  });
+});
+
 const PAGE = packageFile('docs/call-a-model.md');
 const MARKED = /<!-- scenarios -->\n[\s\S]*<!-- \/scenarios -->/;
 

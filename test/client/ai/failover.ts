@@ -1,4 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { promisify } from 'node:util';
+import { gzip } from 'node:zlib';
 import type { LanguageModelV3 } from '@ai-sdk/provider';
 import { generateText, streamText } from 'ai';
 import type { Receipt } from '../../../gen/ts/agentllm/v1/receipt.js';
@@ -19,6 +21,8 @@ import { modelOf } from './support.js';
 
 export type Mode = 'generate' | 'live' | 'whole';
 export const MODES: readonly Mode[] = ['generate', 'live', 'whole'];
+
+const compress = promisify(gzip);
 
 /** Set to run in real time. */
 export const REAL_TIME = process.env['FAILOVER_REAL_TIME'] === '1';
@@ -96,6 +100,8 @@ export class FailoverWorld {
     work.then(end, end);
     for (let quiet = 0, seen = ''; !isDone; ) {
       await sleep(3);
+      // Behind the decompression of responses, which runs in other threads.
+      await compress('');
       const activity = this.activity;
       quiet = activity === seen ? quiet + 1 : 0;
       seen = activity;
