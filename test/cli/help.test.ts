@@ -98,7 +98,8 @@ const directories = useDirectories();
 const fresh = () => startOnPostgres({ ENCRYPTION_KEY: generateKey() });
 
 /** These commands report a status with their exit code: 1 on a fresh service, which has no valid provider keys. */
-const REPORTS_STATUS = /\b(configs health|check-key)\b/;
+/** The configs of a fresh service have a model that is shut down, so a validation of them finds an error. */
+const REPORTS_STATUS = /\b(configs (health|validate)|check-key)\b/;
 const READ_ONLY = / (list|get|primary|validate|retiring|check-key|resolve|watch|watchers|history|audit|whoami)\b/;
 /** A user ends these commands with Ctrl-C. */
 const ENDLESS = /^agentllm watch(?!.*--(for|count))(?!ers)/;
