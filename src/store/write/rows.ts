@@ -78,14 +78,14 @@ export function toColumns<E extends Entity>(entity: E, row: Entities[E]): Record
   return columns;
 }
 
-/** Converts a row of the log, in which times are text. */
+/** Converts a row of the log, in which times are text. A row that an earlier release logged lacks later columns. */
 export function fromLog<E extends Entity>(entity: E, logged: Record<string, unknown> | null): Entities[E] | undefined {
   if (!logged) return undefined;
   const row: Record<string, unknown> = { ...logged };
   for (const column of tables[entity].times)
     if (row[column] !== null && row[column] !== undefined) row[column] = new Date(row[column] as string);
-  // Releases before this column logged providers without it.
   if (entity === 'provider') row['wire_api'] ??= defaultWireApi((row as unknown as Provider).dialect);
+  for (const column of tables[entity].columns) row[column] ??= null;
   return row as unknown as Entities[E];
 }
 
