@@ -1,4 +1,5 @@
 import type { Knex } from 'knex';
+import { newestLogged } from './columns.js';
 
 // Adds the wire API of a provider, which its dialect alone determined before.
 
@@ -16,6 +17,13 @@ export async function up(knex: Knex): Promise<void> {
   await knex.schema.alterTable(TABLE, (table) => void table.string('wire_api', 40));
   for (const [dialect, [wire_api]] of Object.entries(WIRE_APIS))
     await knex(TABLE).where({ dialect }).update({ wire_api });
+  // After a rollback, the log still has the values that `down` changed.
+  await knex.raw(
+    `update ?? as t set dialect = logged.after ->> 'dialect', wire_api = logged.after ->> 'wire_api'
+       from (${newestLogged('provider')}) as logged
+       where logged.entity_id = t.id and logged.after -> 'wire_api' is not null`,
+    [TABLE],
+  );
   const pairs = Object.entries(WIRE_APIS).flatMap(([dialect, apis]) => apis.map((api) => `('${dialect}', '${api}')`));
   await knex.schema.alterTable(TABLE, (table) => {
     table.dropNullable('wire_api');

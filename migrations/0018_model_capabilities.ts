@@ -1,4 +1,5 @@
 import type { Knex } from 'knex';
+import { newestLogged } from './columns.js';
 
 // Adds the capabilities that decide whether a model can serve a call. null is unknown.
 
@@ -9,6 +10,12 @@ export async function up(knex: Knex): Promise<void> {
   await knex.schema.alterTable(TABLE, (table) => {
     for (const column of COLUMNS) table.boolean(column);
   });
+  // After a rollback, the log still has the values that `down` dropped.
+  const values = COLUMNS.map((column) => `${column} = (logged.after ->> '${column}')::boolean`);
+  await knex.raw(
+    `update ?? as t set ${values.join(', ')} from (${newestLogged('model')}) as logged where logged.entity_id = t.id`,
+    [TABLE],
+  );
 }
 
 export async function down(knex: Knex): Promise<void> {

@@ -59,6 +59,11 @@ const switchable = (unset: 'on' | 'off') =>
     .default(unset)
     .transform((value) => value === 'on');
 
+const seedModel = z
+  .string()
+  .regex(/^[^/\s]+\/\S.*$/, 'must be provider/model, for example openai/gpt-5.4')
+  .optional();
+
 const UNITS: Readonly<Record<string, number>> = { s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 };
 
 /** A retention time in ms; `forever` is infinity. */
@@ -175,6 +180,11 @@ export const settings = {
     switchable('on'),
     'on',
     '`off`: refuse to start when migrations are pending, instead of applying them',
+  ),
+  SEED_MODEL: setting(
+    seedModel,
+    'none',
+    'Model of the agents and configs that the first start creates, as provider/model, for example openai/gpt-5.4. Without it, the configs have openai/gpt-4, the default of the original Python system. Not used once they exist',
   ),
   POLL_INTERVAL_MS: setting(
     whole(10, 60_000, 100),

@@ -6,6 +6,7 @@ import { logEncryption, startBackgroundTasks } from './background_tasks.js';
 import { bootstrapToken } from './bootstrap_token.js';
 import type { Settings } from './config.js';
 import type { Anonymous } from './domain/access.js';
+import { shutdownNotices } from './domain/shutdown_uses.js';
 import { Feed } from './feed/feed.js';
 import { startGrpcServer } from './grpc/server.js';
 import { type HttpServer, startHttpServer } from './http/server.js';
@@ -41,6 +42,8 @@ export interface Running {
   /** The reason why API keys cannot be stored, or undefined. */
   readonly keyProblem: string | undefined;
   readonly access: AccessPolicy;
+  /** The models that agents use and that are shut down, each with the command that replaces it. */
+  readonly shutDownModels: readonly string[];
   /** Rejects new calls, waits for the calls in progress, and closes everything. Safe to call twice. */
   stop(): Promise<void>;
 }
@@ -106,6 +109,7 @@ async function start(
     httpPort: http?.port,
     keyProblem: keyProblemOf(store),
     access: accessOf(anonymous, store.state.tokensExist),
+    shutDownModels: shutdownNotices(store.state, new Date()),
     stop() {
       drain();
       stopping ??= closeAll(cleanup, log);
@@ -124,7 +128,9 @@ async function startStore(settings: Settings, log: Log, cleanup: Cleanup): Promi
   const feed = await Feed.start(store, settings.POLL_INTERVAL_MS);
   cleanup.push(() => feed.close());
   logAvailability(store, feed, log);
-  const seeded = await seed(store, 'missing');
+  const { SEED_MODEL } = settings;
+  const model = SEED_MODEL === undefined ? undefined : ({ text: SEED_MODEL, from: 'SEED_MODEL' } as const);
+  const seeded = await seed(store, 'missing', { model });
   if (Object.keys(seeded).length > 0) log.info({ seeded }, 'seeded the store');
   // Requires the seeded catalogue, because the keys of an imported database are bound to their providers.
   const encryption = await openEncryption(store, settings.ENCRYPTION_KEY);

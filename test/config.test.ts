@@ -32,6 +32,7 @@ describe('readSettings', () => {
       ENCRYPTION_KEY: '',
       BOOTSTRAP_TOKEN_FILE: undefined,
       MIGRATE_ON_START: true,
+      SEED_MODEL: undefined,
       POLL_INTERVAL_MS: 100,
       NOTIFY: true,
       REFLECTION: 'on',
@@ -95,6 +96,14 @@ describe('readSettings', () => {
     expect(mistakes({ PROVIDER_ALLOW_KEY_VARS: 'PATH' })).toEqual([
       'PROVIDER_ALLOW_KEY_VARS must be names such as MY_LLM_API_KEY,OTHER_API_KEY',
     ]);
+  });
+
+  it.each(['openai/gpt-5.4', 'together/meta-llama/Llama-3-70b'])('accepts the model %s', (text) => {
+    expect(readSettings({ SEED_MODEL: ` ${text}\n` }).SEED_MODEL).toBe(text);
+  });
+
+  it.each(['gpt-4', '/gpt-4', 'openai/', 'open ai/gpt-4', 'openai/ '])('rejects the model %s', (text) => {
+    expect(mistakes({ SEED_MODEL: text })).toEqual(['SEED_MODEL must be provider/model, for example openai/gpt-5.4']);
   });
 
   it.each([

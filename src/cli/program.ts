@@ -46,7 +46,7 @@ const FIRST_STEPS = `First steps, with a running service (agentllm serve):
   agentllm configs primary trader                                 the config that one of them uses
   agentllm models list --provider openai                          the models that it can use
   agentllm credentials create desk --provider openai              stores an API key; it prompts for the key
-  agentllm configs upsert trader --model openai/gpt-4o --credential desk
+  agentllm configs upsert trader --model openai/gpt-5.4 --credential desk
   agentllm resolve trader                                         the models that it tries, in order
   agentllm history --agent trader                                 who changed what; agentllm watch shows changes live
 The help of every command has examples: agentllm configs create --help`;

@@ -97,8 +97,11 @@ const directories = useDirectories();
 
 const fresh = () => startOnPostgres({ ENCRYPTION_KEY: generateKey() });
 
-/** These commands report a status with their exit code: 1 on a fresh service, without valid provider keys and fallbacks. */
-const REPORTS_STATUS = /\b(configs health|check-key|rehearse)\b/;
+/**
+ * These commands report a status with their exit code: 1 on a fresh service, which has no valid provider keys and no
+ * fallbacks, and whose configs have a model that is shut down.
+ */
+const REPORTS_STATUS = /\b(configs (health|validate)|check-key|rehearse)\b/;
 const READ_ONLY =
   / (list|get|primary|validate|retiring|check-key|resolve|rehearse|watch|watchers|history|audit|whoami)\b/;
 /** A user ends these commands with Ctrl-C. */

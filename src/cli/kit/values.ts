@@ -147,7 +147,7 @@ export const model: Kind = {
   read(raw) {
     const at = raw.indexOf('/');
     if (at < 1 || at === raw.length - 1)
-      throw new BadValue('must be provider/model, such as openai/gpt-4o; agentllm models list shows the models');
+      throw new BadValue('must be provider/model, such as openai/gpt-5.4; agentllm models list shows the models');
     return [raw.slice(0, at), raw.slice(at + 1)];
   },
 };

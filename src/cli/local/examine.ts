@@ -5,6 +5,8 @@ import { UNBOUND } from '../../domain/encryption_state.js';
 import { Keyring } from '../../domain/keyring.js';
 import { lintChain } from '../../domain/lint.js';
 import { retiringUses } from '../../domain/retiring.js';
+import { isShutDown } from '../../domain/shutdown.js';
+import { shutdownUses } from '../../domain/shutdown_uses.js';
 import type { State } from '../../domain/state.js';
 import { limits } from '../../limits.js';
 import type { Database } from '../../store/database.js';
@@ -155,18 +157,41 @@ async function* examineConfigs(state: State): AsyncGenerator<Diagnosis> {
     const finding = `${counted(broken.length, 'agent')} with hops that would fail: ${shortList(broken.map(({ name }) => name))}`;
     yield { area: 'configs', verdict: 'fail', finding, remedy: 'See agentllm configs validate --agent <agent>' };
   } else {
-    const finding = `${counted(state.configs.size, 'config')} of ${counted(state.agents.size, 'agent')}, none with an error`;
+    const errors = shutdownUses(state, 0, now).length > 0 ? 'another error' : 'an error';
+    const configs = `${counted(state.configs.size, 'config')} of ${counted(state.agents.size, 'agent')}`;
+    const finding = `${configs}, none with ${errors}`;
     yield { area: 'configs', verdict: 'ok', finding };
   }
-  const uses = [...retiringUses(state, limits.defaultRetiringDays, now)];
-  if (uses.length === 0) return;
-  const finding = `Models that are retired or will be retired soon are used in ${counted(uses.length, 'place')}`;
-  yield { area: 'configs', verdict: 'warn', finding, remedy: 'See agentllm models retiring' };
+  yield* examineShutdowns(state, now);
 }
 
-/** Excludes unreadable keys, because examineKeys reports them and the linted state here cannot decrypt any key. */
+/** Checks the shutdown dates of the models that agents use, and of all other models that they name. */
+function* examineShutdowns(state: State, now: Date): Generator<Diagnosis> {
+  const found = diagnosisFactory('configs');
+  const remedy = 'See agentllm models retiring';
+  const inUse = shutdownUses(state, limits.defaultRetiringDays, now);
+  for (const { model, text, command } of inUse)
+    yield found(isShutDown(model, now) ? 'fail' : 'warn', text, command ?? remedy);
+  const reported = new Set(inUse.map(({ model }) => model));
+  const others = [...retiringUses(state, limits.defaultRetiringDays, now)].filter(({ model }) => !reported.has(model));
+  if (others.length === 0) return;
+  const days = limits.defaultRetiringDays;
+  const where = 'such as default models and disabled configs';
+  yield found(
+    'warn',
+    `${counted(others.length, 'other use')} of models that are deprecated or shut down within ${days} days, ${where}`,
+    remedy,
+  );
+}
+
+/**
+ * Excludes unreadable keys, because examineKeys reports them and the linted state here cannot decrypt any key, and
+ * shutdowns, which examineShutdowns reports by model.
+ */
 const wouldFail = ({ severity, reason }: Finding) =>
-  severity === 'SEVERITY_ERROR' && reason !== 'FINDING_REASON_KEY_UNREADABLE';
+  severity === 'SEVERITY_ERROR' &&
+  reason !== 'FINDING_REASON_KEY_UNREADABLE' &&
+  reason !== 'FINDING_REASON_MODEL_RETIRING';
 
 const shortList = (names: readonly string[]): string =>
   names.length <= 5 ? names.join(', ') : `${names.slice(0, 5).join(', ')} and ${names.length - 5} more`;

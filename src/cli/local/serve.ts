@@ -4,6 +4,7 @@ import { displayAddress, parseDatabaseUrl } from '../../domain/database_url.js';
 import { createLog, logOutput } from '../../log.js';
 import { type Running, serve } from '../../main.js';
 import type { AccessPolicy, ServeFlags } from '../../net/exposure.js';
+import { visible } from '../kit/print.js';
 import { stopRequest } from '../kit/signals.js';
 import { runInService } from './local_tasks.js';
 
@@ -52,7 +53,7 @@ function where({ DATABASE_URL, DATA_DIR }: Settings): string[] {
   return [`database  embedded PostgreSQL in ${DATA_DIR} (the first start takes a few seconds)`];
 }
 
-function ready(settings: Settings, { grpcPort, httpPort, keyProblem, access }: Running): string[] {
+function ready(settings: Settings, { grpcPort, httpPort, keyProblem, access, shutDownModels }: Running): string[] {
   const { GRPC_ADDRESS, HTTP_ADDRESS, TLS_CERT_FILE } = settings;
   const grpc = `${GRPC_ADDRESS.host}:${grpcPort}`;
   const lines = [`gRPC      ${grpc}        try: grpcurl ${grpcurlOptions(settings)} ${grpc} list`];
@@ -62,7 +63,8 @@ function ready(settings: Settings, { grpcPort, httpPort, keyProblem, access }: R
       `HTTP      ${scheme}${HTTP_ADDRESS.host}:${httpPort}        /v1/… /openapi.json /metrics /healthz /readyz`,
     );
   lines.push(`API keys  ${keyProblem ? `cannot be stored: ${keyProblem}` : 'are stored encrypted'}`);
-  lines.push(`access    ${ACCESS[access]}`, 'stop      Ctrl-C');
+  lines.push(`access    ${ACCESS[access]}`, ...shutDownModels.map((notice) => `models    ${visible(notice)}`));
+  lines.push('stop      Ctrl-C');
   return lines;
 }
 

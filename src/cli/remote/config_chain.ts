@@ -27,7 +27,7 @@ export const upsertConfig: RemoteCommand = {
   body: configBody,
   patches: true,
   examples: [
-    ['agentllm configs upsert trader --model openai/gpt-4o --temperature 0.2', 'another model'],
+    ['agentllm configs upsert trader --model claude/claude-haiku-4-5 --temperature 0.2', 'another model'],
     ['agentllm configs upsert trader --unset temperature', 'clear the temperature'],
   ],
   next: 'agentllm configs primary <agent> shows the result',
@@ -60,7 +60,7 @@ export const bulkConfigs: RemoteCommand = {
   body: configBody,
   patches: true,
   examples: [
-    ['agentllm configs bulk trader market_analyst --model openai/gpt-4o', 'the same model for both'],
+    ['agentllm configs bulk trader market_analyst --model openai/gpt-5.4', 'the same model for both'],
     ['agentllm configs bulk --all --max-tokens 4000 --dry-run', 'all agents'],
     [
       'agentllm configs bulk --of-type researcher --of-provider openai --temperature 0.2',
@@ -121,7 +121,7 @@ export const reorderConfigs: RemoteCommand = {
     ...writeInputs,
   ],
   examples: [
-    ['agentllm configs create trader --model openai/gpt-4o', 'creates config 13 on a fresh service'],
+    ['agentllm configs create trader --model openai/gpt-5.4', 'creates config 13 on a fresh service'],
     ['agentllm configs reorder trader 13 8', 'move it to the front'],
   ],
   next: 'agentllm configs primary <agent> shows the new primary',

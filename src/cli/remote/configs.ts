@@ -78,13 +78,16 @@ const create: RemoteCommand = {
   inputs: [agentArgument, ...configFields, ...configExtras, ...writeInputs],
   body: configBody,
   examples: [
-    ['agentllm configs create trader --model openai/gpt-4o --temperature 0.2', 'as the last config of the trader'],
     [
-      'agentllm configs create trader --model openai/gpt-4o --fallback claude/claude-3-haiku-20240307 --priority -1',
+      'agentllm configs create trader --model claude/claude-haiku-4-5 --temperature 0.2',
+      'as the last config of the trader',
+    ],
+    [
+      'agentllm configs create trader --model openai/gpt-5.4 --fallback claude/claude-haiku-4-5 --priority -1',
       'as the first one, with a fallback',
     ],
     [
-      'printf %s "$OPENAI_API_KEY" | agentllm configs create trader --model openai/gpt-4o --api-key',
+      'printf %s "$OPENAI_API_KEY" | agentllm configs create trader --model openai/gpt-5.4 --api-key',
       'with its own API key',
     ],
   ],
@@ -115,7 +118,7 @@ const update: RemoteCommand = {
   examples: [
     ['agentllm configs update 8 --temperature 0 --max-tokens 4000', '0 is a value and is sent'],
     ['agentllm configs update 8 --unset max-tokens,temperature', 'clear both; neither is sent'],
-    ['agentllm configs update 8 --model openai/gpt-4o --dry-run --reason "try it first"', 'check only'],
+    ['agentllm configs update 8 --model openai/gpt-5.4 --dry-run --reason "try it first"', 'check only'],
   ],
   next: 'agentllm configs get <id> shows the result',
   async run(call) {
@@ -134,7 +137,7 @@ const remove: RemoteCommand = {
   about: 'delete a config',
   inputs: [idArgument('id'), etagInput('etag'), ...writeInputs],
   examples: [
-    ['agentllm configs create trader --model openai/gpt-4o', 'creates config 13 on a fresh service'],
+    ['agentllm configs create trader --model openai/gpt-5.4', 'creates config 13 on a fresh service'],
     ['agentllm configs delete 13 --reason "no longer wanted"', 'delete it'],
   ],
   next: 'agentllm configs update <id> --no-enabled disables a config and keeps it',

@@ -88,7 +88,7 @@ const create: RemoteCommand = {
   body,
   examples: [
     ['printf %s "$OPENAI_API_KEY" | agentllm credentials create desk --provider openai', 'from the environment'],
-    ['agentllm configs upsert trader --model openai/gpt-4o --credential desk', 'assign it to an agent'],
+    ['agentllm configs upsert trader --model openai/gpt-5.4 --credential desk', 'assign it to an agent'],
   ],
   next: 'agentllm configs upsert <agent> --credential <name> assigns it to an agent',
   async run(call) {

@@ -150,7 +150,7 @@ const get: RemoteCommand = {
   name: 'get',
   about: 'show all facts about a model: limits, parameter rules, price',
   inputs: [modelArgument('provider', 'name'), minRevision],
-  examples: [['agentllm models get openai/gpt-4o', 'one model']],
+  examples: [['agentllm models get openai/gpt-5.4', 'one model']],
   async run(call) {
     const response = await call.api.providers.getModel(call.request());
     return call.print(response, () => record(groupsOf(response.model as Model)));
@@ -184,11 +184,11 @@ const update: RemoteCommand = {
   patches: true,
   examples: [
     [
-      'agentllm models update openai/gpt-4o --input-price 2.5 --output-price 10 --price-source "price list"',
+      'agentllm models update openai/gpt-5.4 --input-price 2.5 --output-price 15 --price-source "price list"',
       'a new price, valid from now on',
     ],
-    ['agentllm models update openai/gpt-4 --retires-at 2030-01-31 --replaced-by gpt-4o', 'set its shutdown date'],
-    ['agentllm models update openai/gpt-4 --unset retires-at,replaced-by', 'clear it'],
+    ['agentllm models update openai/gpt-5.4 --retires-at 2030-01-31 --replaced-by gpt-6-sol', 'set its shutdown date'],
+    ['agentllm models update openai/gpt-5.4 --unset retires-at,replaced-by', 'clear it'],
   ],
   next: 'agentllm models retiring shows the uses of models that are shut down or will be',
   async run(call) {
@@ -289,7 +289,7 @@ export function modelsCommand(): Command {
   return remoteGroup(
     'models',
     'show and change the catalogue of models, their limits and prices',
-    'Start with: agentllm models list --provider openai. A model is given with its provider: openai/gpt-4o.',
+    'Start with: agentllm models list --provider openai. A model is given with its provider: openai/gpt-5.4.',
     [list, get, create, update, remove, retiring],
   );
 }

@@ -146,12 +146,11 @@ const create: RemoteCommand = {
       'agentllm providers create together --dialect openai-compatible --base-url https://api.together.xyz/v1 --api-key-env TOGETHER_API_KEY',
       'add a provider',
     ],
+    ['agentllm models create together/meta-llama/Llama-3-70b', 'add a model to it'],
     [
       'agentllm providers create gateway --dialect openai-compatible --wire-api responses --base-url https://llm.example.com/v1',
       'one that serves the Responses API',
     ],
-    ['agentllm models create together/meta-llama/Llama-3-70b', 'add a model to it'],
-    ['agentllm configs upsert trader --model together/meta-llama/Llama-3-70b', 'assign it to an agent'],
   ],
   next: 'agentllm models create <name>/<model> adds a model, agentllm credentials create <name> --provider <name> a key',
   async run(call) {
@@ -215,7 +214,7 @@ const checkKey: RemoteCommand = {
   ],
   examples: [
     [
-      'printf %s "$OPENAI_API_KEY" | agentllm providers check-key openai --model-name gpt-4o',
+      'printf %s "$OPENAI_API_KEY" | agentllm providers check-key openai --model-name gpt-5.4',
       'check a key and a model',
     ],
   ],

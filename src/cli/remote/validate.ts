@@ -25,7 +25,7 @@ export const validateConfig: RemoteCommand = {
   examples: [
     ['agentllm configs validate 8', 'a stored config, in its chain'],
     ['agentllm configs validate --agent trader', 'the whole chain'],
-    ['agentllm configs validate 8 --model openai/gpt-4o --temperature 0.2', 'a change, before it is made'],
+    ['agentllm configs validate 8 --model claude/claude-haiku-4-5 --temperature 0.2', 'a change, before it is made'],
   ],
   next: 'agentllm configs health checks keys and models with the providers',
   async run(call) {

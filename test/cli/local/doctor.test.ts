@@ -17,6 +17,15 @@ interface Diagnosis {
 
 const directory = useDirectories();
 
+/** A data directory whose agents use a model that is not shut down, as after a first start with SEED_MODEL. */
+async function usableStore(): Promise<string> {
+  const DATA_DIR = await directory();
+  await runCommand(['migrate', 'up'], { DATA_DIR });
+  const { stdout } = await runCommand(['seed', '--model', 'openai/gpt-5.4'], { DATA_DIR });
+  expect(stdout).toMatch(/^default_configs +12$/m);
+  return DATA_DIR;
+}
+
 /** Runs `agentllm doctor --json` and parses its output. */
 async function diagnose(env: Record<string, string>, args: readonly string[] = ['--offline']) {
   const { code, stdout, stderr } = await runCommand(['doctor', '--json', ...args], env);
@@ -28,7 +37,7 @@ async function diagnose(env: Record<string, string>, args: readonly string[] = [
 
 describe('agentllm doctor', () => {
   it('exits with 0 and prints each check when the store is valid', async () => {
-    const DATA_DIR = await directory.started();
+    const DATA_DIR = await usableStore();
     const { code, stdout } = await runCommand(['doctor', '--offline'], { DATA_DIR });
     expect(code).toBe(0);
     expect(stdout).toMatch(/^ok {4}database {3}PostgreSQL \d+\S* embedded, in .*responds in \d+ ms$/m);
@@ -36,6 +45,55 @@ describe('agentllm doctor', () => {
     expect(stdout).toMatch(/^warn {2}service {4}No service responds at .*\n {17}→ Start one: agentllm serve$/m);
     expect(stdout).toMatch(/^warn {2}providers {2}openai: no OPENAI_API_KEY/m);
     expect(stdout).toMatch(/\d+ checks passed, \d+ warnings\n$/);
+  });
+
+  it('fails when agents use a model that is shut down, and names the command that changes it', async () => {
+    const DATA_DIR = await directory.started();
+    const service = await startCommand({ DATA_DIR });
+    const AGENTLLM_ADDRESS = `127.0.0.1:${service.port}`;
+    const shutDown = {
+      area: 'configs',
+      verdict: 'fail',
+      finding: 'openai/gpt-4 was shut down on 2026-10-23; 12 agents use it',
+      remedy: 'agentllm configs bulk --all --model openai/gpt-5.6-sol',
+    };
+    const before = await diagnose({ DATA_DIR });
+    expect([before.code, before.about('configs')]).toMatchObject([1, expect.arrayContaining([shutDown])]);
+    // The default models are not used, but will be shut down too.
+    expect(before.about('configs').at(-1)).toMatchObject({
+      verdict: 'warn',
+      finding: expect.stringMatching(
+        /^12 other uses of models that are deprecated or shut down within 90 days, such as/,
+      ),
+      remedy: 'See agentllm models retiring',
+    });
+    const { code } = await runCommand(shutDown.remedy.split(' ').slice(1), { AGENTLLM_ADDRESS });
+    expect(code).toBe(0);
+    const after = await diagnose({ DATA_DIR });
+    expect([after.code, after.about('configs').map(({ verdict }) => verdict)]).toEqual([0, ['ok', 'warn']]);
+  });
+
+  it('warns when agents use a model that will be shut down, with the days that are left', async () => {
+    const DATA_DIR = await usableStore();
+    const service = await startCommand({ DATA_DIR });
+    const clients = connect(service.port);
+    const retires_at = new Date(Date.now() + 9.5 * 86_400_000);
+    await clients.providers.createModel({
+      model: { provider: 'openai', name: 'going', retires_at, replaced_by: 'gpt-5.4' },
+    });
+    const config = { provider: 'openai', model_name: 'going' };
+    await clients.configs.updateConfig({ config: { id: 8, ...config } });
+    clients.close();
+    const { code, about } = await diagnose({ DATA_DIR });
+    expect([code, about('configs')[1]]).toEqual([
+      0,
+      {
+        area: 'configs',
+        verdict: 'warn',
+        finding: `openai/going will be shut down on ${retires_at.toISOString().slice(0, 10)}, in 10 days; agent trader uses it`,
+        remedy: 'agentllm configs update 8 --model openai/gpt-5.4',
+      },
+    ]);
   });
 
   it('reports invalid settings and settings that are probably misspelt', async () => {
@@ -127,7 +185,7 @@ describe('agentllm doctor', () => {
   });
 
   it('reports anonymous access, the caller that the token identifies, and the transport', async () => {
-    const DATA_DIR = await directory.started();
+    const DATA_DIR = await usableStore();
     const service = await startCommand({ DATA_DIR });
     const serviceEnv = { DATA_DIR, GRPC_ADDRESS: `127.0.0.1:${service.port}` };
     expect((await diagnose(serviceEnv)).about('access')).toMatchObject([
@@ -165,7 +223,7 @@ describe('agentllm doctor', () => {
   });
 
   it('runs the checks inside the service when a service owns the database', async () => {
-    const DATA_DIR = await directory.started();
+    const DATA_DIR = await usableStore();
     const service = await startCommand({
       DATA_DIR,
       ENCRYPTION_KEY: generateKey(),

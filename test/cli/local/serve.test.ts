@@ -44,6 +44,45 @@ describe('agentllm serve', () => {
     expect((await second.ended).code).toBe(0);
   });
 
+  it('names at its start the models that are shut down, with the command that changes them', async () => {
+    const running = await startCommand({ DATA_DIR: await directory.started() });
+    await running.untilOutput(/stop {6}Ctrl-C/);
+    const command = 'agentllm configs bulk --all --model openai/gpt-5.6-sol';
+    expect(running.output()).toContain(
+      `\n  models    openai/gpt-4 was shut down on 2026-10-23; 12 agents use it: ${command}\n  stop `,
+    );
+    const { code } = await runCommand(command.split(' ').slice(1), { AGENTLLM_ADDRESS: `127.0.0.1:${running.port}` });
+    expect(code).toBe(0);
+  });
+
+  it('starts a new store with the model of SEED_MODEL, and then names no model', async () => {
+    const env = { DATA_DIR: await directory(), SEED_MODEL: 'claude/claude-sonnet-5-5' };
+    const running = await startCommand(env);
+    await running.untilOutput(/stop {6}Ctrl-C/);
+    expect(running.output()).not.toContain('\n  models ');
+    const clients = connect(running.port);
+    const { config } = await clients.configs.getPrimaryConfig({ agent: { name: 'trader' } });
+    expect(config).toMatchObject({ provider: 'claude', model_name: 'claude-sonnet-5-5', max_tokens: 2000 });
+    expect(config?.temperature).toBeUndefined();
+    clients.close();
+    running.child.kill('SIGINT');
+    await running.ended;
+    // The setting is not used once the agents exist.
+    const next = await startCommand({ ...env, SEED_MODEL: 'openai/gpt-99' });
+    expect(next.port).toBeGreaterThan(0);
+  });
+
+  it('does not start when SEED_MODEL is not in the catalogue, and says what to do', async () => {
+    const DATA_DIR = await directory();
+    const { code, stderr } = await agentllm(['serve'], { DATA_DIR, SEED_MODEL: 'openai/gpt-99' }).ended;
+    expect(code).toBe(1);
+    expect(stderr).toContain('agentllm: SEED_MODEL openai/gpt-99: Invalid model "gpt-99" for openai: ');
+    expect(stderr).toContain('agentllm:   agentllm models create openai/gpt-99 adds it to the catalogue\n');
+    expect(stderr).toContain('start it without SEED_MODEL first\n');
+    const running = await startCommand({ DATA_DIR });
+    expect(running.port).toBeGreaterThan(0);
+  });
+
   it('handles the two signals that npm sends for one Ctrl-C as one', async () => {
     const running = await startCommand({ DATA_DIR: await directory.started() });
     running.child.kill('SIGINT');
@@ -171,6 +210,49 @@ describe('agentllm migrate and seed', () => {
     expect(seeded).toMatchObject({ agents: 12, default_configs: 12 });
     expect(seeded.catalogue).toBeGreaterThan(30);
     expect(JSON.parse(await run('seed', '--json'))).toEqual({ catalogue: 0, agents: 0, default_configs: 0 });
+    const notice =
+      /^openai\/gpt-4 was shut down on 2026-10-23; 12 agents use it: agentllm configs bulk --all --model /m;
+    expect(await run('seed')).toMatch(notice);
+    const model = 'claude/claude-opus-5-5';
+    expect(await run('seed', '--model', model)).toContain(
+      `\nEvery agent has a config already; to change the primary configs of all: agentllm configs bulk --all --model ${model}\n`,
+    );
+  });
+
+  it('seed the model that is given, and refuse one that the catalogue does not have', async () => {
+    const DATA_DIR = await directory();
+    await runCommand(['migrate', 'up'], { DATA_DIR });
+    const seed = (args: string[], env = {}) => runCommand(['seed', ...args], { DATA_DIR, ...env });
+    const refused = await seed(['--model', 'claude/claude-opus-99']);
+    expect([refused.code, refused.stdout]).toEqual([1, '']);
+    const [first, ...commands] = refused.stderr.trimEnd().split('\n');
+    expect(first).toMatch(
+      /^agentllm: --model claude\/claude-opus-99: Invalid model "claude-opus-99" for claude: did you/,
+    );
+    expect(commands).toEqual([
+      'agentllm:   agentllm models create claude/claude-opus-99 adds it to the catalogue',
+      'agentllm:   agentllm providers update claude --allow-unknown-models allows every model of claude',
+    ]);
+    const seeded = await seed(['--model', 'anthropic/claude-opus-5-5'], { SEED_MODEL: 'openai/gpt-99' });
+    expect([seeded.code, seeded.stderr, seeded.stdout]).toEqual([
+      0,
+      '',
+      expect.stringMatching(/^agents +12\ndefault_configs +12\n$/m),
+    ]);
+    const service = await startCommand({ DATA_DIR });
+    const clients = connect(service.port);
+    const { config } = await clients.configs.getPrimaryConfig({ agent: { name: 'trader' } });
+    expect(config).toMatchObject({ provider: 'claude', model_name: 'claude-opus-5-5' });
+    // The commands of the refusal work, and the next seed accepts the model.
+    const AGENTLLM_ADDRESS = `127.0.0.1:${service.port}`;
+    for (const line of commands) {
+      const [, command = ''] = /^agentllm: {3}agentllm (.*?) (?:adds|allows) /.exec(line) ?? [];
+      expect((await runCommand(command.split(' '), { AGENTLLM_ADDRESS })).code).toBe(0);
+    }
+    await clients.configs.deleteConfig({ id: config?.id as number });
+    const next = await seed(['--model', 'claude/claude-opus-99']);
+    expect([next.code, next.stdout]).toEqual([0, expect.stringMatching(/^default_configs +1$/m)]);
+    clients.close();
   });
 
   it('restore a deleted default config only when seed is run, not at start', async () => {

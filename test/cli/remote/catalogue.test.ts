@@ -66,6 +66,28 @@ describe('agentllm providers', () => {
     );
   });
 
+  it('create and update set the wire API, and update of the dialect sets its default', async () => {
+    const name = await newProvider('--wire-api', 'responses');
+    expect((await cli(['providers', 'get', name])).stdout).toMatch(/wire API {8}responses\n/);
+    const rows = rowsOf((await cli(['providers', 'list'])).stdout);
+    expect(rows).toContainEqual(
+      expect.objectContaining({ NAME: name, DIALECT: 'openai-compatible', 'WIRE API': 'responses' }),
+    );
+    expect(rows).toContainEqual(expect.objectContaining({ NAME: 'claude', 'WIRE API': 'messages' }));
+    const wireApi = async (...args: string[]) =>
+      (await cli.json(['providers', 'update', name, ...args])).provider.wire_api;
+    expect(await wireApi('--unset', 'wire-api')).toBe('WIRE_API_CHAT_COMPLETIONS');
+    expect(await wireApi('--dialect', 'anthropic')).toBe('WIRE_API_MESSAGES');
+    expect(await wireApi('--dialect', 'openai', '--wire-api', 'responses')).toBe('WIRE_API_RESPONSES');
+    const invalid = await cli(['providers', 'update', name, '--wire-api', 'messages']);
+    expect([invalid.code, invalid.stderr]).toEqual([
+      2,
+      expect.stringContaining('--wire-api messages  must be WIRE_API_CHAT_COMPLETIONS or WIRE_API_RESPONSES'),
+    ]);
+    const unknown = await cli(['providers', 'update', name, '--wire-api', 'morse']);
+    expect(unknown.stderr).toContain('must be one of chat-completions, responses, messages');
+  });
+
   it('create reports each violation under its option', async () => {
     const { code, stderr } = await cli([
       'providers',
@@ -122,7 +144,7 @@ describe('agentllm models', () => {
     const invalid = await cli(['models', 'get', 'gpt-4o']);
     expect([invalid.code, invalid.stderr]).toEqual([
       2,
-      expect.stringContaining('gpt-4o  must be provider/model, such as openai/gpt-4o'),
+      expect.stringContaining('gpt-4o  must be provider/model, such as openai/gpt-5.4'),
     ]);
   });
 
@@ -136,6 +158,9 @@ describe('agentllm models', () => {
       '8192',
       '--vision',
       '--no-functions',
+      '--no-forced-tool-choice',
+      '--prefill',
+      '--structured-output',
       '--input-price',
       '0.15',
       '--output-price',
@@ -150,11 +175,17 @@ describe('agentllm models', () => {
       context_window_tokens: 8192,
       supports_vision: true,
       supports_functions: false,
+      supports_forced_tool_choice: false,
+      supports_prefill: true,
+      supports_structured_output: true,
       price: { input_micro_usd_per_million: 150000, output_micro_usd_per_million: 600000, source: 'list' },
       as_of: '2026-01-31T00:00:00.000Z',
     });
     const { stdout } = await cli(['models', 'get', name]);
-    expect(stdout).toMatch(/input {11}0\.15\n/);
+    expect(stdout).toMatch(/input {15}0\.15\n/);
+    expect(stdout).toMatch(
+      /forced tool choice {2}no\n {2}prefill {13}yes\n {2}structured output {3}yes\n {2}shutdown {12}-\n/,
+    );
     const updated = await cli.json(['models', 'update', name, '--input-price', '0.2', '--unset', 'as-of,vision']);
     expect(updated.model.price).toMatchObject({ input_micro_usd_per_million: 200000 });
     expect(updated.model.price).not.toHaveProperty('output_micro_usd_per_million');
@@ -171,7 +202,7 @@ describe('agentllm models', () => {
     expect(rowsOf(stdout)).toContainEqual({
       MODEL: name,
       STATE: 'retiring',
-      ON: soon,
+      SHUTDOWN: soon,
       'REPLACED BY': 'gpt-4o',
       AGENT: 'trader',
       CONFIG: String(config.id),

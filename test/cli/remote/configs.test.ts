@@ -11,7 +11,7 @@ async function newAgent(): Promise<string> {
   return name;
 }
 const newConfig = async (agent: string, ...more: string[]): Promise<number> =>
-  (await cli.json(['configs', 'create', agent, '--model', 'openai/gpt-4o', ...more])).config.id;
+  (await cli.json(['configs', 'create', agent, '--model', 'grok/grok-4.3', ...more])).config.id;
 
 describe('agentllm configs', () => {
   it('list returns only the configs that match its filters', async () => {
@@ -35,7 +35,7 @@ describe('agentllm configs', () => {
       await ofAgent(),
       await ofAgent('--enabled'),
       await ofAgent('--model', 'openai/gpt-4'),
-      await ofAgent('--model', 'openai/gpt-4o'),
+      await ofAgent('--model', 'grok/grok-4.3'),
     ]).toEqual([2, 1, 0, 2]);
     const none = await cli(['configs', 'list', '--agent', agent, '--provider', 'claude']);
     expect(none.stdout).toBe('no config matches\n');
@@ -156,7 +156,7 @@ describe('agentllm configs', () => {
       '--top-p',
       '0.1',
     ]);
-    expect(config).toMatchObject({ model_name: 'gpt-4o', top_p: 0.1 });
+    expect(config).toMatchObject({ model_name: 'grok-4.3', top_p: 0.1 });
     for (const field of ['temperature', 'max_tokens', 'fallback_provider', 'fallback_model'])
       expect(config).not.toHaveProperty(field);
     const rejected = await cli(['configs', 'update', id, '--unset', 'model']);
@@ -168,7 +168,7 @@ describe('agentllm configs', () => {
 
   it('create writes nothing and reports it with --dry-run', async () => {
     const agent = await newAgent();
-    const dryRun = await cli(['configs', 'create', agent, '--model', 'openai/gpt-4o', '--dry-run']);
+    const dryRun = await cli(['configs', 'create', agent, '--model', 'grok/grok-4.3', '--dry-run']);
     expect(dryRun.stdout).toMatch(
       new RegExp(`^dry run at revision \\d+, nothing was written: config of ${agent} would be created\n`),
     );
@@ -182,9 +182,9 @@ describe('agentllm configs', () => {
       'create',
       agent,
       '--model',
-      'openai/gpt-4o',
+      'grok/grok-4.3',
       '--fallback',
-      'openai/gpt-5',
+      'openai/gpt-5.4',
       '--temperature',
       '0.3',
     ]);
@@ -220,7 +220,7 @@ describe('agentllm configs', () => {
       'create',
       agent,
       '--model',
-      'openai/gpt-4o',
+      'grok/grok-4.3',
       '--request-id',
       '6f9619ff-8b86-4d01-b42d-00cf4fc964ff',
     ];
@@ -247,13 +247,13 @@ describe("an agent's chain", () => {
       3,
       expect.stringContaining('(agentllm configs upsert <agent> --model provider/model creates one)'),
     ]);
-    expect((await cli(['configs', 'upsert', agent, '--model', 'openai/gpt-4o'])).stdout).toMatch(
+    expect((await cli(['configs', 'upsert', agent, '--model', 'grok/grok-4.3'])).stdout).toMatch(
       /^created config \d+ of /,
     );
     expect((await cli(['configs', 'upsert', agent, '--temperature', '0.4'])).stdout).toMatch(/^updated config \d+ of /);
     expect((await cli(['configs', 'upsert', agent, '--unset', 'temperature'])).code).toBe(0);
     const { config } = await cli.json(['configs', 'primary', agent]);
-    expect(config).toMatchObject({ model_name: 'gpt-4o' });
+    expect(config).toMatchObject({ model_name: 'grok-4.3' });
     expect(config).not.toHaveProperty('temperature');
     expect((await cli(['configs', 'primary', agent])).stdout).toMatch(new RegExp(`^config ${config.id} of ${agent}\n`));
     const invalid = await cli(['configs', 'upsert', agent, '--no-enabled']);
@@ -277,7 +277,7 @@ describe("an agent's chain", () => {
 
   it('is assigned in bulk atomically, or for the agents that exist with --partial', async () => {
     const [a, b] = [await newAgent(), await newAgent()];
-    const all = await cli(['configs', 'bulk', a, b, '--model', 'openai/gpt-4o']);
+    const all = await cli(['configs', 'bulk', a, b, '--model', 'grok/grok-4.3']);
     expect(all.stdout).toMatch(/^assigned 2 configs at revision \d+\n/);
     const nothing = await cli(['configs', 'bulk', a, 'nobody', '--temperature', '0.1']);
     expect([nothing.code, nothing.stderr]).toEqual([
@@ -287,7 +287,7 @@ describe("an agent's chain", () => {
     const partial = await cli(['configs', 'bulk', a, 'nobody', '--temperature', '0.1', '--partial']);
     expect(partial.code).toBe(1);
     expect(rowsOf(partial.stdout.slice(partial.stdout.indexOf('\n') + 1))).toEqual([
-      expect.objectContaining({ AGENT: a, MODEL: 'openai/gpt-4o', RESULT: 'updated' }),
+      expect.objectContaining({ AGENT: a, MODEL: 'grok/grok-4.3', RESULT: 'updated' }),
       expect.objectContaining({ AGENT: 'nobody', CONFIG: '-', RESULT: 'rejected: No agent has the name "nobody"' }),
     ]);
     const json = await cli(['configs', 'bulk', a, 'nobody', '--temperature', '0.1', '--partial', '--json']);
@@ -314,27 +314,20 @@ describe('agentllm configs validate', () => {
     expect([stored.code, stored.stdout]).toEqual([
       0,
       expect.stringMatching(
-        new RegExp(`^(no findings|accepted, with findings)\n[\\s\\S]*0 +config ${id} +openai/gpt-4o`),
+        new RegExp(`^(no findings|accepted, with findings)\n[\\s\\S]*0 +config ${id} +grok/grok-4.3`),
       ),
     ]);
     expect((await cli(['configs', 'validate', '--agent', agent])).code).toBe(0);
-    const change = await cli.json(['configs', 'validate', id, '--model', 'openai/gpt-4', '--unset', 'temperature']);
+    const change = await cli.json(['configs', 'validate', id, '--model', 'openai/gpt-5.4', '--unset', 'temperature']);
     expect(change).toMatchObject({
       acceptable: true,
-      hops: [{ provider: 'openai', model_name: 'gpt-4', config_id: Number(id) }],
+      hops: [{ provider: 'openai', model_name: 'gpt-5.4', config_id: Number(id) }],
     });
     expect(change.hops[0].parameters).toEqual([]);
-    const proposal = await cli.json([
-      'configs',
-      'validate',
-      '--agent',
-      agent,
-      '--model',
-      'claude/claude-3-haiku-20240307',
-    ]);
+    const proposal = await cli.json(['configs', 'validate', '--agent', agent, '--model', 'claude/claude-haiku-4-5']);
     expect(proposal.hops.map((hop: { model_name: string }) => hop.model_name)).toEqual([
-      'gpt-4o',
-      'claude-3-haiku-20240307',
+      'grok-4.3',
+      'claude-haiku-4-5',
     ]);
   });
 
@@ -363,7 +356,7 @@ describe('agentllm configs health', () => {
     const single = await cli(['configs', 'health', String(id)]);
     expect(single.code).toBe(1);
     expect(rowsOf(single.stdout).map((row) => [row['CONFIG'], row['MODEL'], row['STATUS']])).toEqual([
-      [String(id), 'openai/gpt-4o', 'no-key'],
+      [String(id), 'grok/grok-4.3', 'no-key'],
       [String(id), 'claude/claude-3-haiku-20240307', 'no-key'],
     ]);
     await newConfig(agent, '--no-enabled');

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { rowsOf, useCli } from '../support.js';
 
 const cli = useCli();
-const model = ['--model', 'openai/gpt-4o'];
+const model = ['--model', 'grok/grok-4.3'];
 
 async function newConfig(...options: string[]): Promise<{ id: string; revision: number }> {
   const { config, revision } = await cli.json(['configs', 'create', 'trader', ...model, ...options]);
@@ -20,9 +20,9 @@ describe('agentllm history', () => {
       'AT  anonymous  DeleteConfig',
       `  trader  config ${id} openai/gpt-4 deleted`,
       'AT  anonymous  UpdateConfig  "calmer"',
-      `  trader  config ${id} openai/gpt-4: model openai/gpt-4o → openai/gpt-4, temperature 0.7 → 0.2`,
+      `  trader  config ${id} openai/gpt-4: model grok/grok-4.3 → openai/gpt-4, temperature 0.7 → 0.2`,
       'AT  anonymous  CreateConfig',
-      `  trader  config ${id} openai/gpt-4o created`,
+      `  trader  config ${id} grok/grok-4.3 created`,
       '',
     ]);
   });
@@ -53,7 +53,7 @@ describe('agentllm history', () => {
   });
 
   it('applies its filters and reports that more entries exist', async () => {
-    await cli.json(['models', 'update', 'openai/gpt-4o', '--input-price', '2', '--output-price', '8']);
+    await cli.json(['models', 'update', 'grok/grok-4.3', '--input-price', '2', '--output-price', '8']);
     const { entries } = await cli.json(['history', '--kind', 'price', '--kind', 'model', '--limit', '3']);
     expect(new Set(entries.map(({ kind }: { kind: string }) => kind))).toEqual(
       new Set(['RESOURCE_KIND_PRICE', 'RESOURCE_KIND_MODEL']),
@@ -102,7 +102,7 @@ describe('agentllm diff', () => {
     const { id, revision } = await newConfig();
     await cli.json(['configs', 'delete', id]);
     const { stdout } = await cli(['diff', id, String(revision)]);
-    expect(stdout).toMatch(/^model +openai\/gpt-4o +none$/m);
+    expect(stdout).toMatch(/^model +grok\/grok-4\.3 +none$/m);
     expect(await cli(['diff', '999999', '3'])).toMatchObject({ code: 3 });
     expect(await cli(['diff', id, 'yesterday'])).toMatchObject({ code: 2 });
   });

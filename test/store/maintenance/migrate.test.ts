@@ -2,11 +2,15 @@ import { EventEmitter, once } from 'node:events';
 import knex, { type Knex } from 'knex';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { type Migration, migrations } from '../../../migrations/index.js';
+import { newProvider } from '../../../src/domain/catalogue.js';
 import { type Engine, openEngine } from '../../../src/store/embedded/engine.js';
 import { type MigratableDatabase, migrator, SchemaMismatchError } from '../../../src/store/maintenance/migrate.js';
 import { MigrationLockTimeoutError } from '../../../src/store/maintenance/migration_lock.js';
+import { loadState } from '../../../src/store/write/change_log.js';
+import { transact } from '../../../src/store/write/transact.js';
 import { readCatalogue, readTables } from '../../support/catalogue.js';
 import { useMigrators } from '../../support/migrators.js';
+import { contents, openStore, replay } from '../../support/store.js';
 
 // The tests run many processes and servers on few cores.
 vi.setConfig({ testTimeout: 60_000, hookTimeout: 60_000 });
@@ -396,6 +400,35 @@ describe('CHECK constraints', () => {
     await expect(
       database('llm_prices').insert({ ...price, valid_from: '2025-02-01', output_micro_usd_per_million: -1 }),
     ).rejects.toMatchObject({ constraint: 'ck_llm_prices_output' });
+  });
+});
+
+describe('a seeded store', () => {
+  it('agrees with its change log after the newest migrations were rolled back and reapplied', async () => {
+    const { database, store, close } = await openStore({ content: 'seeded' });
+    onTestFinished(close);
+    await transact(store, {
+      actor: 'test',
+      method: 'test',
+      requestId: undefined,
+      reason: undefined,
+      plan: (_, draft) =>
+        draft.create('provider', {
+          ...newProvider(),
+          name: 'gateway',
+          dialect: 'DIALECT_OPENAI_COMPATIBLE',
+          wire_api: 'WIRE_API_RESPONSES',
+          base_url: 'https://llm.example.com',
+        }),
+      encodeResponse: () => new Uint8Array(),
+      body: () => new Uint8Array(),
+    });
+    const before = contents(await loadState(database.knex));
+    const { down, up, status } = migrator(database);
+    while ((await status()).current !== '0016_responses_dialect') await down();
+    await up();
+    expect(contents(await loadState(database.knex))).toEqual(before);
+    expect(contents(await replay(database))).toEqual(before);
   });
 });
 
