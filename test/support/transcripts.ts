@@ -151,7 +151,13 @@ export class Shell {
     if (/(^|\s)agentllm serve(\s|$)/.test(command)) return this.serve(command, /^\^C$/m.test(output));
     const [, job] = /^(.*) &$/s.exec(command) ?? [];
     if (job !== undefined) return this.startJob(job, output);
-    const printed = await this.runScript(`{ ${this.withRealValues(command)}\n} 2>&1 </dev/null`);
+    const runCommand = () => this.runScript(`{ ${this.withRealValues(command)}\n} 2>&1 </dev/null`);
+    let printed = await runCommand();
+    const until = performance.now() + SILENCE_MS;
+    while (UPDATED_LATER.test(command) && !agrees(output, this.withShownValues(printed)) && performance.now() < until) {
+      await delay(POLL_MS);
+      printed = await runCommand();
+    }
     return this.withOutputOfJobs(printed, output);
   }
 
@@ -244,6 +250,8 @@ export class Shell {
 /** How long a job that has not printed the expected output may be silent. */
 const SILENCE_MS = 20_000;
 const POLL_MS = 20;
+/** Commands that print what the service updates once a second. They are repeated until they print what is documented. */
+const UPDATED_LATER = /^agentllm watchers\b/;
 
 /** Prefixes a command that begins with an assignment with `env`, because `exec` does not accept assignments. */
 const withEnv = (command: string) => (/^\w+=/.test(command) ? `env ${command}` : command);
