@@ -23,7 +23,7 @@ function freeBytes(directory: string): number {
   }
 }
 
-/** Tests that need no database, no running service and no build. */
+/** Tests that need no database, no running service and no build, and that take together at most 20 s on two cores. */
 const UNIT = [
   'test/{abort,architecture,concurrency_limiter,config,contract,log,metrics,readme,time_slice}.test.ts',
   'test/api/dispatch/{access_log,call,open_streams,request_shape,token_bucket}.test.ts',
@@ -31,14 +31,14 @@ const UNIT = [
   'test/cli/kit/print.test.ts',
   'test/client/{ack_batcher,acknowledgements,backoff}.test.ts',
   'test/client/ai/!(failover|fault_matrix|graders).test.ts',
-  'test/client/{langchain,runtime}/**/*.test.ts',
+  'test/client/{langchain,runtime}/**/!(stream).test.ts',
   'test/domain/**/*.test.ts',
   'test/fake_provider/**/*.test.ts',
   'test/feed/{live_index,replay,validators}.test.ts',
   'test/net/{listen,request_budget,unread_responses}.test.ts',
   'test/grpc/{connection,request_guard,shared_frames}.test.ts',
   'test/http/routes.test.ts',
-  'test/providers/**/*.test.ts',
+  'test/providers/**/!(check_provider|egress).test.ts',
   'test/rehearsal/**/*.test.ts',
   'test/store/embedded/wire_frames.test.ts',
   'test/store/maintenance/seed_data.test.ts',
@@ -50,7 +50,12 @@ const FAULTS = [
   'test/faults/**/*.test.ts',
   'test/hostile/{http2_frames,pipelined_requests,snapshot_disconnects,unfinished_requests}.test.ts',
   'test/hostile/{fuzz,planted_key,unread_responses,unread_watches}.test.ts',
+  'test/hostile/{http_requests,repeated_fields,watch_streams}.test.ts',
+  // Every fault of a provider, at every hop.
+  'test/client/ai/fault_matrix.test.ts',
+  'test/api/handlers/check_deadlines.test.ts',
   // Processes that are killed or stopped, broken streams, failing writes and full disks.
+  'test/client/{retry,watch_stream}.test.ts',
   'test/atomic_file.test.ts',
   'test/admin/admin.test.ts',
   'test/cli/local/backup.test.ts',
@@ -66,7 +71,7 @@ const FAULTS = [
 const END_TO_END = [
   'test/{bench,bootstrap_token,docs}.test.ts',
   'test/cli/help.test.ts',
-  'test/cli/local/serve.test.ts',
+  'test/cli/local/{doctor,serve}.test.ts',
   'test/cli/remote/completion.test.ts',
   'test/client/{ai/graders,package,sdk_packages}.test.ts',
   'test/http/openapi_clients.test.ts',

@@ -8,7 +8,8 @@ import { StartError } from '../errors.js';
  */
 export function checkAddress(setting: string, { host, port, text }: Address): Promise<void> {
   return new Promise((resolve, reject) => {
-    const probe = createServer();
+    // Clients of an earlier process reconnect as soon as the port is open. The probe would be open as long as they are.
+    const probe = createServer((socket) => socket.destroy());
     probe.once('error', (error: NodeJS.ErrnoException) => {
       const taken = 'another process uses it; stop that process or set another address';
       const cause = error.code === 'EADDRINUSE' ? taken : (error.code ?? 'this machine does not have the address');

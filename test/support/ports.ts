@@ -14,7 +14,7 @@ export async function freePort(): Promise<number> {
 }
 
 async function isFree(port: number): Promise<boolean> {
-  const probe = createServer();
+  const probe = createServer((socket) => socket.destroy());
   try {
     await once(probe.listen(port, '127.0.0.1'), 'listening');
   } catch {
