@@ -30,8 +30,7 @@ const UNIT = [
   'test/api/messages/**/*.test.ts',
   'test/cli/kit/print.test.ts',
   'test/client/{ack_batcher,acknowledgements,backoff}.test.ts',
-  'test/client/ai/!(failover|fault_matrix|graders).test.ts',
-  'test/client/{langchain,runtime}/**/!(stream).test.ts',
+  'test/client/runtime/**/!(stream).test.ts',
   'test/domain/**/*.test.ts',
   'test/fake_provider/**/*.test.ts',
   'test/feed/{live_index,replay,validators}.test.ts',
@@ -93,13 +92,17 @@ const builtEngineWorker: Plugin = {
   },
 };
 
+const setupFiles = ['test/support/real_timers.ts'];
+
 export default defineConfig({
   test: {
     // More than cores: many tests wait for timers and processes.
     maxWorkers: 3,
     projects: [
       // The files share the modules of a worker: evaluating them anew for each takes a third of the time.
-      { test: { name: 'unit', include: UNIT, isolate: false, testTimeout: 60_000, hookTimeout: 60_000 } },
+      {
+        test: { name: 'unit', include: UNIT, isolate: false, setupFiles, testTimeout: 60_000, hookTimeout: 60_000 },
+      },
       {
         plugins: [builtEngineWorker],
         test: {
@@ -131,6 +134,7 @@ function onStores() {
   return {
     // V8 spends longer on optimizing the WebAssembly of the embedded engine than tests gain from it.
     execArgv: ['--liftoff-only', '--max-semi-space-size=64'],
+    setupFiles,
     testTimeout: 60_000,
     hookTimeout: 60_000,
     globalSetup: ['test/support/global_setup.ts'],

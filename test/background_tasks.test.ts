@@ -10,8 +10,9 @@ const MINUTE = 60_000;
 const HOUR = 60 * MINUTE;
 
 afterEach(() => {
-  vi.useRealTimers();
+  // In this order: the mock of setTimeout restores the fake one.
   vi.restoreAllMocks();
+  vi.useRealTimers();
 });
 
 const ENCRYPTION_KEY = generateKey();

@@ -104,7 +104,8 @@ describe('the trading desk on another service', () => {
       output += chunk;
     });
     expect(await ended).toEqual([1, null]);
-    expect(output).toMatch(/\nthe desk has stopped: interrupted\n$/);
+    // A call in progress may end after it.
+    expect(output).toMatch(/^the desk has stopped: interrupted$/m);
     expect(output).not.toContain('5. The risk manager decides');
     expect(await readConfigs()).toEqual(before);
   }, 180_000);

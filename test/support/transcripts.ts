@@ -163,6 +163,8 @@ export class Shell {
 
   private async startJob(command: string, expected: string): Promise<string> {
     const log = join(this.directory, `.job-${this.jobs.length}`);
+    // Before the job starts, which creates the file at some later time.
+    await writeFile(log, '');
     // In a separate process group, because the job can have child processes.
     await this.runScript(`set -m; { ${this.withRealValues(command)}\n} >${log} 2>&1 </dev/null & set +m`);
     this.jobs.push({ log, shown: 0 });
