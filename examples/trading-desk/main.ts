@@ -21,7 +21,7 @@ async function run(address: string, isOwn: boolean): Promise<void> {
   const real = providers.real.length > 0 ? `real: ${providers.real.join(', ')}; the others are fake` : 'all are fake';
   print(`service at ${address}${isOwn ? ', with a database in memory' : ''}; providers: ${real}`);
   const client = connect({ address, agents: AGENTS, clientName: 'trading-desk' });
-  // Only another service has configs that somebody needs.
+  // The configs of a service that was given belong to others, so they are restored.
   let restore = async () => {};
   try {
     await client.ready();

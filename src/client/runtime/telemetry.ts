@@ -139,7 +139,7 @@ function startAttempt(api: Api, parent: unknown, { provider, model_name }: Resol
 }
 
 function finish(span: Span, attributes: () => Attributes, errorClass: Receipt['error_class']): void {
-  // Without an SDK nobody reads them.
+  // Without an OpenTelemetry SDK they are not read.
   if (span.isRecording()) span.setAttributes(attributes());
   if (errorClass !== 'ERROR_CLASS_UNSPECIFIED') span.setStatus({ code: STATUS_ERROR });
   span.end();

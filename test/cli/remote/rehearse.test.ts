@@ -126,6 +126,6 @@ describe('agentllm rehearse', () => {
   });
 
   it('reports an agent that does not exist', async () => {
-    expect((await cli(['rehearse', 'nobody'])).code).toBe(3);
+    expect((await cli(['rehearse', 'missing'])).code).toBe(3);
   });
 });

@@ -59,7 +59,7 @@ describe('a role with exactly the named grants', () => {
     expect(await ids()).toEqual(before);
   });
 
-  it('is told the grant for store renew by that command and by doctor', async () => {
+  it('receives the grant for store renew from that command and from doctor', async () => {
     const superuser = await server.createDatabase('seeded');
     const url = await serviceRole(superuser);
     const finding = /lacks update on table config_revisions in schema "public", which agentllm store renew needs/;
@@ -76,7 +76,7 @@ describe('a role with exactly the named grants', () => {
 });
 
 describe('a role without grants', () => {
-  it('is told about its privileges and not that the store or the schema is missing', async () => {
+  it('receives an error about its privileges, and not that the store or the schema is missing', async () => {
     const superuser = await server.createDatabase('seeded');
     const url = await newRole(superuser);
     for (const command of [
