@@ -2,7 +2,9 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { settings } from '../dist/src/config.js';
 
-const rows = Object.entries(settings).map(([name, { unset, about }]) => `| \`${name}\` | \`${unset}\` | ${about} |`);
+const rows = Object.entries(settings).map(
+  ([name, { defaultText, description }]) => `| \`${name}\` | \`${defaultText}\` | ${description} |`,
+);
 const table = ['| name | default | meaning |', '|---|---|---|', ...rows].join('\n');
 const readme = readFileSync('README.md', 'utf8');
 const marked = /<!-- settings -->[\s\S]*<!-- \/settings -->/;

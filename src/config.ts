@@ -13,13 +13,13 @@ export interface Address {
   readonly text: string;
 }
 
-const whole = (min: number, max: number, unset: number) =>
+const whole = (min: number, max: number, defaultText: number) =>
   z
     .string()
     .regex(/^\d+$/, `must be a whole number from ${min} to ${max}`)
     .transform(Number)
     .refine((value) => value >= min && value <= max, `must be a whole number from ${min} to ${max}`)
-    .default(unset);
+    .default(defaultText);
 
 const address = z.string().transform((text, context): Address => {
   const [, bracketed, plain, port] = /^(?:\[([^\]]+)\]|([^:[\]]*)):(\d{1,5})$/.exec(text) ?? [];
@@ -53,10 +53,10 @@ const path = z
     'begins or ends with white space, such as the carriage return of a file with Windows line endings; remove it',
   );
 
-const switchable = (unset: 'on' | 'off') =>
+const switchable = (defaultText: 'on' | 'off') =>
   z
     .enum(['on', 'off'], { error: () => 'must be on or off' })
-    .default(unset)
+    .default(defaultText)
     .transform((value) => value === 'on');
 
 const seedModel = z
@@ -67,14 +67,14 @@ const seedModel = z
 const UNITS: Readonly<Record<string, number>> = { s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 };
 
 /** A retention time in ms; `forever` is infinity. */
-const retention = (unset: string) =>
+const retention = (defaultText: string) =>
   z
     .string()
     .regex(/^([1-9]\d{0,5}[smhd]|forever)$/, 'must be a time such as 30s, 15m, 24h or 7d, or forever')
     .transform((text) =>
       text === 'forever' ? Number.POSITIVE_INFINITY : Number(text.slice(0, -1)) * (UNITS[text.slice(-1)] as number),
     )
-    .prefault(unset);
+    .prefault(defaultText);
 
 const cidrs = z
   .string()
@@ -108,18 +108,18 @@ const keyVariables = z
 /** A setting and its description, which the README and `agentllm serve --help` print. */
 interface Setting {
   readonly schema: z.ZodType;
-  readonly unset: string;
-  readonly about: string;
+  readonly defaultText: string;
+  readonly description: string;
   readonly isPath: boolean;
 }
-const setting = <S extends z.ZodType>(schema: S, unset: string, about: string) => ({
+const setting = <S extends z.ZodType>(schema: S, defaultText: string, description: string) => ({
   schema,
-  unset,
-  about,
+  defaultText,
+  description,
   isPath: false,
 });
-const pathSetting = <S extends z.ZodType>(schema: S, unset: string, about: string) => ({
-  ...setting(schema, unset, about),
+const pathSetting = <S extends z.ZodType>(schema: S, defaultText: string, description: string) => ({
+  ...setting(schema, defaultText, description),
   isPath: true,
 });
 const providerKey = (provider: string) =>
@@ -254,8 +254,8 @@ export type Settings = { readonly [K in keyof typeof settings]: z.output<(typeof
 export class SettingsError extends StartError {
   override readonly name = 'SettingsError';
 
-  constructor(readonly mistakes: readonly string[]) {
-    super(mistakes.join('\n'));
+  constructor(readonly problems: readonly string[]) {
+    super(problems.join('\n'));
   }
 }
 
@@ -267,13 +267,13 @@ const trimmed = (text: string | undefined): string | undefined => text?.trim() |
 
 /** Reads the environment; throws a SettingsError that names every problem. An empty value counts as not set. */
 export function readSettings(env: NodeJS.ProcessEnv): Settings {
-  const mistakes: string[] = [];
+  const problems: string[] = [];
   const read = Object.entries(settings).map(([name, { schema, isPath }]) => {
     const result = schema.safeParse(isPath ? env[name] || undefined : trimmed(env[name]));
-    if (!result.success) mistakes.push(`${name} ${messageOf(result.error)}`);
+    if (!result.success) problems.push(`${name} ${messageOf(result.error)}`);
     return [name, result.data];
   });
-  if (mistakes.length > 0) throw new SettingsError(mistakes);
+  if (problems.length > 0) throw new SettingsError(problems);
   const values = Object.fromEntries(read);
   const conflicts = conflictsOf(values);
   if (conflicts.length > 0) throw new SettingsError(conflicts);

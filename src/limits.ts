@@ -99,14 +99,14 @@ export const limits = {
     request: 4 * 1024 * 1024 + 65_536,
     connection: 8 * 1024 * 1024,
     unfinished: 16 * 1024 * 1024,
-    unanswered: 64 * 1024 * 1024,
+    inProgress: 64 * 1024 * 1024,
   },
   /** The same for health checks and reflection, which need no token. */
   openRequests: {
     request: 65_536,
     connection: 1024 * 1024,
     unfinished: 4 * 1024 * 1024,
-    unanswered: 4 * 1024 * 1024,
+    inProgress: 4 * 1024 * 1024,
   },
   /** Bytes of the headers of an HTTP request. */
   maxHttpHeaderBytes: 16 * 1024,

@@ -1,14 +1,14 @@
 import { describe, expect, it } from 'vitest';
 import { type Address, isLoopback, readSettings, SettingsError, settings } from '../src/config.js';
 
-/** The mistakes that readSettings reports for an environment, one per line of its error. */
-function mistakes(env: NodeJS.ProcessEnv): readonly string[] {
+/** The problems that readSettings reports for an environment, one per line of its error. */
+function problems(env: NodeJS.ProcessEnv): readonly string[] {
   try {
     readSettings(env);
   } catch (error) {
     expect(error).toBeInstanceOf(SettingsError);
-    expect((error as SettingsError).message.split('\n')).toEqual((error as SettingsError).mistakes);
-    return (error as SettingsError).mistakes;
+    expect((error as SettingsError).message.split('\n')).toEqual((error as SettingsError).problems);
+    return (error as SettingsError).problems;
   }
   return [];
 }
@@ -55,10 +55,10 @@ describe('readSettings', () => {
 
   it('documents each default with a value that reads as the default', () => {
     const notValues = ['embedded', 'DATABASE_URL', 'none'];
-    for (const [name, { unset, about }] of Object.entries(settings)) {
-      expect(about, name).toMatch(/\S/);
-      if (notValues.includes(unset)) continue;
-      expect(readSettings({ [name]: unset })[name as keyof typeof plain], name).toEqual(
+    for (const [name, { defaultText, description }] of Object.entries(settings)) {
+      expect(description, name).toMatch(/\S/);
+      if (notValues.includes(defaultText)) continue;
+      expect(readSettings({ [name]: defaultText })[name as keyof typeof plain], name).toEqual(
         plain[name as keyof typeof plain],
       );
     }
@@ -72,7 +72,7 @@ describe('readSettings', () => {
     });
   });
 
-  it('ignores unknown variables', () => expect(mistakes({ PATH: '/bin', GRPC_ADRESS: 'x' })).toEqual([]));
+  it('ignores unknown variables', () => expect(problems({ PATH: '/bin', GRPC_ADRESS: 'x' })).toEqual([]));
 
   it('reports every mistake, each on a separate line', () => {
     const wrong = Object.fromEntries(Object.keys(settings).map((name) => [name, 'wrong value']));
@@ -83,7 +83,7 @@ describe('readSettings', () => {
     delete wrong['ENCRYPTION_KEY'];
     // A provider's key is not validated here: it is used when a config is checked.
     for (const name of Object.keys(wrong)) if (name.endsWith('_API_KEY')) delete wrong[name];
-    const lines = mistakes(wrong);
+    const lines = problems(wrong);
     expect(lines.map((line) => line.split(' ')[0])).toEqual(Object.keys(wrong));
     for (const line of lines) expect(line).toMatch(/^[A-Z_]+ must be .+/);
   });
@@ -93,7 +93,7 @@ describe('readSettings', () => {
     expect([...readSettings(env).providerKeys]).toEqual([['OPENAI_API_KEY', 'sk-1']]);
     const allowed = { ...env, PROVIDER_ALLOW_KEY_VARS: 'MINE_API_KEY, GONE_API_KEY' };
     expect([...readSettings(allowed).providerKeys.keys()]).toEqual(['OPENAI_API_KEY', 'MINE_API_KEY']);
-    expect(mistakes({ PROVIDER_ALLOW_KEY_VARS: 'PATH' })).toEqual([
+    expect(problems({ PROVIDER_ALLOW_KEY_VARS: 'PATH' })).toEqual([
       'PROVIDER_ALLOW_KEY_VARS must be names such as MY_LLM_API_KEY,OTHER_API_KEY',
     ]);
   });
@@ -103,7 +103,7 @@ describe('readSettings', () => {
   });
 
   it.each(['gpt-4', '/gpt-4', 'openai/', 'open ai/gpt-4', 'openai/ '])('rejects the model %s', (text) => {
-    expect(mistakes({ SEED_MODEL: text })).toEqual(['SEED_MODEL must be provider/model, for example openai/gpt-5.4']);
+    expect(problems({ SEED_MODEL: text })).toEqual(['SEED_MODEL must be provider/model, for example openai/gpt-5.4']);
   });
 
   it.each([
@@ -135,7 +135,7 @@ describe('readSettings', () => {
     'http://host:50051',
   ])('rejects the address %s', (text) => {
     const example = 'must be host:port, for example 127.0.0.1:50051 or [::1]:50051';
-    expect(mistakes({ GRPC_ADDRESS: text, HTTP_ADDRESS: text })).toEqual([
+    expect(problems({ GRPC_ADDRESS: text, HTTP_ADDRESS: text })).toEqual([
       `GRPC_ADDRESS ${example}`,
       `HTTP_ADDRESS ${example}`,
     ]);
@@ -156,7 +156,7 @@ describe('readSettings', () => {
     'rejects the retention %s',
     (text) => {
       const sentence = 'must be a time such as 30s, 15m, 24h or 7d, or forever';
-      expect(mistakes({ WATCH_RETENTION: text, HISTORY_RETENTION: text })).toEqual([
+      expect(problems({ WATCH_RETENTION: text, HISTORY_RETENTION: text })).toEqual([
         `WATCH_RETENTION ${sentence}`,
         `HISTORY_RETENTION ${sentence}`,
       ]);
@@ -165,25 +165,25 @@ describe('readSettings', () => {
 
   it('rejects a HISTORY_RETENTION that is shorter than WATCH_RETENTION', () => {
     const sentence = 'HISTORY_RETENTION must be at least as long as WATCH_RETENTION';
-    expect(mistakes({ HISTORY_RETENTION: '23h' })).toEqual([sentence]);
-    expect(mistakes({ WATCH_RETENTION: 'forever', HISTORY_RETENTION: '7d' })).toEqual([sentence]);
-    expect(mistakes({ HISTORY_RETENTION: '1d' })).toEqual([]);
-    expect(mistakes({ WATCH_RETENTION: '1m', HISTORY_RETENTION: '60s' })).toEqual([]);
+    expect(problems({ HISTORY_RETENTION: '23h' })).toEqual([sentence]);
+    expect(problems({ WATCH_RETENTION: 'forever', HISTORY_RETENTION: '7d' })).toEqual([sentence]);
+    expect(problems({ HISTORY_RETENTION: '1d' })).toEqual([]);
+    expect(problems({ WATCH_RETENTION: '1m', HISTORY_RETENTION: '60s' })).toEqual([]);
   });
 
   it('rejects a certificate without its key, the reverse, and a client CA without both', () => {
     const together = 'TLS_CERT_FILE and TLS_KEY_FILE must be set together';
-    expect(mistakes({ TLS_CERT_FILE: 'a' })).toEqual([together]);
-    expect(mistakes({ TLS_KEY_FILE: 'a', TLS_CLIENT_CA_FILE: 'c' })).toEqual([together]);
-    expect(mistakes({ TLS_CLIENT_CA_FILE: 'c' })).toEqual([
+    expect(problems({ TLS_CERT_FILE: 'a' })).toEqual([together]);
+    expect(problems({ TLS_KEY_FILE: 'a', TLS_CLIENT_CA_FILE: 'c' })).toEqual([together]);
+    expect(problems({ TLS_CLIENT_CA_FILE: 'c' })).toEqual([
       'TLS_CLIENT_CA_FILE requires TLS_CERT_FILE and TLS_KEY_FILE',
     ]);
-    expect(mistakes({ TLS_CERT_FILE: 'a', TLS_KEY_FILE: 'b', TLS_CLIENT_CA_FILE: 'c' })).toEqual([]);
+    expect(problems({ TLS_CERT_FILE: 'a', TLS_KEY_FILE: 'b', TLS_CLIENT_CA_FILE: 'c' })).toEqual([]);
   });
 
   it('accepts "off" for HTTP_ADDRESS and rejects it for GRPC_ADDRESS', () => {
     expect(readSettings({ HTTP_ADDRESS: 'off' }).HTTP_ADDRESS).toBe('off');
-    expect(mistakes({ GRPC_ADDRESS: 'off' })).toHaveLength(1);
+    expect(problems({ GRPC_ADDRESS: 'off' })).toHaveLength(1);
   });
 
   it.each([
@@ -201,7 +201,7 @@ describe('readSettings', () => {
   it.each(['postgres://', 'mysql://u:hunter2@h/d', 'hunter2@db:5432', 'postgres://h:99999/hunter2'])(
     'rejects the database URL %s and does not repeat it in the message',
     (url) => {
-      const [line, ...others] = mistakes({ DATABASE_URL: url });
+      const [line, ...others] = problems({ DATABASE_URL: url });
       expect(line).toMatch(/^DATABASE_URL (must be postgres:|has a port that)/);
       expect(line).not.toContain('hunter2');
       expect(others).toEqual([]);
@@ -216,7 +216,7 @@ describe('readSettings', () => {
   ] as const)('accepts for %s only whole numbers from %i to %i', (name, min, max) => {
     for (const value of [min, max]) expect(readSettings({ [name]: String(value) })[name]).toBe(value);
     for (const wrong of [String(min - 1), String(max + 1), `${min}.5`, '1e3', '0x10', '1 00', 'many', '9'.repeat(400)])
-      expect(mistakes({ [name]: wrong }), wrong).toEqual([`${name} must be a whole number from ${min} to ${max}`]);
+      expect(problems({ [name]: wrong }), wrong).toEqual([`${name} must be a whole number from ${min} to ${max}`]);
   });
 
   it.each([
@@ -227,13 +227,13 @@ describe('readSettings', () => {
   );
 
   it.each(['true', '1', 'ON', 'no'])('rejects MIGRATE_ON_START=%s', (text) =>
-    expect(mistakes({ MIGRATE_ON_START: text })).toEqual(['MIGRATE_ON_START must be on or off']),
+    expect(problems({ MIGRATE_ON_START: text })).toEqual(['MIGRATE_ON_START must be on or off']),
   );
 
   it('accepts for LOG_LEVEL only the levels of pino', () => {
     for (const level of ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'])
       expect(readSettings({ LOG_LEVEL: level }).LOG_LEVEL).toBe(level);
-    expect(mistakes({ LOG_LEVEL: 'verbose' })).toEqual([
+    expect(problems({ LOG_LEVEL: 'verbose' })).toEqual([
       'LOG_LEVEL must be one of fatal, error, warn, info, debug, trace, silent',
     ]);
   });
@@ -258,7 +258,7 @@ describe('PROVIDER_ALLOW_CIDRS', () => {
   it.each(['localhost', '127.0.0.0/33', '127.0.0/8', 'fd00::/8;::1/128', '*', '127.0.0.0/8,nonsense', '::/0', '::/64'])(
     'rejects %s',
     (text) =>
-      expect(mistakes({ PROVIDER_ALLOW_CIDRS: text })).toEqual([
+      expect(problems({ PROVIDER_ALLOW_CIDRS: text })).toEqual([
         'PROVIDER_ALLOW_CIDRS must be address ranges such as 127.0.0.0/8,fd00::/8',
       ]),
   );
@@ -266,7 +266,7 @@ describe('PROVIDER_ALLOW_CIDRS', () => {
   it.each(['10.1.2.3', '10.1.2.3/', '::1'])(
     'does not allow all addresses when it is %s, an address without a prefix length',
     (text) => {
-      if (mistakes({ PROVIDER_ALLOW_CIDRS: text }).length > 0) return;
+      if (problems({ PROVIDER_ALLOW_CIDRS: text }).length > 0) return;
       expect(allowed(text).check('169.254.169.254')).toBe(false);
       expect(allowed(text).check('fe80::1', 'ipv6')).toBe(false);
     },
@@ -316,7 +316,7 @@ describe('white space around a value', () => {
   it.each(['/data\r', '/data ', ' /data', '\r', ' '])('is rejected at the start and end of a path: %j', (path) => {
     const paths = Object.entries(settings).flatMap(([name, { isPath }]) => (isPath ? [name] : []));
     expect(paths).toContain('DATA_DIR');
-    expect(mistakes(Object.fromEntries(paths.map((name) => [name, path])))).toEqual(
+    expect(problems(Object.fromEntries(paths.map((name) => [name, path])))).toEqual(
       paths.map((name) => expect.stringMatching(new RegExp(`^${name} begins or ends with white space`))),
     );
   });

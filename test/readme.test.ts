@@ -7,8 +7,8 @@ const readme = readFileSync(packageFile('README.md'), 'utf8');
 
 describe('the README', () => {
   it('lists every setting with the default and the description of the code', () => {
-    for (const [name, { unset, about }] of Object.entries(settings))
-      expect(readme).toContain(`| \`${name}\` | \`${unset}\` | ${about} |`);
+    for (const [name, { defaultText, description }] of Object.entries(settings))
+      expect(readme).toContain(`| \`${name}\` | \`${defaultText}\` | ${description} |`);
   });
 
   it('names only npm scripts that exist', () => {

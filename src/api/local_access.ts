@@ -35,8 +35,8 @@ export async function callLocally(store: Store, name: LocalMethod, bytes: Buffer
     accessLog: { lastUse: () => undefined },
   });
   const handle = service[name] as Handler<unknown, unknown>;
-  const reply = await handle(callOf(definition, name, bytes));
-  return reply instanceof Uint8Array ? Buffer.from(reply) : definition.responseSerialize(reply);
+  const result = await handle(callOf(definition, name, bytes));
+  return result instanceof Uint8Array ? Buffer.from(result) : definition.responseSerialize(result);
 }
 
 const callOf = (
@@ -53,7 +53,7 @@ const callOf = (
   recheckAccess: () => {},
   recheckCaller: () => {},
   encode: definition.requestSerialize,
-  encodeReply: definition.responseSerialize,
+  encodeResponse: definition.responseSerialize,
   signal: new AbortController().signal,
   remainingMs: limits.maxCallMs,
   isRetry: false,

@@ -94,7 +94,7 @@ export function patchAgent(state: State, before: Agent, patch: Patch): Agent {
 export function checkAgent(state: State, row: Agent, patch: Patch): Violation[] {
   const problems: Violation[] = [];
   const report = (field: string, description: string | undefined) => {
-    if (description && !patch.refused.has(field)) problems.push({ field: `agent.${field}`, description });
+    if (description && !patch.invalid.has(field)) problems.push({ field: `agent.${field}`, description });
   };
   if (row.name === '') report('name', 'is required');
   if (row.agent_type === '') report('agent_type', 'is required');

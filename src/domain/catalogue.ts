@@ -157,7 +157,7 @@ const isSame = (before: Provider, row: Provider, field: string): boolean =>
 export function checkProvider(state: State, row: Provider, patch: Patch, allowed: BlockList): Violation[] {
   const problems: Violation[] = [];
   const report = (field: string, description: string | undefined) => {
-    if (description && !patch.refused.has(field)) problems.push({ field: `provider.${field}`, description });
+    if (description && !patch.invalid.has(field)) problems.push({ field: `provider.${field}`, description });
   };
   if (row.name === '') report('name', 'is required');
   if (row.dialect === 'DIALECT_UNSPECIFIED') report('dialect', 'is required');
@@ -274,7 +274,7 @@ export function patchModel(before: Model, patch: Patch): Model {
 export function checkModel(row: Model, patch: Patch): Violation[] {
   const problems: Violation[] = [];
   for (const field of ['provider', 'name'] as const)
-    if (row[field] === '' && !patch.refused.has(field))
+    if (row[field] === '' && !patch.invalid.has(field))
       problems.push({ field: `model.${field}`, description: 'is required' });
   return problems;
 }

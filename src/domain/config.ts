@@ -154,7 +154,7 @@ export function checkConfig(state: State, row: Config, patch: Patch, options: Ch
     if (description) problems.push({ field: `${options.at}.${field}`, description });
   };
   const checkField = (field: string, problem: () => string | undefined) => {
-    if (!patch.refused.has(field)) report(field, problem());
+    if (!patch.invalid.has(field)) report(field, problem());
   };
   if (row.id === 0)
     for (const field of ['provider', 'model_name'] as const) if (!row[field]) checkField(field, () => 'is required');
@@ -234,7 +234,7 @@ function listKnown(known: readonly string[], what: string, suggestion: string | 
 function checkFallback(state: State, row: Config, patch: Patch, options: CheckOptions, checkField: Report): void {
   const { fallback_provider: provider, fallback_model: model } = row;
   const touched = touches(patch, 'fallback_provider', 'fallback_model');
-  if (patch.refused.has('fallback_provider') || patch.refused.has('fallback_model')) return;
+  if (patch.invalid.has('fallback_provider') || patch.invalid.has('fallback_model')) return;
   if (provider === null || model === null) {
     if (!touched) return;
     if (provider !== null) checkField('fallback_model', () => 'must be set together with fallback_provider');

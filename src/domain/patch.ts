@@ -28,13 +28,13 @@ export interface Patch {
   readonly set: Readonly<Record<string, unknown>>;
   readonly cleared: ReadonlySet<string>;
   /** Fields whose value is not valid; later checks ignore them. */
-  readonly refused: ReadonlySet<string>;
+  readonly invalid: ReadonlySet<string>;
   readonly violations: readonly Violation[];
 }
 
 /** Whether a patch contains any of the fields. */
 export const touches = (patch: Patch, ...fields: readonly string[]): boolean =>
-  fields.some((field) => field in patch.set || patch.cleared.has(field) || patch.refused.has(field));
+  fields.some((field) => field in patch.set || patch.cleared.has(field) || patch.invalid.has(field));
 
 interface Source {
   readonly body: object;
@@ -57,7 +57,7 @@ export function readPatch(source: Source): Patch {
   const violations: Violation[] = [];
   const set: Record<string, unknown> = {};
   const cleared = new Set<string>();
-  const refused = new Set<string>();
+  const invalid = new Set<string>();
   const named = readMask(source, violations);
   for (const [field, spec] of Object.entries(specs)) {
     const value = valueAt(source.body, field);
@@ -69,12 +69,12 @@ export function readPatch(source: Source): Patch {
       const result = spec.schema.safeParse(value);
       if (result.success) set[field] = result.data;
       else {
-        refused.add(field);
+        invalid.add(field);
         violations.push(...result.error.issues.map((issue) => violationOf(`${at}.${field}`, issue)));
       }
     }
   }
-  return { set, cleared, refused, violations };
+  return { set, cleared, invalid, violations };
 }
 
 const isUnchanged = ({ stored, specs }: Source, field: string, value: unknown): boolean =>

@@ -25,7 +25,7 @@ export function patchBack(earlier: ConfigAtRevision, current: ConfigAtRevision |
     if (value === null) cleared.add(field);
     else set[field] = value;
   }
-  return { set, cleared, refused: new Set(), violations: [] };
+  return { set, cleared, invalid: new Set(), violations: [] };
 }
 
 /** The patch that gives an agent its earlier content, like `patchBack` for a config. */
@@ -37,7 +37,7 @@ export function agentPatchBack(earlier: Agent, current: Agent | undefined): Patc
     if (earlier[field] === null) cleared.add(field);
     else set[field] = earlier[field];
   }
-  return { set, cleared, refused: new Set(), violations: [] };
+  return { set, cleared, invalid: new Set(), violations: [] };
 }
 
 /** The value of a field of a config in the form of a request. */

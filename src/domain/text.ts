@@ -31,7 +31,7 @@ export function nameProblem(text: string, max: number): string | undefined {
   return undefined;
 }
 
-const TOKEN = /"(?:[^"\\]|\\.)*"|[{}[\],:]/g;
+const JSON_TOKEN = /"(?:[^"\\]|\\.)*"|[{}[\],:]/g;
 
 /**
  * Why a JSON text cannot be stored, or undefined. After JSON.parse has accepted
@@ -58,7 +58,7 @@ const isPlain = (value: unknown) => typeof value === 'object' && value !== null 
 function scanJson(text: string): string | undefined {
   const keys: (Set<string> | undefined)[] = [];
   let lastString: string | undefined;
-  for (const [token] of text.matchAll(TOKEN)) {
+  for (const [token] of text.matchAll(JSON_TOKEN)) {
     if (token === '{' || token === '[') {
       keys.push(token === '{' ? new Set() : undefined);
       if (keys.length > limits.jsonDepth) return `must not nest deeper than ${limits.jsonDepth} levels`;

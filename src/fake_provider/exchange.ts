@@ -8,15 +8,15 @@ import { generate } from './generate.js';
 import { isTooDeep, jsonOr } from './json_text.js';
 import { type Step, sendAll, type Timing } from './plan.js';
 import { providers, type Wording, wordingOf } from './providers.js';
-import { type ErrorContext, errorReply } from './replies/error_reply.js';
-import { keyReply, modelListReply, modelReply } from './replies/models_reply.js';
-import { invalidRequest, type ProviderError, Rejection } from './replies/provider_error.js';
-import type { Reply } from './replies/reply.js';
-import { type Situation, situationError, withValues } from './replies/situations.js';
 import { loggedHeaders, type OpenEntry, type RequestLog, withoutKey } from './request_log.js';
 import { type Fields, isFields } from './requests/parameters.js';
 import type { StoredResponses } from './requests/stored_responses.js';
 import { invalidJson } from './requests/wording.js';
+import { type ErrorContext, errorResponse } from './responses/error_response.js';
+import { keyResponse, modelListResponse, modelResponse } from './responses/models_response.js';
+import { invalidRequest, type ProviderError, Rejection } from './responses/provider_error.js';
+import type { FakeResponse } from './responses/response.js';
+import { type Situation, situationError, withValues } from './responses/situations.js';
 import { isRoute, type Route, routeOf } from './route.js';
 import type { Rules, Selection } from './rules.js';
 
@@ -101,7 +101,7 @@ export class Exchange {
     entry.provider = route.provider;
     if (!isRoute(route)) {
       const problem = { status: route.status, message: route.problem, type: 'invalid_request_error' };
-      return { steps: sendAll(errorReply(problem, context), NO_DELAY), headers };
+      return { steps: sendAll(errorResponse(problem, context), NO_DELAY), headers };
     }
     entry.api = route.endpoint;
     return await this.respondAt(route, context, headers);
@@ -117,9 +117,9 @@ export class Exchange {
       return { steps: this.stepsFor(route, context), headers };
     } catch (error) {
       if (error instanceof BodyTooLarge) return { steps: tooLarge(context), headers };
-      if (error instanceof Rejection) return { steps: sendAll(errorReply(error.error, context), NO_DELAY), headers };
+      if (error instanceof Rejection) return { steps: sendAll(errorResponse(error.error, context), NO_DELAY), headers };
       if (error instanceof FaultError)
-        return { steps: sendAll(errorReply(faultProblem(error), context), NO_DELAY), headers };
+        return { steps: sendAll(errorResponse(faultProblem(error), context), NO_DELAY), headers };
       throw error;
     }
   }
@@ -155,12 +155,12 @@ export class Exchange {
       },
       { header: typeof header === 'string' ? header : undefined, model: sentModel },
     );
-    const reply = (change: Change = {}) => this.reply(route, model, credential, selection, change);
+    const responseWith = (change: Change = {}) => this.responseFor(route, model, credential, selection, change);
     const { fault } = selection;
     const timing = this.timingOf(selection);
-    if (!fault || isReported(fault, route)) return sendAll(reply(), timing);
+    if (!fault || isReported(fault, route)) return sendAll(responseWith(), timing);
     entry.fault = fault.text;
-    return applyFault(fault, this.faulty(context, timing, model, reply));
+    return applyFault(fault, this.faulty(context, timing, model, responseWith));
   }
 
   private timingOf({ response }: Selection): Timing {
@@ -172,23 +172,42 @@ export class Exchange {
     };
   }
 
-  private faulty(context: ErrorContext, timing: Timing, model: string, reply: FaultyRequest['reply']): FaultyRequest {
+  private faulty(
+    context: ErrorContext,
+    timing: Timing,
+    model: string,
+    responseWith: FaultyRequest['responseWith'],
+  ): FaultyRequest {
     const values = { model: model || 'unknown', key: maskedKey(this.key ?? ''), window: '8192', tokens: '12000' };
     const { entry } = this.incoming;
-    return { context, body: this.body, stream: entry.stream, timing, now: this.shared.clock.now(), values, reply };
+    return {
+      context,
+      body: this.body,
+      stream: entry.stream,
+      timing,
+      now: this.shared.clock.now(),
+      values,
+      responseWith,
+    };
   }
 
   /** The response without a fault of delivery. Throws a Rejection for a request that the provider rejects. */
-  private reply(route: Route, model: string, credential: Credential, selection: Selection, change: Change): Reply {
+  private responseFor(
+    route: Route,
+    model: string,
+    credential: Credential,
+    selection: Selection,
+    change: Change,
+  ): FakeResponse {
     const { rules, stored, clock } = this.shared;
     const { script } = rules();
     this.checkKey(route);
     const { endpoint, provider } = route;
-    if (endpoint === 'key') return keyReply(credential, this.key ?? '', selection.fault);
+    if (endpoint === 'key') return keyResponse(credential, this.key ?? '', selection.fault);
     if (endpoint === 'models')
       return route.model === undefined
-        ? modelListReply(provider, script.served_models)
-        : modelReply(provider, model, script.served_models);
+        ? modelListResponse(provider, script.served_models)
+        : modelResponse(provider, model, script.served_models);
     if (endpoint === 'messages' && this.incoming.request.headers['anthropic-version'] === undefined)
       throw invalidRequest('anthropic-version: header is required');
     const context = { credential, number: this.incoming.number, now: clock.now(), omit: change.omit };
@@ -213,7 +232,7 @@ const isReported = ({ definition: { effect } }: ParsedFault, { endpoint, provide
   (endpoint === 'key' && provider === 'deepseek' && effect.kind === 'error' && effect.situation === 'quota');
 
 const tooLarge = (context: ErrorContext): Step[] =>
-  sendAll(errorReply(situationError('request_too_large', context.provider), context), NO_DELAY);
+  sendAll(errorResponse(situationError('request_too_large', context.provider), context), NO_DELAY);
 
 /** The error for a fault that does not exist. It says so in the form of the provider, so that every client shows it. */
 const faultProblem = ({ message }: FaultError): ProviderError => ({

@@ -6,9 +6,9 @@ import { type Clock, systemClock } from './clock.js';
 import { CONTROL_PATH, control } from './control.js';
 import { Exchange, openEntry, type Shared } from './exchange.js';
 import { baseUrlOf, type ProviderName } from './providers.js';
-import { jsonReply } from './replies/reply.js';
 import { type LoggedRequest, type OpenEntry, RequestLog } from './request_log.js';
 import { StoredResponses } from './requests/stored_responses.js';
+import { jsonResponse } from './responses/response.js';
 import { Rules } from './rules.js';
 import { readScript, type Script, type ScriptInput } from './script.js';
 import { Sender } from './send.js';
@@ -176,14 +176,14 @@ class FakeService {
       setScript: (script: Script) => this.setScript(script),
       readBody: (from: IncomingMessage) => this.shared.bodies.read(from, limits.fakeProvider.scriptBytes),
     };
-    const reply = await control(controlled, request, path).catch((error) => {
+    const result = await control(controlled, request, path).catch((error) => {
       if (!(error instanceof BodyTooLarge)) throw error;
-      return jsonReply(413, {
+      return jsonResponse(413, {
         error: { message: `the script: has more than ${limits.fakeProvider.scriptBytes} bytes` },
       });
     });
-    const text = reply.frames[0]?.text ?? '';
-    response.writeHead(reply.status, reply.headers).end(text);
+    const text = result.frames[0]?.text ?? '';
+    response.writeHead(result.status, result.headers).end(text);
   }
 
   private async handleProvider(request: IncomingMessage, response: ServerResponse, path: string): Promise<void> {

@@ -1,13 +1,5 @@
 import type { Change } from './faults/apply_fault.js';
 import { type ProviderName, providers, type WireApi, wordingOf } from './providers.js';
-import { chatReply, type ReplyContext } from './replies/chat_reply.js';
-import { complete } from './replies/completion.js';
-import { messagesReply } from './replies/messages_reply.js';
-import { checkServed } from './replies/models_reply.js';
-import { Rejection } from './replies/provider_error.js';
-import type { Reply } from './replies/reply.js';
-import { responsesReply } from './replies/responses_reply.js';
-import { situationError, withValues } from './replies/situations.js';
 import { readChatRequest } from './requests/chat_request.js';
 import { readMessagesRequest } from './requests/messages_request.js';
 import type { ModelRequest } from './requests/model_request.js';
@@ -16,6 +8,14 @@ import type { Fields } from './requests/parameters.js';
 import { readResponsesRequest } from './requests/responses_request.js';
 import type { StoredResponses } from './requests/stored_responses.js';
 import { missingField, wrongType } from './requests/wording.js';
+import { chatResponse, type ResponseContext } from './responses/chat_response.js';
+import { complete } from './responses/completion.js';
+import { messagesResponse } from './responses/messages_response.js';
+import { checkServed } from './responses/models_response.js';
+import { Rejection } from './responses/provider_error.js';
+import type { FakeResponse } from './responses/response.js';
+import { responsesResponse } from './responses/responses_api_response.js';
+import { situationError, withValues } from './responses/situations.js';
 import type { Selection } from './rules.js';
 import type { Script } from './script.js';
 
@@ -28,11 +28,11 @@ export interface Generation {
   readonly body: Fields;
   readonly script: Script;
   readonly stored: StoredResponses;
-  readonly context: ReplyContext;
+  readonly context: ResponseContext;
 }
 
 /** Checks a request and generates its response. Throws a Rejection. */
-export function generate(generation: Generation, { response }: Selection, change: Change): Reply {
+export function generate(generation: Generation, { response }: Selection, change: Change): FakeResponse {
   const { api, provider, model, script, stored, context } = generation;
   checkModelName(generation);
   checkServed(provider, model, script.served_models);
@@ -41,11 +41,11 @@ export function generate(generation: Generation, { response }: Selection, change
   checkWindow(request, rule);
   const completion = complete(request, response);
   const changed = change.completion ? change.completion(completion) : completion;
-  if (api === 'chat_completions') return chatReply(request, changed, context);
-  if (api === 'messages') return messagesReply(request, changed, context);
-  const { reply, responseId, itemIds } = responsesReply(request, changed, context);
+  if (api === 'chat_completions') return chatResponse(request, changed, context);
+  if (api === 'messages') return messagesResponse(request, changed, context);
+  const { response: sent, responseId, itemIds } = responsesResponse(request, changed, context);
   if (request.store) stored.store(context.credential, responseId, itemIds);
-  return reply;
+  return sent;
 }
 
 function checkModelName({ api, provider, body }: Generation): void {

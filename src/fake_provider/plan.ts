@@ -1,4 +1,4 @@
-import type { Frame, Reply } from './replies/reply.js';
+import type { FakeResponse, Frame } from './responses/response.js';
 
 /** One step of sending a response. */
 export type Step =
@@ -24,7 +24,7 @@ export interface Timing {
 
 export const wait = (ms: number): readonly Step[] => (ms > 0 ? [{ kind: 'wait', ms }] : []);
 
-export const head = ({ status, headers }: Pick<Reply, 'status' | 'headers'>): Step => ({
+export const head = ({ status, headers }: Pick<FakeResponse, 'status' | 'headers'>): Step => ({
   kind: 'head',
   status,
   headers,
@@ -41,8 +41,8 @@ export const writes = (frames: readonly Frame[], { firstTokenMs, tokenDelayMs }:
 };
 
 /** Sends a response completely. Only a response with one part has a Content-Length. */
-export function sendAll(reply: Reply, timing: Timing): Step[] {
-  const { frames, status, headers } = reply;
+export function sendAll(response: FakeResponse, timing: Timing): Step[] {
+  const { frames, status, headers } = response;
   const [only] = frames;
   const isWhole = only !== undefined && frames.length === 1;
   const length = isWhole ? [['content-length', String(Buffer.byteLength(only.text))]] : [];

@@ -17,7 +17,12 @@ export function openApi(contract: Contract, routes: readonly Route[]): JsonObjec
   const details = DETAILS.map((name) => schemas.refer(registry.getMessage(`google.rpc.${name}`) as DescMessage));
   return {
     openapi: '3.1.0',
-    info: { title: 'agentllm', version, description: ABOUT, license: { name: 'Apache-2.0', identifier: 'Apache-2.0' } },
+    info: {
+      title: 'agentllm',
+      version,
+      description: DESCRIPTION,
+      license: { name: 'Apache-2.0', identifier: 'Apache-2.0' },
+    },
     servers: [{ url: '/' }],
     security: OPTIONAL_TOKEN,
     tags: services.map((service) => described({ name: service.name }, commentOf(service))),
@@ -35,7 +40,7 @@ const BEARER = {
 const OPTIONAL_TOKEN: JsonObject[] = [{ bearerAuth: [] }, {}];
 const TOKEN: JsonObject[] = [{ bearerAuth: [] }];
 
-const ABOUT =
+const DESCRIPTION =
   'The unary methods of the gRPC contract as JSON over HTTP. Fields may be named in lowerCamelCase or as in the proto ' +
   'files; responses use lowerCamelCase. 64-bit integers are strings. Unknown fields are rejected.';
 

@@ -253,12 +253,12 @@ async function callMethod(
   response.once('close', () => disconnected.abort());
   const body = await readBody(request, response, requestBudget);
   const read = () => requestBytes(registry, route, { ...target, body });
-  const reply = await route.invoke(read, {
+  const bytes = await route.invoke(read, {
     signal: disconnected.signal,
     credentials,
     ...(deadlineMs !== undefined && { deadlineMs }),
   });
-  return json(200, responseJson(registry, route.method.output, reply));
+  return json(200, responseJson(registry, route.method.output, bytes));
 }
 
 const UNIT_MS: Readonly<Record<string, number>> = { H: 3_600_000, M: 60_000, S: 1_000, m: 1, u: 1e-3, n: 1e-6 };

@@ -29,7 +29,7 @@ export interface BudgetLimits {
   readonly connection: number;
   readonly unfinished: number;
   /** Bytes of complete requests that have no response yet. */
-  readonly unanswered: number;
+  readonly inProgress: number;
 }
 
 /** The unfinished requests of one connection, oldest first, and their cost in bytes. */
@@ -55,7 +55,7 @@ export class RequestBudget {
   private readonly connections = new Map<object, PendingRequests>();
   private readonly timer: NodeJS.Timeout;
   private unfinished = 0;
-  private unanswered = 0;
+  private inProgress = 0;
 
   constructor(private readonly limits: BudgetLimits) {
     this.timer = setInterval(() => this.sweep(), SWEEP_MS).unref();
@@ -80,8 +80,8 @@ export class RequestBudget {
     request.bytes += bytes;
     const isLarge = request.bytes > SMALL_BYTES;
     if (request.bytes > this.limits.request) request.refuse(tooMany('this request', this.limits.request));
-    else if (isLarge && this.unanswered + request.bytes > this.limits.unanswered)
-      request.refuse(tooMany('requests in progress', this.limits.unanswered));
+    else if (isLarge && this.inProgress + request.bytes > this.limits.inProgress)
+      request.refuse(tooMany('requests in progress', this.limits.inProgress));
     else if (!request.isFinished) {
       if (isLarge) request.pending.large.add(request);
       this.charge(request, bytes + CHUNK_COST);
@@ -95,7 +95,7 @@ export class RequestBudget {
     // The limit is not checked here: `add` checks it for every chunk. Requests that were unfinished at the same time
     // can exceed it together, by at most the limit of unfinished requests.
     if (request.bytes > Math.max(SMALL_BYTES, request.held)) {
-      this.unanswered += request.bytes - request.held;
+      this.inProgress += request.bytes - request.held;
       request.held = request.bytes;
     }
   }
@@ -104,16 +104,16 @@ export class RequestBudget {
   hold(request: IncomingRequest, bytes: number): void {
     if (request.isClosed || bytes <= Math.max(SMALL_BYTES, request.held)) return;
     const additional = bytes - request.held;
-    if (this.unanswered + additional > this.limits.unanswered)
-      throw tooMany('requests in progress', this.limits.unanswered);
-    this.unanswered += additional;
+    if (this.inProgress + additional > this.limits.inProgress)
+      throw tooMany('requests in progress', this.limits.inProgress);
+    this.inProgress += additional;
     request.held = bytes;
   }
 
   /** @internal */
   close(request: IncomingRequest): void {
     if (!request.isFinished) this.removePending(request);
-    this.unanswered -= request.held;
+    this.inProgress -= request.held;
     request.held = 0;
   }
 

@@ -43,11 +43,11 @@ export const checkOutcomes = {
       (w.nearest ? `; did you mean ${w.nearest}?` : '; choose one of its models'),
   ),
 
-  KEY_REFUSED: entry(
+  KEY_REJECTED: entry(
     'CHECK_STATUS_INVALID',
     (w) => `${w.provider} rejected the key; replace it: it is wrong, expired or revoked`,
   ),
-  KEY_UNSENDABLE: entry(
+  KEY_NOT_SENDABLE: entry(
     'CHECK_STATUS_INVALID',
     (w) => `The key was not sent to ${w.provider}; enter it again: it must be visible ASCII characters, without spaces`,
   ),
@@ -104,7 +104,7 @@ export const checkOutcomes = {
     'CHECK_STATUS_PROVIDER_ERROR',
     (w) => `${w.provider} has an internal error (HTTP ${w.http}); check again later, or see its status page`,
   ),
-  REQUEST_REFUSED: entry(
+  REQUEST_REJECTED: entry(
     'CHECK_STATUS_PROVIDER_ERROR',
     (w) =>
       `${w.provider} rejected the request (HTTP ${w.http}), not the key; check that its base_url and dialect are right`,

@@ -7,7 +7,7 @@ import { limits } from '../limits.js';
 import { type CheckOutcome, type CheckResult, messageOf, statusOf } from './check_outcomes.js';
 import { isModelMissing, jsonOf, problemOf } from './classify.js';
 import { type DialectAdapter, dialectAdapters, isModel, modelPath, namesIn } from './dialect.js';
-import { coded, type Egress, get, type Reply, TIMED_OUT } from './egress.js';
+import { coded, type Egress, get, type ProviderResponse, TIMED_OUT } from './egress.js';
 import { type KeyEndpoint, keyEndpointOf } from './key_endpoints.js';
 import { networkResult } from './network_errors.js';
 
@@ -124,7 +124,7 @@ function outcomeWithoutContact(
 ): CheckOutcome | undefined {
   if (signal?.aborted) return 'STOPPED';
   if (key === undefined) return provider.api_key_env_vars.length > 0 ? 'NO_KEY' : undefined;
-  return SENDABLE.test(key) ? undefined : 'KEY_UNSENDABLE';
+  return SENDABLE.test(key) ? undefined : 'KEY_NOT_SENDABLE';
 }
 
 async function find(check: Check, models: readonly string[]): Promise<readonly Found[]> {
@@ -156,7 +156,7 @@ async function queryKeyEndpoint(check: Check, { at, read }: KeyEndpoint): Promis
     query({ ...check, egress: { ...egress, signal } }, ...at(provider.base_url)),
   );
   const outcome = problem ? problem.outcome : read((json ?? {}) as Record<string, unknown>);
-  return outcome && (!problem || ['KEY_REFUSED', 'NO_CREDIT'].includes(outcome)) ? { outcome } : undefined;
+  return outcome && (!problem || ['KEY_REJECTED', 'NO_CREDIT'].includes(outcome)) ? { outcome } : undefined;
 }
 
 /** The names of a provider's models, read until every requested model is found; or the failure. */
@@ -220,8 +220,8 @@ async function queryModel(check: Check, model: string, list: ReadonlySet<string>
   // A key that was entered as model name must not be sent in a URL, because URLs are logged.
   const isSafe = withoutKey(model, check.key) === model;
   if (path !== undefined && isSafe) {
-    const { reply, problem, json } = await query(check, check.provider.base_url, path);
-    if (problem && !(reply && isModelMissing(reply, json))) return withCurrentTime(problem, model);
+    const { response, problem, json } = await query(check, check.provider.base_url, path);
+    if (problem && !(response && isModelMissing(response, json))) return withCurrentTime(problem, model);
     if (!problem && isModel(json, model)) return withCurrentTime({ outcome: 'MODEL_OK' }, model);
   }
   const near = nearest(model, list);
@@ -232,7 +232,7 @@ async function queryModel(check: Check, model: string, list: ReadonlySet<string>
 
 /** The result of one GET request. */
 interface QueryResult {
-  readonly reply?: Reply;
+  readonly response?: ProviderResponse;
   readonly json?: unknown;
   readonly problem: CheckResult | undefined;
 }
@@ -240,11 +240,11 @@ interface QueryResult {
 async function query({ adapter, key, egress }: Check, base: string, path: string): Promise<QueryResult> {
   try {
     const headers = { ...adapter.headers, ...(key !== undefined && adapter.auth(key)) };
-    const reply = await get(base, path, headers, egress);
-    const json = jsonOf(reply.body);
-    const problem = problemOf(reply, json);
-    const requiresKey = key === undefined && problem && ['KEY_REFUSED', 'FORBIDDEN'].includes(problem.outcome);
-    return { reply, json, problem: requiresKey ? { outcome: 'KEY_REQUIRED' } : problem };
+    const response = await get(base, path, headers, egress);
+    const json = jsonOf(response.body);
+    const problem = problemOf(response, json);
+    const requiresKey = key === undefined && problem && ['KEY_REJECTED', 'FORBIDDEN'].includes(problem.outcome);
+    return { response, json, problem: requiresKey ? { outcome: 'KEY_REQUIRED' } : problem };
   } catch (error) {
     return { problem: networkResult(error) };
   }

@@ -1,5 +1,5 @@
 import type { CheckOutcome, CheckResult } from './check_outcomes.js';
-import type { Reply } from './egress.js';
+import type { ProviderResponse } from './egress.js';
 
 /** The parts of an error body that classify it. They are never passed on, because providers include parts of keys. */
 interface ErrorBody {
@@ -49,31 +49,31 @@ export function jsonOf(body: string): unknown {
 }
 
 /** The failure that a response reports; undefined if it may be the requested content. */
-export function problemOf(reply: Reply, json: unknown): CheckResult | undefined {
-  const http = reply.status;
+export function problemOf(response: ProviderResponse, json: unknown): CheckResult | undefined {
+  const http = response.status;
   if (http >= 300 && http < 400) return { outcome: 'REDIRECT', http };
   const isSuccess = http >= 200 && http < 300;
-  if (isSuccess && reply.unread) return { outcome: reply.unread === 'compressed' ? 'COMPRESSED' : 'TOO_LARGE' };
+  if (isSuccess && response.unread) return { outcome: response.unread === 'compressed' ? 'COMPRESSED' : 'TOO_LARGE' };
   const body = errorBodyOf(json);
-  if (!isSuccess) return { outcome: outcomeOf(http, body), http, waitMs: waitOf(reply) };
+  if (!isSuccess) return { outcome: outcomeOf(http, body), http, waitMs: waitOf(response) };
   if (!isError(json)) return undefined;
   const status = body.status ?? body.codes.map((code) => CODE_STATUS.get(code)).find(Boolean) ?? 400;
   const outcome = outcomeOf(status, body);
-  return { outcome: outcome === 'REQUEST_REFUSED' ? 'ERROR_INSIDE' : outcome, http: status, waitMs: waitOf(reply) };
+  return { outcome: outcome === 'REQUEST_REJECTED' ? 'ERROR_INSIDE' : outcome, http: status, waitMs: waitOf(response) };
 }
 
 /** Whether a response reports that the model does not exist. OpenAI does so with 403 for a project without access. */
-export const isModelMissing = (reply: Reply, json: unknown): boolean =>
-  [400, 404, 405, 410, 422, 501].includes(reply.status) || errorBodyOf(json).codes.includes('model_not_found');
+export const isModelMissing = (response: ProviderResponse, json: unknown): boolean =>
+  [400, 404, 405, 410, 422, 501].includes(response.status) || errorBodyOf(json).codes.includes('model_not_found');
 
 function outcomeOf(http: number, { codes, words }: ErrorBody): CheckOutcome {
   const has = (expected: readonly string[]) => codes.some((code) => expected.includes(code));
   if (http === 402 || has(BILLING_CODES)) return 'NO_CREDIT';
-  if (http === 401) return SCOPE_WORDS.test(words) ? 'FORBIDDEN' : 'KEY_REFUSED';
+  if (http === 401) return SCOPE_WORDS.test(words) ? 'FORBIDDEN' : 'KEY_REJECTED';
   if (http === 400) {
-    if (has(KEY_CODES)) return 'KEY_REFUSED';
+    if (has(KEY_CODES)) return 'KEY_REJECTED';
     if (BILLING_WORDS_400.test(words)) return 'NO_CREDIT';
-    return KEY_WORDS.test(words) ? 'KEY_REFUSED' : 'REQUEST_REFUSED';
+    return KEY_WORDS.test(words) ? 'KEY_REJECTED' : 'REQUEST_REJECTED';
   }
   if (http === 403) return BILLING_WORDS.test(words) ? 'NO_CREDIT' : 'FORBIDDEN';
   if (http === 429) {
@@ -81,7 +81,7 @@ function outcomeOf(http: number, { codes, words }: ErrorBody): CheckOutcome {
     return !isRate && BILLING_WORDS.test(words) ? 'NO_CREDIT' : 'RATE_LIMITED';
   }
   if (http === 404 || http === 405 || http === 501) return 'NO_LIST';
-  return http === 408 || http >= 500 ? 'SERVER_ERROR' : 'REQUEST_REFUSED';
+  return http === 408 || http >= 500 ? 'SERVER_ERROR' : 'REQUEST_REJECTED';
 }
 
 const recordOf = (value: unknown): Readonly<Record<string, unknown>> =>
@@ -121,7 +121,7 @@ function errorBodyOf(json: unknown): ErrorBody {
 const MAX_WAIT_MS = 24 * 3_600_000;
 
 /** How long a provider requests to wait, in ms; undefined if it does not, or not in a valid form. */
-function waitOf({ headers }: Reply): number | undefined {
+function waitOf({ headers }: ProviderResponse): number | undefined {
   const ms = Number(headers['retry-after-ms'] ?? Number.NaN);
   const after = headers['retry-after'] ?? '';
   const waits = [ms, Number(after || Number.NaN) * 1000, Date.parse(after) - Date.now()];

@@ -10,7 +10,7 @@ import { version } from '../package.js';
 import { Semaphore } from './semaphore.js';
 
 /** The response of a provider. */
-export interface Reply {
+export interface ProviderResponse {
   readonly status: number;
   readonly headers: IncomingHttpHeaders;
   /** Empty if it was not read: for a redirect, or for the reason in `unread`. */
@@ -58,7 +58,7 @@ export async function get(
   path: string,
   headers: Readonly<Record<string, string>>,
   { allowed, signal }: Egress,
-): Promise<Reply> {
+): Promise<ProviderResponse> {
   signal.throwIfAborted();
   // Checked again, because the environment may have changed since the base URL was stored.
   const canonical = urlProblem(base, allowed) === undefined ? canonicalBaseUrl(base) : undefined;
@@ -79,11 +79,11 @@ export async function get(
     autoSelectFamilyAttemptTimeout: limits.providerConnectAttemptMs,
   };
   const request = url.protocol === 'https:' ? requestHttps : requestHttp;
-  return await inSlot(signal, () => replyTo(request(options), signal));
+  return await inSlot(signal, () => responseTo(request(options), signal));
 }
 
 /** Sends a request when a slot is free. A timeout that was mostly spent waiting for a slot is reported as NO_SLOT. */
-async function inSlot(signal: AbortSignal, send: () => Promise<Reply>): Promise<Reply> {
+async function inSlot(signal: AbortSignal, send: () => Promise<ProviderResponse>): Promise<ProviderResponse> {
   const queuedAt = performance.now();
   let sentAt: number | undefined;
   try {
@@ -133,7 +133,7 @@ function usableOf(found: readonly LookupAddress[], allowed: BlockList, protocol:
 }
 
 /** Sends a request and reads its response. The connection is always closed. */
-async function replyTo(request: ClientRequest, signal: AbortSignal): Promise<Reply> {
+async function responseTo(request: ClientRequest, signal: AbortSignal): Promise<ProviderResponse> {
   let release = () => {};
   try {
     return await new Promise((resolve, reject) => {
@@ -144,7 +144,7 @@ async function replyTo(request: ClientRequest, signal: AbortSignal): Promise<Rep
         socket.destroy();
         reject(coded(SWITCHES_PROTOCOL));
       });
-      request.on('response', (response) => void readReply(response).then(resolve, reject));
+      request.on('response', (response) => void readResponse(response).then(resolve, reject));
       request.end();
     });
   } finally {
@@ -153,7 +153,7 @@ async function replyTo(request: ClientRequest, signal: AbortSignal): Promise<Rep
   }
 }
 
-async function readReply(response: IncomingMessage): Promise<Reply> {
+async function readResponse(response: IncomingMessage): Promise<ProviderResponse> {
   const { statusCode: status = 0, headers } = response;
   // Node treats the data after a 101 without an `upgrade` header as an endless body.
   if (status === 101) throw coded(SWITCHES_PROTOCOL);

@@ -17,6 +17,11 @@ declare module 'knex/lib/dialects/postgres/execution/pg-transaction.js' {
     readonly isolationLevel?: string;
     readonly readOnly?: boolean;
     begin(connection: unknown): Promise<unknown>;
+    commit(connection: unknown, value: unknown): Promise<unknown>;
+    /** Set when the transaction has ended, so that it accepts no more statements. */
+    _completed: boolean;
+    /** Fulfills the promise of the transaction. */
+    _resolver(value: unknown): void;
   }
   export = PostgresTransaction;
 }

@@ -96,10 +96,24 @@ function set(settings: readonly (readonly [string, string])[], local: boolean): 
 export const prepared = <Query extends { options(options: object): Query }>(query: Query): Query =>
   query.options({ prepare: true });
 
+/**
+ * Marks the last statements of a transaction, which are sent together: the commit is sent right after them instead of
+ * after their results. That saves the round trip of the commit while other writes wait. If a statement fails, the
+ * server executes the commit as a rollback.
+ */
+export function committing<Query extends { options(options: object): Query }>(statements: readonly Query[]): Query[] {
+  const together: LastStatements = { unsent: statements.length };
+  return statements.map((statement) => prepared(statement).options({ together }));
+}
+
+interface LastStatements {
+  unsent: number;
+}
+
 /** A query of Knex with its options. */
 interface RawQuery {
   readonly sql: string;
-  readonly options?: { readonly prepare?: boolean };
+  readonly options?: { readonly prepare?: boolean; readonly together?: LastStatements };
 }
 
 /** Long statements have many rows and rarely the same form twice, and each form would stay prepared. */
@@ -118,6 +132,8 @@ interface Connection {
   __knex__disposed?: unknown;
   /** Whether the connection uses no pooler, so that the settings of the session remain in effect. */
   isDirect?: boolean;
+  /** Whether the commit of the current transaction was sent with its last statements and succeeded. */
+  isCommitted?: boolean;
 }
 
 interface SessionConfig {
@@ -155,8 +171,8 @@ export class SessionClient extends PostgresClient {
   }
 
   override async _query(connection: Connection, query: RawQuery): Promise<object> {
+    if (this.transacting) return this.inTransaction(connection, query);
     if (connection.isDirect) return super._query(connection, named(query));
-    if (this.transacting) return super._query(connection, query);
     const session = settingsOf(this);
     const [first, last] = session.outsideTransaction
       ? [session.forTransaction(false), 'reset all']
@@ -170,6 +186,17 @@ export class SessionClient extends PostgresClient {
     for (const outcome of [began, result, ended]) if (outcome.status === 'rejected') throw outcome.reason;
     return (result as PromiseFulfilledResult<object>).value;
   }
+
+  private async inTransaction(connection: Connection, query: RawQuery): Promise<object> {
+    const sent = super._query(connection, connection.isDirect ? named(query) : query);
+    const together = query.options?.together;
+    if (!together || --together.unsent > 0) return sent;
+    const [result, commit] = await Promise.allSettled([sent, connection.query('commit')]);
+    if (result.status === 'rejected') throw result.reason;
+    if (commit.status === 'rejected') throw commit.reason;
+    connection.isCommitted = true;
+    return result.value;
+  }
 }
 
 /** A pooler sends a process id of its own, because its client has no backend yet. */
@@ -180,6 +207,7 @@ async function isDirect(connection: Connection): Promise<boolean> {
 
 class SessionTransaction extends PostgresTransaction {
   override async begin(connection: Connection): Promise<void> {
+    connection.isCommitted = false;
     const begin = beginOf(this.isolationLevel, this.readOnly);
     const discard = (error: unknown) => {
       // The transaction may have begun and failed, so the connection must not be reused.
@@ -192,6 +220,13 @@ class SessionTransaction extends PostgresTransaction {
         discard(error);
         throw error;
       });
+  }
+
+  override commit(connection: Connection, value: unknown): Promise<unknown> {
+    if (!connection.isCommitted) return super.commit(connection, value);
+    this._completed = true;
+    this._resolver(value);
+    return Promise.resolve();
   }
 }
 

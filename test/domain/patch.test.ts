@@ -75,7 +75,7 @@ describe('readPatch', () => {
       'thing.temperature',
     ]);
     expect(patch.set).toEqual({ max_tokens: 5 });
-    expect([...patch.refused]).toEqual(['name', 'temperature']);
+    expect([...patch.invalid]).toEqual(['name', 'temperature']);
     expect(touches(patch, 'temperature')).toBe(true);
     expect(touches(patch, 'max_tokens', 'name')).toBe(true);
     expect(touches(read({}, ['tags']), 'tags')).toBe(true);

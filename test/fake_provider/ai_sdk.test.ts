@@ -7,7 +7,7 @@ import { generateText, type LanguageModel, Output, stepCountIs, streamText, tool
 import { describe, expect, it } from 'vitest';
 import { z } from 'zod';
 import type { FakeProvider } from '../../src/fake_provider/fake_provider.js';
-import { DEFAULT_TEXT } from '../../src/fake_provider/replies/completion.js';
+import { DEFAULT_TEXT } from '../../src/fake_provider/responses/completion.js';
 import { fakeProvider } from './support.js';
 
 /*

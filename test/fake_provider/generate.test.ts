@@ -3,13 +3,13 @@ import { describe, expect, it } from 'vitest';
 import { Credential } from '../../src/fake_provider/credential.js';
 import { type Generation, generate } from '../../src/fake_provider/generate.js';
 import { PROVIDERS, providers, WIRE_APIS } from '../../src/fake_provider/providers.js';
-import { Rejection } from '../../src/fake_provider/replies/provider_error.js';
 import {
   CHAT_PARAMETERS,
   MESSAGES_PARAMETERS,
   RESPONSES_PARAMETERS,
 } from '../../src/fake_provider/requests/parameters.js';
 import { StoredResponses } from '../../src/fake_provider/requests/stored_responses.js';
+import { Rejection } from '../../src/fake_provider/responses/provider_error.js';
 import { readScript } from '../../src/fake_provider/script.js';
 import { BODIES } from './support.js';
 
@@ -100,9 +100,9 @@ describe('generate', () => {
           context: { credential: new Credential(name, undefined), number: 1, now: 0 },
         };
         try {
-          const reply = generate(generation, { fault: undefined, response: {} }, {});
-          expect(reply.status).toBe(200);
-          expect(reply.frames.every(({ text }) => typeof text === 'string')).toBe(true);
+          const response = generate(generation, { fault: undefined, response: {} }, {});
+          expect(response.status).toBe(200);
+          expect(response.frames.every(({ text }) => typeof text === 'string')).toBe(true);
           accepted++;
         } catch (error) {
           if (!(error instanceof Rejection)) throw error;

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { VirtualClock } from '../../src/fake_provider/clock.js';
-import { DEFAULT_TEXT, tokensOf } from '../../src/fake_provider/replies/completion.js';
+import { DEFAULT_TEXT, tokensOf } from '../../src/fake_provider/responses/completion.js';
 import { type Seen, until, watch } from './faults/streams.js';
 import { scenarios, scriptOf } from './scenarios.js';
 import { eventsIn, fakeProvider } from './support.js';

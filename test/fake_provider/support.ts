@@ -13,7 +13,7 @@ export async function fakeProvider(options: FakeProviderOptions = {}): Promise<F
 }
 
 /** The response of a request, read completely. */
-export interface Reply {
+export interface FakeResponse {
   readonly status: number;
   readonly headers: Headers;
   readonly text: string;
@@ -22,17 +22,17 @@ export interface Reply {
 }
 
 /** Posts a body, which is JSON unless it is a text. */
-export async function post(url: string, body: unknown, headers: Record<string, string> = {}): Promise<Reply> {
+export async function post(url: string, body: unknown, headers: Record<string, string> = {}): Promise<FakeResponse> {
   const text = typeof body === 'string' ? body : JSON.stringify(body);
   return read(
     await fetch(url, { method: 'POST', body: text, headers: { 'content-type': 'application/json', ...headers } }),
   );
 }
 
-export const get = async (url: string, headers: Record<string, string> = {}): Promise<Reply> =>
+export const get = async (url: string, headers: Record<string, string> = {}): Promise<FakeResponse> =>
   read(await fetch(url, { headers }));
 
-async function read(response: Response): Promise<Reply> {
+async function read(response: Response): Promise<FakeResponse> {
   const text = await response.text();
   return { status: response.status, headers: response.headers, text, json: jsonOr(text) };
 }

@@ -67,7 +67,7 @@ describe('RequestGuard.interceptor', () => {
 
   /** Starts a server that keeps at most 64 KiB of complete requests. */
   async function startEcho(): Promise<number> {
-    const budget = { request: 1024 * KIB, connection: 1024 * KIB, unfinished: 1024 * KIB, unanswered: 64 * KIB };
+    const budget = { request: 1024 * KIB, connection: 1024 * KIB, unfinished: 1024 * KIB, inProgress: 64 * KIB };
     const requestBudget = new RequestBudget(budget);
     const guard = new RequestGuard({ requestBudget, anonymous: 'always' } as unknown as Api, 'on');
     const server = new Server({ interceptors: [guard.interceptor] });

@@ -15,7 +15,7 @@ function createBudget(): RequestBudget {
     request: 100 * KIB,
     connection: 200 * KIB,
     unfinished: 400 * KIB,
-    unanswered: 150 * KIB,
+    inProgress: 150 * KIB,
   });
   budgets.push(budget);
   return budget;

@@ -15,17 +15,17 @@ const outcomeOf = (status: number, body: unknown) => problemOf({ status, headers
 describe('an error body', () => {
   it.each<[string, number, unknown, CheckOutcome]>([
     // The three error formats of xAI.
-    ['xAI 1', 400, { error: { message: 'Incorrect API key provided: xa***', type: 'x', code: 'y' } }, 'KEY_REFUSED'],
+    ['xAI 1', 400, { error: { message: 'Incorrect API key provided: xa***', type: 'x', code: 'y' } }, 'KEY_REJECTED'],
     [
       'xAI 2',
       400,
       { code: 'Client specified an invalid argument', error: 'Incorrect API key provided: x' },
-      'KEY_REFUSED',
+      'KEY_REJECTED',
     ],
-    ['xAI 3', 400, { error: 'Incorrect API key provided: x' }, 'KEY_REFUSED'],
-    ['xAI, percent-encoded', 400, { error: 'Incorrect%20API%20key%20provided:%20ba***na.' }, 'KEY_REFUSED'],
-    ['xAI, another error', 400, { code: 'Client specified an invalid argument', error: 'Bad' }, 'REQUEST_REFUSED'],
-    ['xAI, another error with a URL', 400, { error: 'Bad; see https://console.x.ai/api-keys' }, 'REQUEST_REFUSED'],
+    ['xAI 3', 400, { error: 'Incorrect API key provided: x' }, 'KEY_REJECTED'],
+    ['xAI, percent-encoded', 400, { error: 'Incorrect%20API%20key%20provided:%20ba***na.' }, 'KEY_REJECTED'],
+    ['xAI, another error', 400, { code: 'Client specified an invalid argument', error: 'Bad' }, 'REQUEST_REJECTED'],
+    ['xAI, another error with a URL', 400, { error: 'Bad; see https://console.x.ai/api-keys' }, 'REQUEST_REJECTED'],
     [
       'xAI, no credit, 403',
       403,
@@ -43,7 +43,7 @@ describe('an error body', () => {
       'OpenAI code',
       400,
       { error: { message: 'x', type: 'invalid_request_error', code: 'invalid_api_key' } },
-      'KEY_REFUSED',
+      'KEY_REJECTED',
     ],
     [
       'OpenAI, restricted, 401',
@@ -83,8 +83,8 @@ describe('an error body', () => {
       { error: { code: 'insufficient_quota', message: 'Rate limit' } },
       'NO_CREDIT',
     ],
-    ['a field called credit', 400, { error: { message: 'invalid credit score field' } }, 'REQUEST_REFUSED'],
-    ['a field called credits', 400, { error: { message: 'unknown parameter: credits' } }, 'REQUEST_REFUSED'],
+    ['a field called credit', 400, { error: { message: 'invalid credit score field' } }, 'REQUEST_REJECTED'],
+    ['a field called credits', 400, { error: { message: 'unknown parameter: credits' } }, 'REQUEST_REJECTED'],
     ['no credit, 400', 400, { error: { message: 'Insufficient Balance' } }, 'NO_CREDIT'],
     ['spend limit reached, 400', 400, { error: { message: 'You have reached your spend limit.' } }, 'NO_CREDIT'],
     ['billing not enabled, 400', 400, { error: { message: 'Please enable billing on your project' } }, 'NO_CREDIT'],
@@ -92,9 +92,9 @@ describe('an error body', () => {
       'a wrong key with a billing message',
       400,
       { error: { code: 'invalid_api_key', message: 'Wrong key; see the billing page' } },
-      'KEY_REFUSED',
+      'KEY_REJECTED',
     ],
-    ['Anthropic code', 400, { type: 'error', error: { type: 'authentication_error', message: 'no' } }, 'KEY_REFUSED'],
+    ['Anthropic code', 400, { type: 'error', error: { type: 'authentication_error', message: 'no' } }, 'KEY_REJECTED'],
     [
       'Anthropic, no credit, 400',
       400,
@@ -131,16 +131,16 @@ describe('an error body', () => {
           error: { code: 400, message: 'API key not valid. Please pass a valid API key.', status: 'INVALID_ARGUMENT' },
         },
       ],
-      'KEY_REFUSED',
+      'KEY_REJECTED',
     ],
     ['vLLM', 200, { object: 'error', message: 'x', type: 'InternalServerError', code: 500 }, 'SERVER_ERROR'],
     ['OpenRouter', 200, { error: { message: 'x', code: 402 } }, 'NO_CREDIT'],
-    ['FastAPI', 400, { detail: 'Invalid API key' }, 'KEY_REFUSED'],
+    ['FastAPI', 400, { detail: 'Invalid API key' }, 'KEY_REJECTED'],
     ['Anthropic, flat', 200, { type: 'error', message: 'x' }, 'ERROR_INSIDE'],
-    ['no body', 401, undefined, 'KEY_REFUSED'],
+    ['no body', 401, undefined, 'KEY_REJECTED'],
     ['an object instead of a text', 200, { error: { code: { toString: false } } }, 'ERROR_INSIDE'],
-    ['a number', 400, 7, 'REQUEST_REFUSED'],
-    ['null inside', 400, { error: null, message: null }, 'REQUEST_REFUSED'],
+    ['a number', 400, 7, 'REQUEST_REJECTED'],
+    ['null inside', 400, { error: null, message: null }, 'REQUEST_REJECTED'],
   ])('is classified: %s', (_, status, body, outcome) => expect(outcomeOf(status, body)).toBe(outcome));
 
   it.each([

@@ -13,7 +13,7 @@ import { advance, loadState } from '../../src/store/write/change_log.js';
 import { readHead } from '../../src/store/write/head.js';
 import { deleteExpiredResponses } from '../../src/store/write/idempotency.js';
 import type { Plan, Write } from '../../src/store/write/planned_write.js';
-import { rehearse, transact } from '../../src/store/write/transact.js';
+import { transact, validateWrite } from '../../src/store/write/transact.js';
 import { startPostgres } from '../support/postgres.js';
 import { unique } from '../support/service.js';
 import { connectPg } from '../support/sql.js';
@@ -248,7 +248,7 @@ describe.each(['embedded', 'postgres'] as const)('the store on %s', (engine) => 
 
   it('changes nothing when a write is only rehearsed (validate_only)', async () => {
     const before = await snapshot();
-    const response = JSON.parse(text(await rehearse(store, { ...creating(), requestId: randomUUID() })));
+    const response = JSON.parse(text(await validateWrite(store, { ...creating(), requestId: randomUUID() })));
     expect(response).toEqual({ result: 0, revision: store.state.revision });
     expect(await snapshot()).toEqual(before);
   });

@@ -3,8 +3,8 @@ import { type CallTransport, type InvokeOptions, transportOf } from './call_tran
 import type {
   DispatchContext,
   Handler,
+  HandlerResult,
   Handlers,
-  Reply,
   StreamDefinition,
   StreamHandler,
   UnaryDefinition,
@@ -76,7 +76,7 @@ export const invokerOf =
   ({ run }: UnaryMethod): Invoke =>
   (request, options = {}) =>
     new Promise((resolve, reject) => {
-      run(request, transportOf(options), (error, reply) => (error ? reject(error) : resolve(reply as Buffer)));
+      run(request, transportOf(options), (error, response) => (error ? reject(error) : resolve(response as Buffer)));
     });
 
 function runnerOf<Request, Response>(
@@ -87,17 +87,17 @@ function runnerOf<Request, Response>(
 
   return (request, transport, done) => {
     const call = new CallState(shared, request, transport, done);
-    let reply: Reply<Response> | Promise<Reply<Response>>;
+    let result: HandlerResult<Response> | Promise<HandlerResult<Response>>;
     try {
       call.enter();
-      reply = handler(call);
+      result = handler(call);
     } catch (error) {
       return call.fail(error);
     }
     // A response from memory is sent at once, because an `await` would delay it by one turn of the event loop.
-    if (!(reply instanceof Promise)) call.succeed(reply);
+    if (!(result instanceof Promise)) call.succeed(result);
     else
-      reply.then(
+      result.then(
         (response) => call.succeedLater(response),
         (error) => call.fail(error),
       );

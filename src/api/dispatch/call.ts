@@ -9,7 +9,7 @@ import type { Measure } from '../../metrics.js';
 import type { RequestedMethod } from './authorizer.js';
 import type { CallTransport } from './call_transport.js';
 import { internalError } from './internal_error.js';
-import type { Call, DispatchContext, Reply, UnaryDefinition } from './method.js';
+import type { Call, DispatchContext, HandlerResult, UnaryDefinition } from './method.js';
 import { requestCheckOf } from './request_shape.js';
 import { checkedResponse } from './response.js';
 
@@ -40,9 +40,12 @@ export function readerOf<Request>(
   };
 }
 
-function encode<Request, Response>(method: UnaryDefinition<Request, Response>, reply: Reply<Response>): Buffer {
-  if (Buffer.isBuffer(reply)) return reply;
-  return reply instanceof Uint8Array ? Buffer.from(reply) : method.responseSerialize(reply);
+function encode<Request, Response>(
+  method: UnaryDefinition<Request, Response>,
+  result: HandlerResult<Response>,
+): Buffer {
+  if (Buffer.isBuffer(result)) return result;
+  return result instanceof Uint8Array ? Buffer.from(result) : method.responseSerialize(result);
 }
 
 /** The parts that all calls of a method share. */
@@ -85,7 +88,7 @@ export class CallState<Request, Response> implements Call<Request, Response> {
     return this.shared.method.requestSerialize;
   }
 
-  get encodeReply(): (response: Response) => Uint8Array {
+  get encodeResponse(): (response: Response) => Uint8Array {
     return this.shared.method.responseSerialize;
   }
 
@@ -158,20 +161,20 @@ export class CallState<Request, Response> implements Call<Request, Response> {
    * Sends a response that took time. The caller of a read may have lost access meanwhile. A write is committed by now,
    * and a caller that revokes its own token must learn that.
    */
-  succeedLater(reply: Reply<Response>): void {
+  succeedLater(result: HandlerResult<Response>): void {
     try {
       if (!this.isWrite) this.recheckAccess();
     } catch (error) {
       this.fail(error);
       return;
     }
-    this.succeed(reply);
+    this.succeed(result);
   }
 
-  succeed(reply: Reply<Response>): void {
+  succeed(result: HandlerResult<Response>): void {
     let bytes: Buffer;
     try {
-      bytes = checkedResponse(encode(this.shared.method, reply));
+      bytes = checkedResponse(encode(this.shared.method, result));
       // A write is committed by now, so its response is always sent.
       if (!this.isWrite) this.transport.connection?.checkRoomFor(bytes);
     } catch (error) {

@@ -31,7 +31,7 @@ export interface Call<Request, Response> {
   /** Encodes a request, so that equal requests have equal bytes. */
   readonly encode: (request: Request) => Uint8Array;
   /** Encodes a response, as it is sent and stored for an idempotency key. */
-  readonly encodeReply: (response: Response) => Uint8Array;
+  readonly encodeResponse: (response: Response) => Uint8Array;
   /** Aborts when the caller cancels, the deadline passes or `limits.maxCallMs` is over. */
   readonly signal: AbortSignal;
   /** The time until the caller's deadline in ms, minus the time that the response needs to arrive. */
@@ -40,9 +40,11 @@ export interface Call<Request, Response> {
   readonly isRetry: boolean;
 }
 
-/** A response: the message, or its bytes if it is already encoded. */
-export type Reply<Response> = Response | Uint8Array;
-export type Handler<Request, Response> = (call: Call<Request, Response>) => Reply<Response> | Promise<Reply<Response>>;
+/** The response of a handler: the message, or its bytes if it is already encoded. */
+export type HandlerResult<Response> = Response | Uint8Array;
+export type Handler<Request, Response> = (
+  call: Call<Request, Response>,
+) => HandlerResult<Response> | Promise<HandlerResult<Response>>;
 
 export interface UnaryDefinition<Request, Response> {
   readonly path: string;

@@ -22,7 +22,7 @@ import {
 } from '../../store/history/audit.js';
 import { namesIn } from '../../store/history/history.js';
 import type { Handlers } from '../dispatch/method.js';
-import { checkPage, pageFrom, pageReply } from '../messages/pages.js';
+import { checkPage, pageFrom, pageResponse } from '../messages/pages.js';
 import type { Backend } from './backend.js';
 import { idOfAny, revisionMessage } from './history.js';
 import { read } from './read_write.js';
@@ -87,7 +87,7 @@ async function listAuditEvents({ store }: Backend, state: State, request: ListAu
     store,
     rows.flatMap((row) => ('entry' in row ? [row.entry] : [])),
   );
-  return pageReply(
+  return pageResponse(
     page,
     rows,
     {

@@ -22,7 +22,7 @@ export function batchResolve(state: State, request: BatchResolveConfigsRequest):
   const { agents, provider_down } = request;
   const resultOf = (ref: AgentRef, agent: Agent | undefined) => framed(result(state, ref, agent, provider_down));
   if (agents.length > 0)
-    return reply(
+    return batchResponse(
       state,
       agents.map((ref) => resultOf(ref, findAgent(state, ref))),
     );
@@ -74,7 +74,7 @@ function result(state: State, ref: AgentRef, agent: Agent | undefined, down: rea
 
 const framed = (result: Uint8Array): Uint8Array => new BinaryWriter().uint32(RESULTS).bytes(result).finish();
 
-function reply(state: State, results: readonly Uint8Array[]): Uint8Array {
+function batchResponse(state: State, results: readonly Uint8Array[]): Uint8Array {
   const rest = { results: [], next_page_token: '', revision: BigInt(state.revision) };
   return Buffer.concat([...results, BatchResolveConfigsResponse.encode(rest).finish()]);
 }

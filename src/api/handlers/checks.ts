@@ -21,7 +21,7 @@ import { listHealth } from '../../store/config_health.js';
 import type { Call, Handlers } from '../dispatch/method.js';
 import { TokenBucket, takeCheck } from '../dispatch/token_bucket.js';
 import { healthMessage, retiringUseMessage } from '../messages/entities.js';
-import { checkPage, compareKeys, pageFrom, pageReply } from '../messages/pages.js';
+import { checkPage, compareKeys, pageFrom, pageResponse } from '../messages/pages.js';
 import { audit } from './audit.js';
 import type { Backend } from './backend.js';
 import { checkConfigHealth } from './check_config.js';
@@ -80,7 +80,7 @@ async function listConfigHealth({ store }: Backend, state: State, request: ListC
   ]);
   const after = page.last === undefined ? 0 : idIn(page.last);
   const found = await listHealth(store, { ids, statuses, after, limit: page.size + 1 });
-  return pageReply(page, found, {
+  return pageResponse(page, found, {
     type: ListConfigHealthResponse,
     revision: state.revision,
     keyOf: ({ config_id }) => [config_id],
@@ -119,7 +119,7 @@ function listRetiringModels(state: State, request: ListRetiringModelsRequest): B
     found.push(use);
     if (found.length > page.size) break;
   }
-  return pageReply(page, found, {
+  return pageResponse(page, found, {
     type: ListRetiringModelsResponse,
     revision: state.revision,
     keyOf: sortKeyOf,

@@ -17,7 +17,7 @@ import { Problems } from '../../problems.js';
 import { listEntries, namesIn } from '../../store/history/history.js';
 import type { Call, Handlers } from '../dispatch/method.js';
 import { configMessage } from '../messages/entities.js';
-import { checkPage, pageFrom, pageReply } from '../messages/pages.js';
+import { checkPage, pageFrom, pageResponse } from '../messages/pages.js';
 import type { Backend } from './backend.js';
 import { type Earlier, historicalConfig } from './historical_config.js';
 import { read } from './read_write.js';
@@ -86,7 +86,7 @@ async function listConfigRevisions(
   const { revision } = state;
   const { rows, complete } = await listEntries(store, query);
   const names = await namesIn(store, rows);
-  return pageReply(
+  return pageResponse(
     page,
     rows,
     {

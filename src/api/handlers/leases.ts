@@ -15,7 +15,7 @@ import type { State } from '../../domain/state.js';
 import { limits } from '../../limits.js';
 import { Problems } from '../../problems.js';
 import { type OpenedKeys, openKeys } from '../../store/keys/open_keys.js';
-import type { Call, Reply } from '../dispatch/method.js';
+import type { Call, HandlerResult } from '../dispatch/method.js';
 import { auditFirst } from './audit.js';
 import type { Backend } from './backend.js';
 import { read } from './read_write.js';
@@ -28,7 +28,7 @@ type LeaseCall = Call<LeaseApiKeysRequest, LeaseApiKeysResponse>;
 export function leaseApiKeys(
   backend: Backend,
   call: LeaseCall,
-): Reply<LeaseApiKeysResponse> | Promise<Reply<LeaseApiKeysResponse>> {
+): HandlerResult<LeaseApiKeysResponse> | Promise<HandlerResult<LeaseApiKeysResponse>> {
   checkRequest(call.request);
   return read(backend, call, () => lease(backend, call));
 }

@@ -25,14 +25,14 @@ export function getConfig(state: State, id: number): Buffer {
   const problems = new Problems();
   problems.add('id', idProblem(id));
   problems.throwIfAny();
-  return configReply(state, configOf(state, id));
+  return configResponse(state, configOf(state, id));
 }
 
 export function getPrimary(state: State, ref: AgentRef | undefined): Buffer {
   const agent = namedAgent(state, ref);
   const config = primaryIn(state, agent.id);
   if (!config) throw noEnabledConfig(agent);
-  return configReply(state, config);
+  return configResponse(state, config);
 }
 
 export const noEnabledConfig = (agent: Agent) =>
@@ -53,7 +53,7 @@ const responses = new EncodeOnce<Config, string>({
  * The response with one config: the cached response, followed by the encoded revision. Concatenated protobuf messages
  * merge their fields, and the responses of GetConfig and GetPrimaryConfig have the same fields.
  */
-function configReply(state: State, config: Config): Buffer {
+function configResponse(state: State, config: Config): Buffer {
   const agentName = state.agents.get(config.agent_id)?.name ?? '';
   return withRevision(responses.get(state, config, agentName), state.revision);
 }
@@ -97,7 +97,7 @@ export function batchGetPrimaries(state: State, request: BatchGetPrimaryConfigsR
   problems.throwIfAny();
   if (length > 0) {
     const results = request.agents.map((ref) => primaryResult(state, ref, findAgent(state, ref)));
-    return batchReply(state, results);
+    return batchResponse(state, results);
   }
   return pageOf(request, {
     type: BatchGetPrimaryConfigsResponse,
@@ -111,7 +111,7 @@ export function batchGetPrimaries(state: State, request: BatchGetPrimaryConfigsR
 }
 
 /** Concatenates the encoded results and the fields that the response has once. */
-function batchReply(state: State, results: readonly Uint8Array[]): Buffer {
+function batchResponse(state: State, results: readonly Uint8Array[]): Buffer {
   const last = { results: [], next_page_token: '', revision: BigInt(state.revision) };
   return Buffer.concat([...results, BatchGetPrimaryConfigsResponse.encode(last).finish()]);
 }

@@ -2,8 +2,8 @@ import type { Draft } from '../../domain/draft.js';
 import type { State } from '../../domain/state.js';
 import { ServiceError } from '../../errors.js';
 import { invalidFields, type Problems } from '../../problems.js';
-import { rehearse, transact } from '../../store/write/transact.js';
-import type { Call, Reply } from '../dispatch/method.js';
+import { transact, validateWrite } from '../../store/write/transact.js';
+import type { Call, HandlerResult } from '../dispatch/method.js';
 import { ADDED_BYTES, checkedResponse } from '../dispatch/response.js';
 import type { ReadBackend, WriteBackend } from './backend.js';
 import { adoptionWaitMs, minRevisionProblem, requestIdOf, type WriteRequest, writeProblems } from './requests.js';
@@ -17,8 +17,8 @@ interface ReadRequest {
 export function read<Request extends ReadRequest, Response>(
   { store, feed }: ReadBackend,
   call: Call<Request, Response>,
-  respond: (state: State) => Reply<Response> | Promise<Reply<Response>>,
-): Reply<Response> | Promise<Reply<Response>> {
+  respond: (state: State) => HandlerResult<Response> | Promise<HandlerResult<Response>>,
+): HandlerResult<Response> | Promise<HandlerResult<Response>> {
   const wanted = call.request.min_revision;
   if (wanted < 0n) throw invalidFields([{ field: 'min_revision', description: minRevisionProblem(wanted) as string }]);
   if (wanted <= store.state.revision) return respond(store.state);
@@ -62,11 +62,11 @@ export function write<Request extends WriteRequest, Result, Response>(
     encodeResponse: (result: Result, revision: number) =>
       // Checked before the commit, so that a write whose response cannot be sent is not committed.
       checkedResponse(
-        call.encodeReply(writing.respond(result, BigInt(revision), backend.store.state) as Response),
+        call.encodeResponse(writing.respond(result, BigInt(revision), backend.store.state) as Response),
         ADDED_BYTES,
       ),
   };
-  if (request.validate_only) return rehearse(backend.store, planned);
+  if (request.validate_only) return validateWrite(backend.store, planned);
   const done = transact(backend.store, planned);
   const waitMs = adoptionWaitMs(request);
   if (waitMs === undefined || !('adoptionWaits' in backend)) return done;

@@ -15,7 +15,7 @@ import { Problems } from '../../problems.js';
 import { onDatabase } from '../../store/failure.js';
 import { oldestKept } from '../../store/history/compaction.js';
 import { agentAt } from '../../store/history/time_travel.js';
-import type { Call, Reply } from '../dispatch/method.js';
+import type { Call, HandlerResult } from '../dispatch/method.js';
 import { EncodeOnce } from '../messages/encode_once.js';
 import { resolvedMessage } from '../messages/resolution.js';
 import { withRevision } from '../messages/revision.js';
@@ -31,7 +31,7 @@ type ResolveCall = Call<ResolveConfigRequest, ResolveConfigResponse>;
 export function resolveConfig(
   backend: Backend,
   call: ResolveCall,
-): Reply<ResolveConfigResponse> | Promise<Reply<ResolveConfigResponse>> {
+): HandlerResult<ResolveConfigResponse> | Promise<HandlerResult<ResolveConfigResponse>> {
   const { at_revision, provider_down, agent } = call.request;
   return read(backend, call, (state) => {
     if (at_revision !== undefined) return resolvePast(backend, call, at_revision);

@@ -17,8 +17,8 @@ import { tokenMessage, tokenRequestOf } from '../../domain/token_message.js';
 import { Problems } from '../../problems.js';
 import { usesOf } from '../../store/tokens.js';
 import type { AccessLog } from '../dispatch/access_log.js';
-import type { Call, Handlers, Reply } from '../dispatch/method.js';
-import { checkPage, pageFrom, pageReply, valuesFrom } from '../messages/pages.js';
+import type { Call, HandlerResult, Handlers } from '../dispatch/method.js';
+import { checkPage, pageFrom, pageResponse, valuesFrom } from '../messages/pages.js';
 import type { ReadBackend, WriteBackend } from './backend.js';
 import { read, write } from './read_write.js';
 import { requireText } from './requests.js';
@@ -62,7 +62,7 @@ export function accessService(backend: AccessBackend): Handlers<typeof AccessSer
 async function createToken(
   backend: AccessBackend,
   call: Call<CreateTokenRequest, CreateTokenResponse>,
-): Promise<Reply<CreateTokenResponse>> {
+): Promise<HandlerResult<CreateTokenResponse>> {
   const created = makeToken();
   const spec = tokenRequestOf(call.request);
   const bytes = await write(backend, call, {
@@ -95,7 +95,7 @@ async function listTokens(backend: AccessBackend, state: State, request: ListTok
   });
   const { revision } = state;
   const messageOf = await messagesOf(backend, found);
-  return pageReply(start, found, {
+  return pageResponse(start, found, {
     type: ListTokensResponse,
     revision,
     keyOf,

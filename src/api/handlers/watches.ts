@@ -17,7 +17,7 @@ import { Problems } from '../../problems.js';
 import { databaseFailure } from '../../store/failure.js';
 import { listWatchers, type SeenWatcher } from '../../store/watchers.js';
 import type { Handlers, StreamCall } from '../dispatch/method.js';
-import { checkPage, pageFrom, pageReply } from '../messages/pages.js';
+import { checkPage, pageFrom, pageResponse } from '../messages/pages.js';
 import type { Backend } from './backend.js';
 import { read } from './read_write.js';
 import { agentOf, checkRef, minRevisionProblem } from './requests.js';
@@ -124,7 +124,7 @@ async function listing(
       staleMs: limits.staleWatcherMs,
     });
     const { revision } = store.state;
-    return pageReply(
+    return pageResponse(
       page,
       rows,
       {

@@ -75,7 +75,7 @@ export function pageFrom(request: PageRequest, filter: readonly unknown[]): Page
  * @param found the values from the start of the page, and one more if there are more.
  * @param complete false if `found` has fewer values than that, because the values are large.
  */
-export function pageReply<V, Response extends ListResponse>(
+export function pageResponse<V, Response extends ListResponse>(
   { size, filterHash }: PageStart,
   found: readonly V[],
   { type, revision, keyOf, rowOf }: Rows<V, Response>,
@@ -115,7 +115,7 @@ export function valuesFrom<V>({ last, size }: PageStart, { values, keyOf, keep }
 /** Encodes the response with one page of a list in memory. */
 export function pageOf<V, Response extends ListResponse>(request: PageRequest, paging: Paging<V, Response>): Buffer {
   const start = pageFrom(request, paging.filter);
-  return pageReply(start, valuesFrom(start, paging), paging);
+  return pageResponse(start, valuesFrom(start, paging), paging);
 }
 
 export function compareKeys(a: readonly Key[], b: readonly Key[]): number {

@@ -5,7 +5,7 @@ import { argumentFor, type Cause, type Input, type Problem, UsageError } from '.
 import { cut, pad, terminal, toJson, visible, widthOf } from './print.js';
 
 /** The exit codes; EXIT_CODES is their description in the help. */
-export const Exit = { done: 0, refused: 1, usage: 2, notFound: 3, unreachable: 4 } as const;
+export const Exit = { done: 0, failed: 1, usage: 2, notFound: 3, unreachable: 4 } as const;
 
 export const EXIT_CODES = `Exit codes of the commands that call a service:
   0  success
@@ -119,7 +119,7 @@ function callReport(error: AgentLLMError, context: Context): ErrorReport {
     violations: violations.map((violation, at) => ({ ...violation, argument: problems[at]?.typed })),
     metadata,
   };
-  return { lines: linesOf(error, problems, context), json, exit: EXIT_OF[code] ?? Exit.refused };
+  return { lines: linesOf(error, problems, context), json, exit: EXIT_OF[code] ?? Exit.failed };
 }
 
 function linesOf(error: AgentLLMError, problems: readonly Problem[], { connection, requestId }: Context): string[] {

@@ -27,7 +27,7 @@ import { file, flag, list, word } from './values.js';
 export interface RemoteCommand {
   readonly name: string;
   /** What it does: a phrase without a full stop. */
-  readonly about: string;
+  readonly description: string;
   /** Further help, printed below the options. */
   readonly more?: string;
   readonly inputs: readonly Input[];
@@ -45,7 +45,7 @@ export interface RemoteCommand {
   run(call: Call): Promise<number | undefined>;
 }
 
-export type Example = readonly [command: string, about: string];
+export type Example = readonly [command: string, description: string];
 
 /** One run of a command. */
 export interface Call {
@@ -97,14 +97,19 @@ export const inputsOf = ({
 ];
 
 /** A group of commands for one resource, `agentllm agents …`. */
-export function remoteGroup(name: string, about: string, more: string, commands: readonly RemoteCommand[]): Command {
-  const group = withUsageErrors(new Command(name).description(about)).addHelpText('after', `\n${more}`);
+export function remoteGroup(
+  name: string,
+  description: string,
+  more: string,
+  commands: readonly RemoteCommand[],
+): Command {
+  const group = withUsageErrors(new Command(name).description(description)).addHelpText('after', `\n${more}`);
   for (const spec of commands) group.addCommand(remoteCommand(spec));
   return group;
 }
 
 export function remoteCommand(spec: RemoteCommand): Command {
-  const command = withUsageErrors(new Command(spec.name).description(spec.about));
+  const command = withUsageErrors(new Command(spec.name).description(spec.description));
   for (const input of inputsOf(spec)) {
     if (isArgument(input)) command.addArgument(argumentOf(input));
     else for (const option of optionsOf(input)) command.addOption(option);
@@ -113,7 +118,7 @@ export function remoteCommand(spec: RemoteCommand): Command {
 }
 
 function afterHelp({ more, examples, next }: RemoteCommand): string {
-  const lines = examples.map(([example, about]) => `  # ${about}\n  $ ${example}`);
+  const lines = examples.map(([example, description]) => `  # ${description}\n  $ ${example}`);
   return [more, `Examples:\n${lines.join('\n')}`, next && `Next: ${next}`].filter(Boolean).join('\n\n');
 }
 

@@ -30,9 +30,9 @@ export function backupCommand(): Command {
 }
 
 async function backup({ store, output }: TaskContext, { file, force, json }: Options): Promise<void> {
-  const about = await makeBackup(store.database, { file, force, onStep: (text) => !json && output.err(text) });
-  if (json) return output.out(JSON.stringify({ file, ...about }));
-  output.out(`wrote ${file}: revision ${about.revision}, ${(about.bytes / 1e6).toFixed(1)} MB`);
+  const header = await makeBackup(store.database, { file, force, onStep: (text) => !json && output.err(text) });
+  if (json) return output.out(JSON.stringify({ file, ...header }));
+  output.out(`wrote ${file}: revision ${header.revision}, ${(header.bytes / 1e6).toFixed(1)} MB`);
 }
 
 /** Throws on PostgreSQL. The command that it prints uses the variable of the shell, so that it contains no password. */

@@ -82,9 +82,13 @@ async function makeAll({ out, host, client, days }: CertOptions): Promise<void> 
     ]),
   ];
   const general = names.map((value) => ({ type: isIP(value) ? ('ip' as const) : ('dns' as const), value }));
-  const writeLeaf = async (base: string, about: string, wish: Omit<Parameters<typeof makeLeaf>[1], 'days' | 'key'>) => {
+  const writeLeaf = async (
+    base: string,
+    description: string,
+    wish: Omit<Parameters<typeof makeLeaf>[1], 'days' | 'key'>,
+  ) => {
     const key = readIf(`${base}.key`);
-    await write(base, about, await makeLeaf(authority, { ...wish, days: lifetime, key }), key !== undefined);
+    await write(base, description, await makeLeaf(authority, { ...wish, days: lifetime, key }), key !== undefined);
   };
   await writeLeaf(server, names.join(', '), { kind: 'server', names: general });
   for (const { base, identity, ...wish } of clients)
@@ -180,11 +184,11 @@ function certificateIn(base: string, pem: string): X509Certificate {
 const readIf = (path: string) => (existsSync(path) ? readFileSync(path, 'utf8') : undefined);
 
 /** Writes a new key, but never replaces an existing one. A certificate is replaced atomically. */
-async function write(base: string, about: string, { cert, key }: Pair, hasKey: boolean): Promise<void> {
+async function write(base: string, description: string, { cert, key }: Pair, hasKey: boolean): Promise<void> {
   if (!hasKey) await writeFileAtomically(`${base}.key`, Buffer.from(key), { mode: 0o600, overwrite: false });
   await writeFileAtomically(`${base}.pem`, Buffer.from(cert), { mode: 0o644 });
   const until = new Date(new X509Certificate(cert).validTo).toISOString().slice(0, 10);
-  terminal.out(`${hasKey ? 'renewed' : 'created'} ${base}.pem until ${until}: ${about}`);
+  terminal.out(`${hasKey ? 'renewed' : 'created'} ${base}.pem until ${until}: ${description}`);
 }
 
 function instructions(out: string, made: { readonly base: string; readonly identity: string } | undefined): string {

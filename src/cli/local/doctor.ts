@@ -175,8 +175,8 @@ async function examineShell(env: NodeJS.ProcessEnv, local: ReadonlyMap<string, u
     return { settings: shellSettings, before: [...found, ...(await examineService(shellSettings, local))] };
   } catch (error) {
     if (!(error instanceof SettingsError)) throw error;
-    const mistakes = error.mistakes.map((finding): Diagnosis => ({ area: 'settings', verdict: 'fail', finding }));
-    return { before: [...mistakes, ...before] };
+    const problems = error.problems.map((finding): Diagnosis => ({ area: 'settings', verdict: 'fail', finding }));
+    return { before: [...problems, ...before] };
   }
 }
 

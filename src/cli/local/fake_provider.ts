@@ -86,10 +86,10 @@ async function listFaults(json: boolean): Promise<void> {
   }
   const printed = table(
     ['FAULT', 'WHAT THE PROVIDER DOES', 'CLASS', 'OPTIONS'],
-    rows.map(({ name, about, class: errorClass, options }) => [name, about, errorClass, options.join(' ')]),
+    rows.map(({ name, description, class: errorClass, options }) => [name, description, errorClass, options.join(' ')]),
   );
   const shared = SHARED_OPTIONS.map(([title, options]) => {
-    const lines = Object.entries(options).map(([name, { about }]) => `  ${name.padEnd(16)}  ${about}`);
+    const lines = Object.entries(options).map(([name, { description }]) => `  ${name.padEnd(16)}  ${description}`);
     return [`${title}:`, ...lines].join('\n');
   });
   terminal.out([printed, ...shared].join('\n\n'));

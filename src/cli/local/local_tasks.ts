@@ -50,7 +50,7 @@ const tasks = new Map<string, Run>([
 ]);
 
 /** Runs a command in the service that owns the database. Prints errors, and returns the exit code. */
-export async function runInService({ command, options }: AdminRequest, context: TaskContext): Promise<number> {
+export async function handleAdminRequest({ command, options }: AdminRequest, context: TaskContext): Promise<number> {
   try {
     const run = tasks.get(command);
     if (!run) throw new StartError(`The running service, agentllm ${version}, does not have the command ${command}`);

@@ -32,10 +32,10 @@ export const migrateHistory: Task<Options> = {
 /** `agentllm migrate up|down|status|history`: manages the schema of the database. */
 export function migrateCommand(): Command {
   const command = new Command('migrate').description('apply, roll back and show migrations of the database');
-  const add = (name: string, about: string, task: Task<Options>) =>
+  const add = (name: string, description: string, task: Task<Options>) =>
     command
       .command(name)
-      .description(about)
+      .description(description)
       .option('--json', 'print JSON', false)
       .action((options: Options) => runTask(task, options));
   add('up', 'apply all pending migrations', migrateUp);

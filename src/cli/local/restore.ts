@@ -41,9 +41,10 @@ async function runRestore(file: string, { force, json }: Options): Promise<void>
 
 async function restore(dataDir: string, file: string, force: boolean, json: boolean): Promise<void> {
   const onStep = (text: string) => !json && terminal.err(text);
-  const { about, identity, keptAside } = await restoreBackup({ dataDir, file, force, onStep });
-  const { revision, made_at } = about;
-  if (json) return terminal.out(JSON.stringify({ revision, made_at, identity, kept_aside: keptAside ?? null }));
+  const { header, identity, previousDatabase } = await restoreBackup({ dataDir, file, force, onStep });
+  const { revision, made_at } = header;
+  if (json) return terminal.out(JSON.stringify({ revision, made_at, identity, kept_aside: previousDatabase ?? null }));
   terminal.out(`restored revision ${revision} of ${made_at}; the identity of the store is now ${identity}`);
-  if (keptAside) terminal.out(`the previous database is kept in ${keptAside}; remove it when it is not needed`);
+  if (previousDatabase)
+    terminal.out(`the previous database is kept in ${previousDatabase}; remove it when it is not needed`);
 }

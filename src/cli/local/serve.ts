@@ -6,7 +6,7 @@ import { type Running, serve } from '../../main.js';
 import type { AccessPolicy, ServeFlags } from '../../net/exposure.js';
 import { visible } from '../kit/print.js';
 import { stopRequest } from '../kit/signals.js';
-import { runInService } from './local_tasks.js';
+import { handleAdminRequest } from './local_tasks.js';
 
 /** `agentllm serve`: runs the service until a signal stops it. */
 export function serveCommand(): Command {
@@ -19,11 +19,14 @@ export function serveCommand(): Command {
 }
 
 function settingsHelp(): string {
-  const rows = Object.entries(settings).map(([name, { unset, about }]) => [name, unset, about] as const);
+  const rows = Object.entries(settings).map(
+    ([name, { defaultText, description }]) => [name, defaultText, description] as const,
+  );
   const widths = [0, 1].map((column) => Math.max(...rows.map((row) => (row[column] as string).length)));
   return rows
     .map(
-      ([name, unset, about]) => `  ${name.padEnd(widths[0] as number)}  ${unset.padEnd(widths[1] as number)}  ${about}`,
+      ([name, defaultText, description]) =>
+        `  ${name.padEnd(widths[0] as number)}  ${defaultText.padEnd(widths[1] as number)}  ${description}`,
     )
     .join('\n');
 }
@@ -34,7 +37,7 @@ async function runService(flags: ServeFlags): Promise<void> {
   const log = createLog(config.LOG_LEVEL);
   const started = performance.now();
   output.write(banner('agentllm is starting', where(config)));
-  const running = await serve(config, flags, log, runInService);
+  const running = await serve(config, flags, log, handleAdminRequest);
   const took = ((performance.now() - started) / 1000).toFixed(1);
   output.write(banner(`agentllm is ready after ${took} s`, ready(config, running)));
   output.write(`agentllm is stopping (${await stopRequest()})\n`);

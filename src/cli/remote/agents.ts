@@ -10,7 +10,7 @@ import { agentList, body, fields, groupsOf, name, titleOf, type } from './agent_
 
 const list: RemoteCommand = {
   name: 'list',
-  about: 'show the agents',
+  description: 'show the agents',
   inputs: [
     { name: 'type', to: 'agent_type', kind: word('type'), help: 'only agents of this type' },
     { name: 'role', to: 'role', kind: word('role'), help: 'only agents with this role' },
@@ -33,7 +33,7 @@ const list: RemoteCommand = {
 
 const get: RemoteCommand = {
   name: 'get',
-  about: 'show everything about an agent',
+  description: 'show everything about an agent',
   inputs: [agentArgument, minRevision],
   examples: [
     ['agentllm agents get trader', 'by name'],
@@ -48,7 +48,7 @@ const get: RemoteCommand = {
 
 const create: RemoteCommand = {
   name: 'create',
-  about: 'add an agent',
+  description: 'add an agent',
   inputs: [
     {
       name: '<name>',
@@ -87,7 +87,7 @@ const create: RemoteCommand = {
 
 const update: RemoteCommand = {
   name: 'update',
-  about: 'change some fields of an agent; all other fields are kept',
+  description: 'change some fields of an agent; all other fields are kept',
   inputs: [{ ...agentArgument, to: [] }, name, type, ...fields, etagInput('agent.etag'), ...writeInputs],
   body,
   patches: true,
@@ -117,7 +117,7 @@ async function idOf(call: Call): Promise<number> {
 
 const remove: RemoteCommand = {
   name: 'delete',
-  about: 'delete an agent; an agent of the system cannot be deleted',
+  description: 'delete an agent; an agent of the system cannot be deleted',
   inputs: [
     agentArgument,
     { name: 'cascade', to: 'cascade', kind: flag, help: 'delete its configs with it' },

@@ -22,7 +22,7 @@ const kind = choice('AUDIT_EVENT_KIND_', 'kind', [
 /** `agentllm audit`: all audited operations, including those that change nothing. */
 export const audit: RemoteCommand = {
   name: 'audit',
-  about: 'show the audit log, newest first: writes, uses of keys and tokens, rejected calls',
+  description: 'show the audit log, newest first: writes, uses of keys and tokens, rejected calls',
   inputs: [
     { name: 'agent', to: 'agent', kind: agent, help: 'only events of this agent and its configs, by name or id' },
     { name: 'kind', to: 'kinds', kind: list(kind), help: 'only events of this kind; can be repeated' },
@@ -60,24 +60,24 @@ const columnsFor = (names: ReadonlyMap<number, string>): readonly Column<AuditEv
   ['AT', ({ created_at }) => moment(created_at)],
   ['ACTOR', ({ actor }) => actor],
   ['METHOD', ({ method }) => shortMethod(method)],
-  ['RESOURCE', (event) => aboutOf(event, names)],
-  ['DETAILS', (event) => whatOf(event, names)],
+  ['RESOURCE', (event) => subjectOf(event, names)],
+  ['DETAILS', (event) => descriptionOf(event, names)],
 ];
 
 /** The subject of events without an agent. */
-const ABOUT: Readonly<Record<string, string>> = {
+const SUBJECTS: Readonly<Record<string, string>> = {
   [AuditEventKind.CALL_REFUSED]: 'access',
   [AuditEventKind.TOKEN_USE]: 'access',
   [AuditEventKind.KEY_ROTATION]: 'keys',
 };
 
-function aboutOf({ kind, change, agent_id, provider }: AuditEvent, names: ReadonlyMap<number, string>): string {
-  if (change) return changeRecordOf(change, names).about;
-  if (ABOUT[kind]) return ABOUT[kind];
+function subjectOf({ kind, change, agent_id, provider }: AuditEvent, names: ReadonlyMap<number, string>): string {
+  if (change) return changeRecordOf(change, names).subject;
+  if (SUBJECTS[kind]) return SUBJECTS[kind];
   return agent_id === undefined ? provider : (names.get(agent_id) ?? `agent #${agent_id}`);
 }
 
-function whatOf(event: AuditEvent, names: ReadonlyMap<number, string>): string {
+function descriptionOf(event: AuditEvent, names: ReadonlyMap<number, string>): string {
   const { kind, change, config_id, provider, outcome } = event;
   if (change) return changeRecordOf(change, names).what;
   if (kind === AuditEventKind.KEY_ROTATION) return `rotation ${outcome}`;

@@ -125,7 +125,7 @@ const KEY_ACTIONS: readonly unknown[] = ['set', 'replaced', 'cleared', 'encrypte
 
 /** One change of a revision: the subject (an agent, or `catalogue`), and the text. */
 export interface ChangeRecord {
-  readonly about: string;
+  readonly subject: string;
   readonly what: string;
 }
 
@@ -148,8 +148,8 @@ export function changeBlock({ revision, actor, method, reason, created_at, recor
     method && shortMethod(method),
     reason && `"${reason}"`,
   ];
-  const width = Math.max(...records.map(({ about }) => widthOf(visible(about))));
-  const lines = records.map(({ about, what }) => `  ${pad(visible(about), width)}  ${visible(what)}`);
+  const width = Math.max(...records.map(({ subject }) => widthOf(visible(subject))));
+  const lines = records.map(({ subject, what }) => `  ${pad(visible(subject), width)}  ${visible(what)}`);
   return [visible(head.filter(Boolean).join('  ')), ...lines].join('\n');
 }
 

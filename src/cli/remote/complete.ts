@@ -16,9 +16,9 @@ const DEADLINE_MS = 800;
 
 interface Candidate {
   readonly word: string;
-  readonly about: string;
+  readonly description: string;
 }
-const candidate = (word: string, about = ''): Candidate => ({ word, about });
+const candidate = (word: string, description = ''): Candidate => ({ word, description });
 
 export async function complete(program: Command, typed: readonly string[]): Promise<void> {
   // bash splits `--model=openai` into three words.
@@ -26,13 +26,13 @@ export async function complete(program: Command, typed: readonly string[]): Prom
   const found = await candidatesFor(program, words).catch(() => []);
   const start = words.at(-1) ?? '';
   // A name with a line break cannot be passed to a shell.
-  for (const { word, about } of found)
+  for (const { word, description } of found)
     if ((word === ':files' || word.startsWith(start)) && !/[\p{Cc}]/u.test(word))
-      process.stdout.write(`${word}\t${shortDescription(about)}\n`);
+      process.stdout.write(`${word}\t${shortDescription(description)}\n`);
 }
 
-const shortDescription = (about: string) =>
-  about
+const shortDescription = (description: string) =>
+  description
     .replace(/\p{Cc}/gu, ' ')
     .replace(/[;:(].*/s, '')
     .trim();
@@ -44,7 +44,9 @@ async function candidatesFor(program: Command, words: readonly string[]): Promis
   const [, long, equals] = /^(--[\w-]+)(=)/.exec(start) ?? [];
   const assigned = equals && command.options.find((option) => option.long === long);
   if (assigned)
-    return (await valuesOf(assigned, optionValues)).map(({ word, about }) => candidate(`${long}=${word}`, about));
+    return (await valuesOf(assigned, optionValues)).map(({ word, description }) =>
+      candidate(`${long}=${word}`, description),
+    );
   if (start.startsWith('-')) return optionsOf(command);
   if (command.commands.length > 0) return command.commands.map((one) => candidate(one.name(), one.description()));
   const { registeredArguments } = command;

@@ -21,7 +21,7 @@ import {
 
 export const upsertConfig: RemoteCommand = {
   name: 'upsert',
-  about: 'change the primary config of an agent, or create it',
+  description: 'change the primary config of an agent, or create it',
   more: 'Changes the primary config of the agent. If the agent has no enabled config, its first disabled config is changed\nand enabled. If it has no config, one is created, which needs --model.',
   inputs: [agentArgument, ...configFields, ...configExtras, clearApiKey, etagInput('config.etag'), ...writeInputs],
   body: configBody,
@@ -42,7 +42,7 @@ export const upsertConfig: RemoteCommand = {
 
 export const bulkConfigs: RemoteCommand = {
   name: 'bulk',
-  about: 'change the primary configs of several agents in one step, as upsert does for one',
+  description: 'change the primary configs of several agents in one step, as upsert does for one',
   more: 'All or nothing: if one agent is rejected, nothing is written. With --partial the other agents are changed, and exit\ncode 1 means that some were rejected.\nThe agents are named, or selected with --all and the filters, which must all match.',
   inputs: [
     { name: '[agents...]', to: 'agents', kind: agent, help: 'the agents, 1 to 1000, by names or ids' },
@@ -83,7 +83,7 @@ export const bulkConfigs: RemoteCommand = {
           '\n',
         ) + findingLines(response.findings),
     );
-    return refused > 0 ? Exit.refused : Exit.done;
+    return refused > 0 ? Exit.failed : Exit.done;
   },
 };
 
@@ -105,7 +105,7 @@ const bulkColumns = [
 
 export const reorderConfigs: RemoteCommand = {
   name: 'reorder',
-  about: 'set the order of the configs of an agent; the first enabled config is its primary',
+  description: 'set the order of the configs of an agent; the first enabled config is its primary',
   inputs: [
     agentArgument,
     {

@@ -29,7 +29,7 @@ const idArgument = (to: string): Input => ({
 
 const list: RemoteCommand = {
   name: 'list',
-  about: 'show the configs of all agents, or of selected ones',
+  description: 'show the configs of all agents, or of selected ones',
   inputs: [
     { name: 'agent', to: 'agent', kind: agent, help: 'only configs of this agent, by name or id' },
     { name: 'model', to: ['provider', 'model_name'], kind: model, help: 'only configs of this model' },
@@ -61,7 +61,7 @@ const list: RemoteCommand = {
 
 const get: RemoteCommand = {
   name: 'get',
-  about: 'show all fields of a config',
+  description: 'show all fields of a config',
   inputs: [idArgument('id'), minRevision],
   examples: [['agentllm configs get 1', 'the first config of a fresh service']],
   next: 'agentllm configs update <id> changes it, agentllm configs validate <id> lints it',
@@ -73,7 +73,7 @@ const get: RemoteCommand = {
 
 const create: RemoteCommand = {
   name: 'create',
-  about: 'add a config to an agent',
+  description: 'add a config to an agent',
   more: 'The enabled configs of an agent, ordered by priority, are its chain; the first is its primary config. A new config\nis placed last unless --priority sets its position.',
   inputs: [agentArgument, ...configFields, ...configExtras, ...writeInputs],
   body: configBody,
@@ -104,7 +104,7 @@ const create: RemoteCommand = {
 
 const update: RemoteCommand = {
   name: 'update',
-  about: 'change some fields of a config; all other fields are kept',
+  description: 'change some fields of a config; all other fields are kept',
   inputs: [
     idArgument('config.id'),
     ...configFields,
@@ -134,7 +134,7 @@ const update: RemoteCommand = {
 
 const remove: RemoteCommand = {
   name: 'delete',
-  about: 'delete a config',
+  description: 'delete a config',
   inputs: [idArgument('id'), etagInput('etag'), ...writeInputs],
   examples: [
     ['agentllm configs create trader --model openai/gpt-5.4', 'creates config 13 on a fresh service'],
@@ -150,7 +150,7 @@ const remove: RemoteCommand = {
 
 const primary: RemoteCommand = {
   name: 'primary',
-  about: 'show the primary config of an agent: the first enabled one of its chain',
+  description: 'show the primary config of an agent: the first enabled one of its chain',
   inputs: [agentArgument, minRevision],
   examples: [['agentllm configs primary trader', 'the primary config of the trader']],
   next: 'agentllm configs upsert <agent> changes it',

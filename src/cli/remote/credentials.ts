@@ -43,7 +43,7 @@ const credentialList: List<Credential> = {
 
 const list: RemoteCommand = {
   name: 'list',
-  about: 'show the credentials, without their keys',
+  description: 'show the credentials, without their keys',
   inputs: [
     { name: 'provider', to: 'provider', kind: provider, help: 'only credentials of this provider' },
     limitInput,
@@ -56,7 +56,7 @@ const list: RemoteCommand = {
 
 const get: RemoteCommand = {
   name: 'get',
-  about: 'show all fields of a credential; no command shows its key',
+  description: 'show all fields of a credential; no command shows its key',
   inputs: [nameArgument('name'), minRevision],
   examples: [
     ['printf %s "$OPENAI_API_KEY" | agentllm credentials create desk --provider openai', 'store one'],
@@ -70,7 +70,7 @@ const get: RemoteCommand = {
 
 const create: RemoteCommand = {
   name: 'create',
-  about: 'store an API key under a name; any number of configs can use it',
+  description: 'store an API key under a name; any number of configs can use it',
   more: 'The command prompts for the key at a terminal and reads it from standard input otherwise; it is never an argument.\nThe service needs an ENCRYPTION_KEY to store it (agentllm key generate prints one).',
   inputs: [
     nameArgument('credential.name'),
@@ -101,7 +101,7 @@ const create: RemoteCommand = {
 
 const update: RemoteCommand = {
   name: 'update',
-  about: 'replace the key of a credential for all configs that use it, or its description',
+  description: 'replace the key of a credential for all configs that use it, or its description',
   inputs: [
     nameArgument('credential.name'),
     description,
@@ -127,7 +127,7 @@ const update: RemoteCommand = {
 
 const remove: RemoteCommand = {
   name: 'delete',
-  about: 'delete a credential that no config uses',
+  description: 'delete a credential that no config uses',
   inputs: [nameArgument('name'), etagInput('etag'), ...writeInputs],
   examples: [
     ['printf %s "$OPENAI_API_KEY" | agentllm credentials create desk --provider openai', 'store one'],

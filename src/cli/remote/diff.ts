@@ -16,7 +16,7 @@ const revisionOrNow: Kind = {
 /** `agentllm diff`: the differences between two states of a config. */
 export const diff: RemoteCommand = {
   name: 'diff',
-  about: 'compare two states of a config, field by field',
+  description: 'compare two states of a config, field by field',
   more: `A state is the config at a store revision, as agentllm history shows it. Deleted configs can be compared too. The exit
 code is 0; with --exit-code it is 1 when the states differ, as in git.`,
   inputs: [
@@ -49,7 +49,7 @@ code is 0; with --exit-code it is 1 when the states differ, as in git.`,
         ? `no difference between ${first} and ${second}`
         : differenceTable(all, heads, before.config);
     });
-    return all.length > 0 && call.local('exit-code') ? Exit.refused : Exit.done;
+    return all.length > 0 && call.local('exit-code') ? Exit.failed : Exit.done;
   },
 };
 

@@ -34,7 +34,7 @@ const status = choice('CHECK_STATUS_', 'status', [
 /** `agentllm configs health`: the service checks keys and models of configs with their providers. */
 export const configHealth: RemoteCommand = {
   name: 'health',
-  about: 'check the keys and models of configs with their providers; uses no model tokens',
+  description: 'check the keys and models of configs with their providers; uses no model tokens',
   more: 'Each hop is checked with the key that it uses: the key of the config, of its credential, or in the environment of\nthe service. Exit code 1: a hop is not ok.',
   inputs: [
     { name: '[id]', kind: configId, help: 'the config, by its id' },
@@ -55,9 +55,7 @@ export const configHealth: RemoteCommand = {
   async run(call) {
     const { health, revision } = await readHealth(call);
     call.print({ health, revision }, () => tableOf(health.flatMap(rowsOf), { columns, empty: emptyFor(call) }));
-    return health.some(({ hops }) => hops.some(({ status }) => status !== 'CHECK_STATUS_OK'))
-      ? Exit.refused
-      : Exit.done;
+    return health.some(({ hops }) => hops.some(({ status }) => status !== 'CHECK_STATUS_OK')) ? Exit.failed : Exit.done;
   },
 };
 

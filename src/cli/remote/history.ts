@@ -35,7 +35,7 @@ const entryList: List<ConfigRevision> = {
 /** `agentllm history`: the recorded changes with actor, time and reason. */
 export const history: RemoteCommand = {
   name: 'history',
-  about: 'show who changed what, when and why, newest first',
+  description: 'show who changed what, when and why, newest first',
   more: 'The history of a config, of an agent with its configs, or of everything. A deleted resource is given by its id.',
   inputs: [
     { name: '[id]', to: 'config_id', kind: configId, help: 'a config, by its id' },
@@ -99,12 +99,12 @@ export function changeRecordOf(entry: ConfigRevision, names: ReadonlyMap<number,
   const { kind, id, name, agent_id, action } = entry;
   const what = `${NOUNS[kind] ?? 'thing'} ${kind === 'RESOURCE_KIND_CONFIG' ? `${id} ${name}` : name}`;
   const owner = agent_id === undefined ? undefined : (names.get(agent_id) ?? `agent #${agent_id}`);
-  const about = owner ?? ABOUT[kind] ?? 'catalogue';
+  const subject = owner ?? SUBJECTS[kind] ?? 'catalogue';
   const done = small(action, 'CHANGE_ACTION_');
-  if (action !== ChangeAction.UPDATE) return { about, what: `${what} ${done}d${roleOf(entry)}${ratesOf(entry)}` };
-  if (isRevocation(entry)) return { about, what: `${what} revoked` };
+  if (action !== ChangeAction.UPDATE) return { subject, what: `${what} ${done}d${roleOf(entry)}${ratesOf(entry)}` };
+  if (isRevocation(entry)) return { subject, what: `${what} revoked` };
   return {
-    about,
+    subject,
     what: `${what}: ${describeDifferences(entry.changes.map(differenceOf), unchangedOf(entry)) || 'no visible change'}`,
   };
 }
@@ -118,7 +118,7 @@ const NOUNS: Readonly<Record<string, string>> = {
   RESOURCE_KIND_PRICE: 'price of',
   RESOURCE_KIND_TOKEN: 'token',
 };
-const ABOUT: Readonly<Record<string, string>> = { RESOURCE_KIND_CREDENTIAL: 'keys', RESOURCE_KIND_TOKEN: 'access' };
+const SUBJECTS: Readonly<Record<string, string>> = { RESOURCE_KIND_CREDENTIAL: 'keys', RESOURCE_KIND_TOKEN: 'access' };
 
 const isRevocation = ({ kind, changes }: ConfigRevision) =>
   kind === 'RESOURCE_KIND_TOKEN' && changes.some(({ field }) => field === 'revoked_at');

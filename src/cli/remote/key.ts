@@ -9,7 +9,7 @@ import { rotate } from './rotate.js';
 /** `agentllm key status`: the number of stored API keys per encryption key. */
 const status: RemoteCommand = {
   name: 'status',
-  about: 'show the ids of the encryption keys, and how many stored API keys each has encrypted',
+  description: 'show the ids of the encryption keys, and how many stored API keys each has encrypted',
   more: `The output is the view of one replica; other replicas may have another ENCRYPTION_KEY. A key encrypts, decrypts, or is
 missing: the service cannot read what a missing key has encrypted.`,
   inputs: [minRevision],
@@ -57,8 +57,8 @@ function statusLines({
 
 /** `agentllm key …`: the encryption keys of ENCRYPTION_KEY. */
 export function keyCommand(): Command {
-  const about = 'generate keys for ENCRYPTION_KEY, and re-encrypt the stored API keys';
-  const command = remoteGroup('key', about, 'Start with: agentllm key generate', [rotate, status]);
+  const description = 'generate keys for ENCRYPTION_KEY, and re-encrypt the stored API keys';
+  const command = remoteGroup('key', description, 'Start with: agentllm key generate', [rotate, status]);
   command
     .command('generate')
     .description('print a new encryption key; store it where only the service can read it')

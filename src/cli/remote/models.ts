@@ -132,7 +132,7 @@ const modelList: List<Model> = {
 
 const list: RemoteCommand = {
   name: 'list',
-  about: 'show the models of the catalogue',
+  description: 'show the models of the catalogue',
   inputs: [
     { name: 'provider', to: 'provider', kind: provider, help: 'only models of this provider, by name or alias' },
     limitInput,
@@ -148,7 +148,7 @@ const list: RemoteCommand = {
 
 const get: RemoteCommand = {
   name: 'get',
-  about: 'show all facts about a model: limits, parameter rules, price',
+  description: 'show all facts about a model: limits, parameter rules, price',
   inputs: [modelArgument('provider', 'name'), minRevision],
   examples: [['agentllm models get openai/gpt-5.4', 'one model']],
   async run(call) {
@@ -159,7 +159,7 @@ const get: RemoteCommand = {
 
 const create: RemoteCommand = {
   name: 'create',
-  about: 'add a model to a provider, also to a built-in one',
+  description: 'add a model to a provider, also to a built-in one',
   inputs: [modelArgument('model.provider', 'model.name'), ...fields, ...writeInputs],
   body,
   examples: [
@@ -178,7 +178,7 @@ const create: RemoteCommand = {
 
 const update: RemoteCommand = {
   name: 'update',
-  about: 'change some facts about a model; all other facts are kept',
+  description: 'change some facts about a model; all other facts are kept',
   inputs: [modelArgument('model.provider', 'model.name'), ...fields, etagInput('model.etag'), ...writeInputs],
   body,
   patches: true,
@@ -200,7 +200,7 @@ const update: RemoteCommand = {
 
 const remove: RemoteCommand = {
   name: 'delete',
-  about: 'delete a model that is not built in and not in use',
+  description: 'delete a model that is not built in and not in use',
   inputs: [modelArgument('provider', 'name'), etagInput('etag'), ...writeInputs],
   examples: [
     ['agentllm models create openai/gpt-next', 'create a model'],
@@ -231,7 +231,7 @@ const retiringList: List<RetiringModelUse> = {
 
 const retiring: RemoteCommand = {
   name: 'retiring',
-  about: 'show the uses of models that are shut down, will be, or have a successor',
+  description: 'show the uses of models that are shut down, will be, or have a successor',
   inputs: [
     { name: 'days', to: 'within_days', kind: integer, help: 'number of days ahead, 1 to 3650 (default 90)' },
     limitInput,

@@ -117,7 +117,7 @@ const providerList: List<Provider> = {
 
 const list: RemoteCommand = {
   name: 'list',
-  about: 'show the providers',
+  description: 'show the providers',
   inputs: [limitInput, minRevision],
   examples: [['agentllm providers list', 'all providers']],
   next: 'agentllm models list --provider <name> shows its models',
@@ -126,7 +126,7 @@ const list: RemoteCommand = {
 
 const get: RemoteCommand = {
   name: 'get',
-  about: 'show all fields of a provider',
+  description: 'show all fields of a provider',
   inputs: [nameArgument('name', 'the provider, by name or alias'), minRevision],
   examples: [['agentllm providers get anthropic', 'by an alias: its name is claude']],
   next: 'agentllm models list --provider <name> shows its models',
@@ -138,7 +138,7 @@ const get: RemoteCommand = {
 
 const create: RemoteCommand = {
   name: 'create',
-  about: 'add a provider: any endpoint with an API of OpenAI or Anthropic',
+  description: 'add a provider: any endpoint with an API of OpenAI or Anthropic',
   inputs: [nameArgument('provider.name', 'its name, 1 to 50 of a-z 0-9 . _ -'), ...fields, ...writeInputs],
   body,
   examples: [
@@ -161,7 +161,7 @@ const create: RemoteCommand = {
 
 const update: RemoteCommand = {
   name: 'update',
-  about: 'change some fields of a provider; all other fields are kept',
+  description: 'change some fields of a provider; all other fields are kept',
   more: 'A built-in provider permits changes of these fields only: display name, aliases, enabled, allow-unknown-models.\nA new --dialect without --wire-api gets the default wire API of the dialect.',
   inputs: [nameArgument('provider.name'), ...fields, etagInput('provider.etag'), ...writeInputs],
   body,
@@ -181,7 +181,7 @@ const update: RemoteCommand = {
 
 const remove: RemoteCommand = {
   name: 'delete',
-  about: 'delete a provider that is not built in, with its models',
+  description: 'delete a provider that is not built in, with its models',
   inputs: [nameArgument('name'), etagInput('etag'), ...writeInputs],
   examples: [
     [
@@ -200,7 +200,7 @@ const remove: RemoteCommand = {
 
 const checkKey: RemoteCommand = {
   name: 'check-key',
-  about: 'check an API key with its provider before it is stored; uses no model tokens',
+  description: 'check an API key with its provider before it is stored; uses no model tokens',
   more: 'The command prompts for the key at a terminal and reads it from standard input otherwise; it is never an argument.\nThe key is not stored. Exit code 1: the key is not valid, or the check failed.',
   inputs: [
     nameArgument('provider', 'the provider, by name or alias'),
@@ -225,7 +225,7 @@ const checkKey: RemoteCommand = {
     const { status, message, latency_ms } = response.check as KeyCheck;
     const took = latency_ms === undefined ? '' : ` (${latency_ms} ms)`;
     call.print(response, () => `${small(status, 'CHECK_STATUS_')}: ${message}${took}`);
-    return status === 'CHECK_STATUS_OK' ? Exit.done : Exit.refused;
+    return status === 'CHECK_STATUS_OK' ? Exit.done : Exit.failed;
   },
 };
 

@@ -42,7 +42,7 @@ const count: Kind = {
 /** `agentllm rehearse`: calls the chain of an agent at a fake provider, once for each fault. */
 export const rehearseAgent: RemoteCommand = {
   name: 'rehearse',
-  about: 'show what an agent does when a provider fails: its chain is called at a fake provider, fault by fault',
+  description: 'show what an agent does when a provider fails: its chain is called at a fake provider, fault by fault',
   more: `The chain and its parameters come from the service. Each hop is called at a fake provider in this process with a
 made-up key: no provider is contacted and nothing is changed. Waits are not real, so a rehearsal takes seconds. Each
 attempt is printed as the number of its hop and its result, with what follows in parentheses.
@@ -73,7 +73,7 @@ Exit code 1: a call fails although its fault permits other attempts.`,
     );
     const results = await runRehearsal(call, resolution, options);
     call.print(jsonOf(resolution, options, results), () => textOf(resolution, options, results));
-    return results.length === 0 || results.some(({ result }) => result === 'fails') ? Exit.refused : Exit.done;
+    return results.length === 0 || results.some(({ result }) => result === 'fails') ? Exit.failed : Exit.done;
   },
 };
 

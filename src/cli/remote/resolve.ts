@@ -27,7 +27,8 @@ export const providersDown = ({ inputs }: Call): string[] =>
 /** `agentllm resolve`: the effective hops and parameters of an agent, with their provenance. */
 export const resolveAgent: RemoteCommand = {
   name: 'resolve',
-  about: 'show the resolution of an agent: its models in order, the parameters sent, and where each value comes from',
+  description:
+    'show the resolution of an agent: its models in order, the parameters sent, and where each value comes from',
   more: 'No provider is called. Exit code 1: an active agent has no usable model.',
   inputs: [
     { ...agentArgument, name: '[agent]' },
@@ -48,7 +49,7 @@ export const resolveAgent: RemoteCommand = {
     const response = await call.api.configs.resolveConfig(call.request({ provider_down }));
     const resolved = response.resolved as ResolvedConfig;
     call.print(response, () => textOf(resolved, response.revision, call.local('why') === true));
-    return resolved.hops.length === 0 ? Exit.refused : Exit.done;
+    return resolved.hops.length === 0 ? Exit.failed : Exit.done;
   },
 };
 

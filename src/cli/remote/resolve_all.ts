@@ -30,7 +30,7 @@ export async function resolveAll(call: Call, provider_down: readonly string[]): 
     ...(status && { status: { code: status.code, message: status.message } }),
   }));
   call.print({ results: plain, revision }, () => tableOf(results, { columns, empty: 'no agents' }));
-  return results.some(hasNoModel) ? Exit.refused : Exit.done;
+  return results.some(hasNoModel) ? Exit.failed : Exit.done;
 }
 
 /** Whether an active agent has no usable model. */

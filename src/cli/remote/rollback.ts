@@ -13,7 +13,7 @@ import { agentNames, changeRecordOf } from './history.js';
 /** `agentllm rollback`: rolls back a config, or a whole revision, as a new revision. */
 export const rollback: RemoteCommand = {
   name: 'rollback',
-  about: 'roll a config back to an earlier revision, or roll back everything that one revision changed',
+  description: 'roll a config back to an earlier revision, or roll back everything that one revision changed',
   more: `--to rolls back one config; a deleted config is created again under its id. --revision rolls back a whole revision, such
 as a bulk change, in one step: agents and configs that the revision created are deleted, and those that it changed or
 deleted get their earlier content. If something was changed again since then, the command names it and writes nothing.
@@ -98,7 +98,7 @@ async function rollbackRevision(call: Call): Promise<undefined> {
   return call.print(response, () => {
     if (response.entries.length === 0) return `nothing is left to roll back of revision ${revision}`;
     const records = response.entries.map((entry) => changeRecordOf(entry, names));
-    const lines = records.map(({ about, what }) => `  ${visible(about)}  ${visible(what)}`);
+    const lines = records.map(({ subject, what }) => `  ${visible(subject)}  ${visible(what)}`);
     return `${writeSummary(call, 'rolled back', `revision ${revision}`, response)}\n${lines.join('\n')}${findingLines(response.findings)}`;
   });
 }

@@ -22,7 +22,7 @@ const SILENCE_MS = 60_000;
 /** `agentllm key rotate`: re-encrypts all ciphertext with the first key of ENCRYPTION_KEY. */
 export const rotate: RemoteCommand = {
   name: 'rotate',
-  about: 're-encrypt every stored API key with the first key of ENCRYPTION_KEY',
+  description: 're-encrypt every stored API key with the first key of ENCRYPTION_KEY',
   more: `Reads and writes continue during a rotation, and the visible fields of configs do not change. An interrupted rotation
 continues when the command is run again. Steps without downtime, also with several replicas:
   1. ENCRYPTION_KEY=<old>,<new> on every replica, one after the other: each can decrypt with the new key
@@ -51,9 +51,9 @@ Exit code 1: API keys remain under another key, and --skip-unreadable does not p
     display.clear();
     if (!call.json)
       terminal.out(last ? summaryOf(last) : 'stopped; agentllm key rotate continues with the remaining keys');
-    if (!last) return Exit.refused;
+    if (!last) return Exit.failed;
     const processed = call.inputs.message['skip_unreadable'] ? last.done + last.unreadable : last.done;
-    return processed === last.total ? Exit.done : Exit.refused;
+    return processed === last.total ? Exit.done : Exit.failed;
   },
 };
 

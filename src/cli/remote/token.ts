@@ -67,7 +67,7 @@ function printNote(call: Call, line: string): void {
 
 const create: RemoteCommand = {
   name: 'create',
-  about: 'create a token, or give a role to client certificates; prints the text of the token only',
+  description: 'create a token, or give a role to client certificates; prints the text of the token only',
   more: `${TARGET_HELP}
 
 The text is shown once. The first token closes the service: from then on every caller needs a token.`,
@@ -152,7 +152,7 @@ async function printDetails(call: Call, token: Token, { access, isLocal, name }:
 function reportRepeated(call: Call, { id }: Token): number {
   printNote(call, `agentllm: this request has already created ${id}, and the text is shown only once`);
   printNote(call, `(agentllm token revoke ${id}, then create another)`);
-  return Exit.refused;
+  return Exit.failed;
 }
 
 /** `token al_k3x9q2m7wd "desk": agent, for trader` */
@@ -186,7 +186,7 @@ const tokenList: List<Token> = {
 
 const listCommand: RemoteCommand = {
   name: 'list',
-  about: 'show the valid tokens, without their texts',
+  description: 'show the valid tokens, without their texts',
   more: TARGET_HELP,
   inputs: [
     { name: 'all', to: 'show_ended', kind: flag, help: 'also revoked and expired tokens' },
@@ -209,7 +209,7 @@ const listCommand: RemoteCommand = {
 
 const show: RemoteCommand = {
   name: 'show',
-  about: 'show all fields of a token; no command shows its text',
+  description: 'show all fields of a token; no command shows its text',
   more: TARGET_HELP,
   inputs: [idArgument, localInput, minRevision],
   examples: [
@@ -227,7 +227,7 @@ const show: RemoteCommand = {
 
 const revoke: RemoteCommand = {
   name: 'revoke',
-  about: 'revoke a token permanently; its open streams are closed',
+  description: 'revoke a token permanently; its open streams are closed',
   more: `${TARGET_HELP}
 
 The revocation applies to a replica as soon as the replica receives it, and not while the database is unavailable.`,
@@ -269,7 +269,7 @@ function groupsOf(token: Token): Group[] {
 
 const whoami: RemoteCommand = {
   name: 'whoami',
-  about: 'show the identity and the permissions that a service gives you',
+  description: 'show the identity and the permissions that a service gives you',
   inputs: [minRevision],
   examples: [['agentllm token whoami', 'with AGENTLLM_TOKEN, --token-file, --cert or nothing']],
   async run(call) {

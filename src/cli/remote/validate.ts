@@ -11,7 +11,7 @@ import { allowUnknownModel, configBody, configFields } from './config_fields.js'
 /** `agentllm configs validate`: lints a stored config, a chain or a proposed change. */
 export const validateConfig: RemoteCommand = {
   name: 'validate',
-  about: 'lint a config, a chain or a proposed change; nothing is written and no provider is called',
+  description: 'lint a config, a chain or a proposed change; nothing is written and no provider is called',
   more: 'With an id it lints a stored config, with --agent the chain of an agent. With options such as --model it lints a\nproposal: a change of the config with the id, or a new config of the agent. Exit code 1: there are errors.',
   inputs: [
     { name: '[id]', kind: configId, help: 'a stored config, or the config that the proposal changes' },
@@ -36,7 +36,7 @@ export const validateConfig: RemoteCommand = {
       const verdict = acceptable ? (findings.length === 0 ? 'no findings' : 'accepted, with findings') : 'rejected';
       return [verdict + findingLines(findings), hops.length > 0 && hopTable(hops)].filter(Boolean).join('\n\n');
     });
-    return hasErrors ? Exit.refused : Exit.done;
+    return hasErrors ? Exit.failed : Exit.done;
   },
 };
 

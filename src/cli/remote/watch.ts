@@ -24,7 +24,7 @@ import { changeRecordOfDiff, type WatchDiff, WatchState } from './watch_diff.js'
 /** `agentllm watch`: prints changes as they are committed. */
 export const watch: RemoteCommand = {
   name: 'watch',
-  about: 'show changes as they are committed, with actor, method, reason and fields; until Ctrl-C',
+  description: 'show changes as they are committed, with actor, method, reason and fields; until Ctrl-C',
   more: `If the connection is lost, the command reconnects and shows the changes that it missed. It is listed in agentllm
 watchers. With --json it prints a line of JSON for each revision; --since continues after the resume_token of a line.
 Exit code 1: the time of --for ended before --count was reached.`,
@@ -163,7 +163,7 @@ class WatchPrinter implements WatchObserver {
     const unmet = this.call.local<number>('count') !== undefined;
     if (ms !== undefined)
       this.timers.push(
-        setTimeout(() => this.resolve(unmet ? Exit.refused : Exit.done), Math.min(ms, limits.maxTimerMs)),
+        setTimeout(() => this.resolve(unmet ? Exit.failed : Exit.done), Math.min(ms, limits.maxTimerMs)),
       );
   }
 
@@ -185,7 +185,7 @@ class WatchPrinter implements WatchObserver {
       terminal.out(toJson({ revision, resume_token: token, ...(cause && { cause }), snapshot, changes }, 0));
     } else {
       const gap = {
-        about: 'all',
+        subject: 'all',
         what: 'read again as a snapshot; agentllm history shows who made the changes in between, and why',
       };
       const records = happened.map(changeRecordOfDiff);

@@ -153,10 +153,10 @@ function deletedItem(key: string): CatalogueItem {
 
 /** The text of a change. */
 export function changeRecordOfDiff({ kind, agent, id, name, action, urgent, fields, before }: WatchDiff): ChangeRecord {
-  const about = agent ?? (kind === 'credential' ? 'keys' : 'catalogue');
+  const subject = agent ?? (kind === 'credential' ? 'keys' : 'catalogue');
   const what = kind === 'agent' ? 'agent' : kind === 'config' ? `config ${id}` : `${kind} ${name}`;
   return {
-    about,
+    subject,
     what: `${what}${actionText({ kind, name, action, urgent, fields, before })}${urgent ? ' (urgent)' : ''}`,
   };
 }

@@ -37,7 +37,7 @@ const watcherList: List<Watcher> = {
 /** `agentllm watchers`: the watching processes and the revision that each has applied. */
 export const watchers: RemoteCommand = {
   name: 'watchers',
-  about: 'show the watching processes of all replicas and the revision that each has applied',
+  description: 'show the watching processes of all replicas and the revision that each has applied',
   more: 'LAG is in revisions; it is 0 when the process has applied all its changes. A process that lags for more than 10 s is\nSTALE.',
   inputs: [
     { name: 'agent', to: 'agent', kind: agent, help: 'only processes that watch this agent, by name or id' },

@@ -1,13 +1,13 @@
 import { gzipSync } from 'node:zlib';
 import { head, type Step, sendAll, type Timing, wait, writes } from '../plan.js';
 import { errorFormOf } from '../providers.js';
-import type { Completion } from '../replies/completion.js';
-import { argumentPartsOf, tokensOf } from '../replies/completion.js';
-import { type ErrorContext, errorFrames, errorReply, htmlReply } from '../replies/error_reply.js';
-import { errorBody, type XaiBody } from '../replies/provider_error.js';
-import { type Frame, frame, framesBefore, jsonReply, type Reply } from '../replies/reply.js';
-import { type Situation, situationError, withValues } from '../replies/situations.js';
 import { type Fields, isFields } from '../requests/parameters.js';
+import type { Completion } from '../responses/completion.js';
+import { argumentPartsOf, tokensOf } from '../responses/completion.js';
+import { type ErrorContext, errorFrames, errorResponse, htmlResponse } from '../responses/error_response.js';
+import { errorBody, type XaiBody } from '../responses/provider_error.js';
+import { type FakeResponse, type Frame, frame, framesBefore, jsonResponse } from '../responses/response.js';
+import { type Situation, situationError, withValues } from '../responses/situations.js';
 import { numberOf, type ParsedFault, wordOf } from './fault.js';
 import type { FaultEffect } from './fault_catalogue.js';
 
@@ -28,7 +28,7 @@ export interface FaultyRequest {
   /** Values of the placeholders in the texts of errors. */
   readonly values: Readonly<Record<string, string>>;
   /** The response without the fault. */
-  readonly reply: (change?: Change) => Reply;
+  readonly responseWith: (change?: Change) => FakeResponse;
 }
 
 /** How a response is sent to which a fault applies. */
@@ -37,7 +37,7 @@ export function applyFault(fault: ParsedFault, request: FaultyRequest): Step[] {
   switch (effect.kind) {
     case 'key state':
       return sendAll(
-        errorReply(situationError('permission', request.context.provider), request.context),
+        errorResponse(situationError('permission', request.context.provider), request.context),
         request.timing,
       );
     case 'error':
@@ -45,7 +45,7 @@ export function applyFault(fault: ParsedFault, request: FaultyRequest): Step[] {
     case 'connection':
       return [{ kind: effect.how === 'silence' ? 'hold' : effect.how }];
     case 'slow':
-      return sendAll(request.reply(), slowed(effect.what, fault, request.timing));
+      return sendAll(request.responseWith(), slowed(effect.what, fault, request.timing));
     case 'signs of life':
       return signsOfLife(effect.form, fault, request);
     case 'interruption':
@@ -55,7 +55,7 @@ export function applyFault(fault: ParsedFault, request: FaultyRequest): Step[] {
     case 'frames':
       return changeFrames(effect.what, fault, request);
     case 'content':
-      return sendAll(request.reply({ completion: contentChange(effect.what, fault) }), request.timing);
+      return sendAll(request.responseWith({ completion: contentChange(effect.what, fault) }), request.timing);
   }
 }
 
@@ -67,11 +67,11 @@ function applyError({ situation, only }: EffectOf<'error'>, fault: ParsedFault, 
   const isAffected =
     only === undefined ||
     (only === 'with parameter' ? has(body, param) : isPrefilled(body['messages'] ?? body['input']));
-  if (!isAffected) return sendAll(request.reply(), timing);
+  if (!isAffected) return sendAll(request.responseWith(), timing);
   const error = withValues(situationError(situation, context.provider), { ...values, param, wait: waitText(fault) });
   const status = numberOf(fault, 'status') ?? error.status;
   const form = { ...context, xaiBody: wordOf(fault, 'body') as XaiBody };
-  return sendAll(errorReply({ ...error, status }, form, retryHeaders(fault, now)), timing);
+  return sendAll(errorResponse({ ...error, status }, form, retryHeaders(fault, now)), timing);
 }
 
 const waitText = (fault: ParsedFault) => `${numberOf(fault, 'retry_after') ?? 20}s`;
@@ -110,15 +110,19 @@ function slowed(what: EffectOf<'slow'>['what'], fault: ParsedFault, timing: Timi
 const COMMENT = ': keep-alive\n\n';
 
 function signsOfLife(form: EffectOf<'signs of life'>['form'], fault: ParsedFault, request: FaultyRequest): Step[] {
-  const reply = request.reply();
+  const response = request.responseWith();
   // A body in JSON may begin with white space.
   const text =
-    !request.stream || form === 'blank lines' ? '\n' : form === 'comments' ? COMMENT : pingOf(reply, request);
-  return [...wait(request.timing.latencyMs), head(reply), { kind: 'hold', text, everyMs: numberOf(fault, 'delay_ms') }];
+    !request.stream || form === 'blank lines' ? '\n' : form === 'comments' ? COMMENT : pingOf(response, request);
+  return [
+    ...wait(request.timing.latencyMs),
+    head(response),
+    { kind: 'hold', text, everyMs: numberOf(fault, 'delay_ms') },
+  ];
 }
 
 /** An event without content: `ping` of Messages, `response.in_progress` of Responses, the first, empty chunk of chat completions. */
-function pingOf({ frames }: Reply, { context }: FaultyRequest): string {
+function pingOf({ frames }: FakeResponse, { context }: FaultyRequest): string {
   const index = context.endpoint === 'chat_completions' ? 0 : 1;
   return frames[index]?.text ?? '\n';
 }
@@ -126,12 +130,12 @@ function pingOf({ frames }: Reply, { context }: FaultyRequest): string {
 function interrupt(how: EffectOf<'interruption'>['how'], fault: ParsedFault, request: FaultyRequest): Step[] {
   const { stream, timing, context } = request;
   if (how === 'error' && !stream) return replaceBody('error', fault, request);
-  const reply = request.reply();
+  const response = request.responseWith();
   const after = numberOf(fault, 'after') ?? 0;
   // After 0 tokens not even the events before the first token are sent, only the headers.
-  const sent = after === 0 ? [] : stream ? framesBefore(reply.frames, after) : cutBody(reply.frames, after);
-  const begin = [...wait(timing.latencyMs), head(reply), ...writes(sent, timing)];
-  if (how === 'stall') return [...begin, ...stall(fault, request, reply, sent)];
+  const sent = after === 0 ? [] : stream ? framesBefore(response.frames, after) : cutBody(response.frames, after);
+  const begin = [...wait(timing.latencyMs), head(response), ...writes(sent, timing)];
+  if (how === 'stall') return [...begin, ...stall(fault, request, response, sent)];
   if (how !== 'error') return [...begin, { kind: how }];
   const frames = errorFrames(namedError(fault, request), context, sent.length);
   return [...begin, ...writes(frames, timing), { kind: 'end' }];
@@ -145,7 +149,7 @@ function cutBody([only]: readonly Frame[], after: number): Frame[] {
   return [frame('token', only.text.slice(0, Math.min(end, only.text.length - 1)), tokens)];
 }
 
-function stall(fault: ParsedFault, request: FaultyRequest, { frames }: Reply, sent: readonly Frame[]): Step[] {
+function stall(fault: ParsedFault, request: FaultyRequest, { frames }: FakeResponse, sent: readonly Frame[]): Step[] {
   const resumeMs = numberOf(fault, 'resume_ms');
   const everyMs = numberOf(fault, 'keep_alive_ms');
   const text = request.stream ? COMMENT : '\n';
@@ -168,18 +172,21 @@ function namedError(fault: ParsedFault, { context, values }: FaultyRequest) {
 
 function replaceBody(body: EffectOf<'body'>['body'], fault: ParsedFault, request: FaultyRequest): Step[] {
   const { timing, context } = request;
-  if (body === 'html') return sendAll(htmlReply(200, 'Welcome'), timing);
+  if (body === 'html') return sendAll(htmlResponse(200, 'Welcome'), timing);
   if (body === 'error') {
     const error = namedError(fault, request);
-    return sendAll(jsonReply(200, errorBody(errorFormOf(context.provider, context.endpoint), error, context)), timing);
+    return sendAll(
+      jsonResponse(200, errorBody(errorFormOf(context.provider, context.endpoint), error, context)),
+      timing,
+    );
   }
-  const reply = request.reply();
-  if (body === 'empty') return sendAll({ ...reply, frames: [frame('token', '')] }, timing);
-  const packed = gzipSync(reply.frames.map(({ text }) => text).join(''));
-  const headers = { ...reply.headers, 'content-encoding': 'gzip' };
+  const response = request.responseWith();
+  if (body === 'empty') return sendAll({ ...response, frames: [frame('token', '')] }, timing);
+  const packed = gzipSync(response.frames.map(({ text }) => text).join(''));
+  const headers = { ...response.headers, 'content-encoding': 'gzip' };
   return [
     ...wait(timing.latencyMs),
-    head({ ...reply, headers }),
+    head({ ...response, headers }),
     { kind: 'write', data: packed.subarray(0, Math.floor(packed.length / 2)), tokens: 0 },
     { kind: 'end' },
   ];
@@ -187,16 +194,16 @@ function replaceBody(body: EffectOf<'body'>['body'], fault: ParsedFault, request
 
 function changeFrames(what: EffectOf<'frames'>['what'], fault: ParsedFault, request: FaultyRequest): Step[] {
   const { timing } = request;
-  if (what === 'no usage') return sendAll(request.reply({ omit: 'usage' }), timing);
-  if (what === 'no choices') return sendAll(request.reply({ omit: 'content' }), timing);
-  const reply = request.reply();
+  if (what === 'no usage') return sendAll(request.responseWith({ omit: 'usage' }), timing);
+  if (what === 'no choices') return sendAll(request.responseWith({ omit: 'content' }), timing);
+  const response = request.responseWith();
   if (what === 'no done')
-    return sendAll({ ...reply, frames: reply.frames.filter(({ kind }) => kind !== 'done') }, timing);
+    return sendAll({ ...response, frames: response.frames.filter(({ kind }) => kind !== 'done') }, timing);
   let tokens = 0;
   const wanted = Math.max(numberOf(fault, 'after') ?? 1, 1);
   const last = request.stream ? wanted : 1;
-  const frames = reply.frames.map((one) => (one.kind === 'token' && ++tokens === last ? broken(one) : one));
-  return sendAll({ ...reply, frames }, timing);
+  const frames = response.frames.map((one) => (one.kind === 'token' && ++tokens === last ? broken(one) : one));
+  return sendAll({ ...response, frames }, timing);
 }
 
 /** A frame whose JSON ends in the middle. */

@@ -1,5 +1,5 @@
 import type { ProviderName } from '../providers.js';
-import type { Situation } from '../replies/situations.js';
+import type { Situation } from '../responses/situations.js';
 
 /*
  * Every fault that the fake provider can simulate, as data: `agentllm fake-provider --list-faults` prints it,
@@ -8,7 +8,7 @@ import type { Situation } from '../replies/situations.js';
 
 /** An option of a fault, as in `rate-limit,retry_after=2`. */
 export interface FaultOption {
-  readonly about: string;
+  readonly description: string;
   readonly kind: 'number' | 'word';
   readonly default?: number | string;
   readonly min?: number;
@@ -42,7 +42,7 @@ export interface FaultDefinition {
   readonly name: string;
   readonly group: string;
   /** What the provider does: a phrase without a full stop. */
-  readonly about: string;
+  readonly description: string;
   /** The providers that respond in this way; absent: all. Others respond in the same way, but in their own form. */
   readonly providers?: readonly ProviderName[];
   /** The class of the error; absent: the call succeeds, or the class depends on the options and on the call. */
@@ -51,8 +51,8 @@ export interface FaultDefinition {
   readonly effect: FaultEffect;
 }
 
-const number = (about: string, min: number, max: number, preset?: number): FaultOption => ({
-  about,
+const number = (description: string, min: number, max: number, preset?: number): FaultOption => ({
+  description,
   kind: 'number',
   min,
   max,
@@ -74,14 +74,14 @@ export const ERROR_OPTIONS: Readonly<Record<string, FaultOption>> = {
   retry_after: number('the header Retry-After, in seconds', 0, DAY_SECONDS),
   retry_after_date: number('the header Retry-After as a date, this many seconds from now', 0, DAY_SECONDS),
   body: {
-    about: "xAI's form of the body",
+    description: "xAI's form of the body",
     kind: 'word',
     default: 'code',
     choices: ['code', 'text', 'object'],
   },
 };
 const PARAM: Readonly<Record<string, FaultOption>> = {
-  param: { about: 'the rejected parameter; requests without it succeed', kind: 'word', default: 'temperature' },
+  param: { description: 'the rejected parameter; requests without it succeed', kind: 'word', default: 'temperature' },
 };
 const after = (preset: number) => ({ after: number('the number of tokens before the fault', 0, 1_000_000, preset) });
 const delay = (preset: number) => ({ delay_ms: number('the delay', 0, HOLD_MS, preset) });
@@ -91,12 +91,12 @@ const error = (
   name: string,
   errorClass: string,
   situation: Situation,
-  about: string,
+  description: string,
   more: Partial<FaultDefinition> & { readonly only?: 'with parameter' | 'with prefill' } = {},
 ): FaultDefinition => ({
   name,
   group: 'error response',
-  about,
+  description,
   errorClass,
   ...(more.providers && { providers: more.providers }),
   options: { ...ERROR_OPTIONS, ...more.options },
@@ -108,9 +108,9 @@ const other = (
   name: string,
   errorClass: string | undefined,
   effect: FaultEffect,
-  about: string,
+  description: string,
   options: Readonly<Record<string, FaultOption>> = {},
-): FaultDefinition => ({ name, group, about, ...(errorClass && { errorClass }), options, effect });
+): FaultDefinition => ({ name, group, description, ...(errorClass && { errorClass }), options, effect });
 
 const KEY = 'key';
 const NETWORK = 'connection and time';
@@ -230,7 +230,7 @@ export const faultCatalogue: readonly FaultDefinition[] = [
   other(STREAM, 'error-event', undefined, { kind: 'interruption', how: 'error' }, 'an error as an event in a 200', {
     ...after(0),
     error: {
-      about: 'the error; its class is that of the fault with this name',
+      description: 'the error; its class is that of the fault with this name',
       kind: 'word',
       default: 'rate-limit',
       choices: ['rate-limit', 'overloaded', 'server-error', 'quota', 'content-policy', 'context-length'],
@@ -253,7 +253,7 @@ export const faultCatalogue: readonly FaultDefinition[] = [
   other(BODY, 'truncated-gzip', 'TORN', { kind: 'body', body: 'truncated gzip' }, '200 with half of a gzip body'),
   other(BODY, 'error-in-200', undefined, { kind: 'body', body: 'error' }, '200 application/json with an error', {
     error: {
-      about: 'the error; its class is that of the fault with this name',
+      description: 'the error; its class is that of the fault with this name',
       kind: 'word',
       default: 'rate-limit',
       choices: ['rate-limit', 'overloaded', 'server-error', 'quota', 'content-policy', 'context-length'],
@@ -284,7 +284,7 @@ export const faultCatalogue: readonly FaultDefinition[] = [
     { kind: 'content', what: 'truncated arguments' },
     'the arguments of a tool call end in the middle',
     {
-      finish: { about: 'the finish reason', kind: 'word', default: 'length', choices: ['length', 'tool_calls'] },
+      finish: { description: 'the finish reason', kind: 'word', default: 'length', choices: ['length', 'tool_calls'] },
     },
   ),
 

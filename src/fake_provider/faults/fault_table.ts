@@ -5,7 +5,7 @@ import { COMMON_OPTIONS, ERROR_OPTIONS, type FaultOption, faultCatalogue } from 
 export interface FaultRow {
   readonly name: string;
   readonly group: string;
-  readonly about: string;
+  readonly description: string;
   /** The providers that respond in this way; empty: all. */
   readonly providers: readonly string[];
   /** The class of the error; empty: the call succeeds, or the class depends on the options and on the call. */
@@ -22,10 +22,11 @@ export const SHARED_OPTIONS: readonly (readonly [title: string, options: Readonl
 
 /** All faults, in the order of the documentation. */
 export const faultRows = (): FaultRow[] =>
-  faultCatalogue.map(({ name, group, errorClass = '', about, options, providers: some = [] }) => ({
+  faultCatalogue.map(({ name, group, errorClass = '', description, options, providers: some = [] }) => ({
     name,
     group,
-    about: some.length > 0 ? `${about} (${some.map((one) => providers[one].title).join(', ')})` : about,
+    description:
+      some.length > 0 ? `${description} (${some.map((one) => providers[one].title).join(', ')})` : description,
     providers: some,
     class: errorClass,
     options: Object.entries(options)
@@ -37,11 +38,11 @@ export const faultRows = (): FaultRow[] =>
 export function faultMarkdown(): string {
   const code = (text: string) => `\`${text}\``;
   const faults = faultRows().map(
-    ({ name, about, class: errorClass, options }) =>
-      `| ${code(name)} | ${about} | ${errorClass} | ${options.map(code).join(' ')} |`,
+    ({ name, description, class: errorClass, options }) =>
+      `| ${code(name)} | ${description} | ${errorClass} | ${options.map(code).join(' ')} |`,
   );
   const shared = SHARED_OPTIONS.map(([title, options]) => {
-    const items = Object.entries(options).map(([name, { about }]) => `- ${code(name)}: ${about}`);
+    const items = Object.entries(options).map(([name, { description }]) => `- ${code(name)}: ${description}`);
     return `${title}:\n\n${items.join('\n')}`;
   });
   return [

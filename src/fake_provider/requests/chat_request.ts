@@ -1,5 +1,5 @@
 import { type ProviderName, providers } from '../providers.js';
-import { invalidRequest, Rejection } from '../replies/provider_error.js';
+import { invalidRequest, Rejection } from '../responses/provider_error.js';
 import { type ModelRequest, Prompt, type ResponseFormat, type Tool, type ToolChoice } from './model_request.js';
 import { checkModelParameters, type ModelRule } from './model_rules.js';
 import { CHAT_PARAMETERS, checkParameters, type Fields, FOREIGN_CHAT_PARAMETERS, isFields } from './parameters.js';

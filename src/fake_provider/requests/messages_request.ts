@@ -1,6 +1,6 @@
 import type { Credential } from '../credential.js';
 import type { ProviderName } from '../providers.js';
-import { invalidRequest } from '../replies/provider_error.js';
+import { invalidRequest } from '../responses/provider_error.js';
 import { type ModelRequest, Prompt, type ResponseFormat, type Tool, type ToolChoice } from './model_request.js';
 import { checkModelParameters, type ModelRule } from './model_rules.js';
 import { checkParameters, type Fields, isFields, MESSAGES_PARAMETERS } from './parameters.js';

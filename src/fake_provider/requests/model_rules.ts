@@ -1,5 +1,5 @@
 import type { ProviderName, Wording } from '../providers.js';
-import { invalidRequest } from '../replies/provider_error.js';
+import { invalidRequest } from '../responses/provider_error.js';
 import type { Fields } from './parameters.js';
 import { unsupportedParameter } from './wording.js';
 

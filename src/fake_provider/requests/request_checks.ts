@@ -1,5 +1,5 @@
 import { limits } from '../../limits.js';
-import { invalidRequest } from '../replies/provider_error.js';
+import { invalidRequest } from '../responses/provider_error.js';
 import type { Tool, ToolChoice } from './model_request.js';
 import { type Fields, isFields } from './parameters.js';
 

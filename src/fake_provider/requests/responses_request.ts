@@ -1,6 +1,6 @@
 import type { Credential } from '../credential.js';
 import { type ProviderName, providers } from '../providers.js';
-import { invalidRequest, Rejection } from '../replies/provider_error.js';
+import { invalidRequest, Rejection } from '../responses/provider_error.js';
 import { type ModelRequest, Prompt, type ResponseFormat, type Tool, type ToolChoice } from './model_request.js';
 import { checkModelParameters, type ModelRule } from './model_rules.js';
 import { checkParameters, type Fields, isFields, RESPONSES_PARAMETERS } from './parameters.js';

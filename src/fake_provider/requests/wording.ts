@@ -1,5 +1,5 @@
 import type { Wording } from '../providers.js';
-import { invalidRequest, Rejection } from '../replies/provider_error.js';
+import { invalidRequest, Rejection } from '../responses/provider_error.js';
 
 /*
  * The errors about fields of a request, as each provider words them. Parts of an error are fixed in SDKs and clients, so

@@ -170,38 +170,39 @@ async function findLiveRival(lockDirectory: string, ownName: string): Promise<Ri
 }
 
 async function probe(lockDirectory: string, name: string): Promise<Rival | undefined> {
-  const reply = await queryWithRetry(lockDirectory, name);
-  if (reply === 'dead') {
+  const response = await queryWithRetry(lockDirectory, name);
+  if (response === 'dead') {
     await removeIfPresent(join(lockDirectory, name));
     return undefined;
   }
-  if (typeof reply === 'object') return { role: reply.role, pid: reply.pid, detail: `since ${reply.since}` };
+  if (typeof response === 'object')
+    return { role: response.role, pid: response.pid, detail: `since ${response.since}` };
   return { role: 'holder', pid: Number(CLAIM.exec(name)?.[1]), detail: 'which is alive but does not respond' };
 }
 
 /** `closed`: the connection was closed without data, for example by a candidate that withdrew after it was accepted. */
-type Reply = OwnerInfo | 'dead' | 'silent' | 'closed';
+type OwnerResponse = OwnerInfo | 'dead' | 'silent' | 'closed';
 
 /**
  * Repeats the query when the connection was closed without data. The next query finds that the claim is removed, or
  * gets a response.
  */
-async function queryWithRetry(lockDirectory: string, name: string): Promise<Reply> {
-  let reply: Reply = 'closed';
-  for (let attempt = 0; attempt < 5 && reply === 'closed'; attempt++) {
+async function queryWithRetry(lockDirectory: string, name: string): Promise<OwnerResponse> {
+  let response: OwnerResponse = 'closed';
+  for (let attempt = 0; attempt < 5 && response === 'closed'; attempt++) {
     if (attempt > 0) await delay(10);
-    reply = await withShortPath(lockDirectory, name, query);
+    response = await withShortPath(lockDirectory, name, query);
   }
-  return reply;
+  return response;
 }
 
-function query(path: string): Promise<Reply> {
+function query(path: string): Promise<OwnerResponse> {
   return new Promise((resolve) => {
     const socket = dial(path);
-    const finish = (reply: Reply): void => {
+    const finish = (response: OwnerResponse): void => {
       clearTimeout(timer);
       socket.destroy();
-      resolve(reply);
+      resolve(response);
     };
     const timer = setTimeout(() => finish('silent'), RESPONSE_TIMEOUT_MS);
     let text = '';
@@ -211,7 +212,7 @@ function query(path: string): Promise<Reply> {
       if (text.includes('\n') || text.length > 1_000) finish(parseInfo(text));
     });
     socket.on('end', () => finish(text === '' ? 'closed' : parseInfo(text)));
-    socket.on('error', (error) => finish(replyForError(errorCode(error))));
+    socket.on('error', (error) => finish(responseForError(errorCode(error))));
   });
 }
 
@@ -219,7 +220,7 @@ function query(path: string): Promise<Reply> {
  * Only ECONNREFUSED and ENOENT prove that a claim is dead. After other errors, such as EAGAIN (full backlog), it counts
  * as the holder.
  */
-function replyForError(code: string | undefined): Reply {
+function responseForError(code: string | undefined): OwnerResponse {
   if (code === 'ECONNREFUSED' || code === 'ENOENT') return 'dead';
   return code === 'ECONNRESET' || code === 'EPIPE' ? 'closed' : 'silent';
 }

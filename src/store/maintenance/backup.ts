@@ -1,7 +1,7 @@
 import { StartError } from '../../errors.js';
 import { version } from '../../package.js';
 import type { Database } from '../database.js';
-import { type AboutBackup, refuseOverwrite, writeBackup } from './backup_file.js';
+import { type BackupHeader, refuseOverwrite, writeBackup } from './backup_file.js';
 import { holdsStore } from './store_identity.js';
 
 export interface BackupOptions {
@@ -13,7 +13,7 @@ export interface BackupOptions {
 }
 
 /** Writes a consistent copy of the embedded database to a file. */
-export async function makeBackup(database: Database, options: BackupOptions): Promise<AboutBackup> {
+export async function makeBackup(database: Database, options: BackupOptions): Promise<BackupHeader> {
   const { file, force, onStep } = options;
   await refuseOverwrite(file, force);
   if (!database.dump) throw new StartError('A PostgreSQL server is backed up with its own pg_dump.');

@@ -16,7 +16,7 @@ const MAGIC = 'agentllm-backup ';
 const FORMAT = 1;
 const MAX_HEADER_BYTES = 4096;
 
-const about = z.object({
+const headerSchema = z.object({
   /** The version of agentllm that wrote the backup. */
   version: z.string(),
   made_at: z.string(),
@@ -31,10 +31,10 @@ const about = z.object({
 });
 
 /** The contents of the header line. */
-export type AboutBackup = z.output<typeof about>;
+export type BackupHeader = z.output<typeof headerSchema>;
 
 export interface Backup {
-  readonly about: AboutBackup;
+  readonly header: BackupHeader;
   readonly tarball: Uint8Array;
 }
 
@@ -56,9 +56,9 @@ export async function refuseOverwrite(file: string, force: boolean): Promise<voi
 export async function writeBackup(
   file: string,
   tarball: Uint8Array,
-  source: Pick<AboutBackup, 'version' | 'made_at' | 'revision' | 'identity'>,
+  source: Pick<BackupHeader, 'version' | 'made_at' | 'revision' | 'identity'>,
   force: boolean,
-): Promise<AboutBackup> {
+): Promise<BackupHeader> {
   const packed = await promisify(gzip)(tarball, { level: 1 });
   const sums = { bytes: packed.length, sha256: sumOf(packed), unpacked_bytes: tarball.length };
   const firstLine = `${MAGIC}${FORMAT} ${JSON.stringify({ ...source, ...sums })}\n`;
@@ -86,7 +86,7 @@ export async function readBackup(file: string): Promise<Backup> {
     const tarball = await promisify(gunzip)(packed, { maxOutputLength: header.unpacked_bytes || 1 }).catch(() => {
       throw damaged(file);
     });
-    return { about: header, tarball };
+    return { header, tarball };
   } catch (error) {
     if (error instanceof StartError) throw error;
     throw new StartError(`${file} cannot be read (${errorMessage(error)}).`, { cause: error });
@@ -95,7 +95,7 @@ export async function readBackup(file: string): Promise<Backup> {
   }
 }
 
-async function readHeader(file: string, handle: FileHandle): Promise<{ header: AboutBackup; length: number }> {
+async function readHeader(file: string, handle: FileHandle): Promise<{ header: BackupHeader; length: number }> {
   const { buffer, bytesRead } = await handle.read({ buffer: Buffer.alloc(MAX_HEADER_BYTES), position: 0 });
   const start = buffer.subarray(0, bytesRead);
   const length = start.indexOf('\n') + 1;
@@ -106,7 +106,7 @@ async function readHeader(file: string, handle: FileHandle): Promise<{ header: A
       `${file} was written by another version of agentllm (format ${format}): restore it with that version.`,
     );
   try {
-    return { header: about.parse(JSON.parse(json)), length };
+    return { header: headerSchema.parse(JSON.parse(json)), length };
   } catch {
     throw damaged(file);
   }

@@ -7,7 +7,7 @@ import { openDatabase } from '../database.js';
 import { type ClusterPaths, clusterPaths, exists, settleRestore } from '../embedded/data_directory.js';
 import { acquireDirectoryLock } from '../embedded/directory_lock.js';
 import { Store } from '../store.js';
-import { type AboutBackup, type Backup, readBackup } from './backup_file.js';
+import { type Backup, type BackupHeader, readBackup } from './backup_file.js';
 import { migrator } from './migrate.js';
 import { renewStoreIdentity } from './store_identity.js';
 
@@ -20,11 +20,11 @@ export interface RestoreOptions {
 }
 
 export interface Restored {
-  readonly about: AboutBackup;
+  readonly header: BackupHeader;
   /** The new identity of the restored store. */
   readonly identity: string;
   /** The directory of the previous database; undefined when there was none. */
-  readonly keptAside: string | undefined;
+  readonly previousDatabase: string | undefined;
 }
 
 /**
@@ -45,9 +45,9 @@ export async function restoreBackup(options: RestoreOptions): Promise<Restored> 
       throw new StartError(
         `${dataDir} already contains a database: set DATA_DIR to another directory, or add --force to replace it (the old one is renamed and kept).`,
       );
-    onStep?.(`unpacking revision ${backup.about.revision} of ${backup.about.made_at}`);
+    onStep?.(`unpacking revision ${backup.header.revision} of ${backup.header.made_at}`);
     const identity = await createCluster(backup, file, paths);
-    return { about: backup.about, identity, keptAside: await activateCluster(dataDir, paths) };
+    return { header: backup.header, identity, previousDatabase: await activateCluster(dataDir, paths) };
   } finally {
     await lock.release();
   }

@@ -5,7 +5,7 @@ import type { State } from '../../domain/state.js';
 import { ServiceError } from '../../errors.js';
 import { databaseFailure, isAboutValues, isLostConnection, rejectsWrites } from '../failure.js';
 import type { ReplicaState } from '../replica_state.js';
-import { prepared } from '../session.js';
+import { committing } from '../session.js';
 import { type Outcome, type PlannedRevision, planBatch } from './batch_plan.js';
 import { advance, appendChanges, catchUp, StateOutdatedError } from './change_log.js';
 import { readHead } from './head.js';
@@ -66,9 +66,10 @@ async function commit(store: ReplicaState, writes: readonly CheckedWrite[]): Pro
   const stage = { committing: false, committed: false };
   try {
     const batch = await store.database.knex.transaction(async (tx) => {
-      const prepared = await prepare(store, tx, writes);
+      const planned = await plan(store, tx, writes);
       stage.committing = true;
-      return prepared;
+      await execute(tx, planned);
+      return planned;
     });
     stage.committed = true;
     await applyCommitted(store, batch);
@@ -90,8 +91,8 @@ class NothingToDo extends Error {
   }
 }
 
-/** Locks the counter, plans the writes and stores everything. Only the commit remains. */
-async function prepare(store: ReplicaState, tx: Knex, writes: readonly CheckedWrite[]): Promise<Batch> {
+/** Locks the counter and plans the writes. */
+async function plan(store: ReplicaState, tx: Knex, writes: readonly CheckedWrite[]): Promise<Batch> {
   const locking = lockCounter(tx, store.database.listenTarget === undefined ? undefined : store.replicaId);
   // Sent together with the lock, and executed after it.
   const reading = readResponses(
@@ -103,11 +104,11 @@ async function prepare(store: ReplicaState, tx: Knex, writes: readonly CheckedWr
   const { state } = store;
   const { steps, outcomes } = await planBatch(tx, state, counter, writes, stored);
   if (steps.length === 0) throw new NothingToDo(outcomes);
-  await execute(tx, counter.now, steps);
   return { now: counter.now, state, steps, outcomes };
 }
 
-async function execute(tx: Knex, now: Date, steps: readonly PlannedRevision[]): Promise<void> {
+/** Stores everything. On PostgreSQL the commit is sent with the statements. */
+async function execute(tx: Knex, { now, steps }: Batch): Promise<void> {
   const responses = steps.flatMap(({ write, revision, bytes, hash }) =>
     hash ? [{ entry: write, revision, bytes, hash }] : [],
   );
@@ -121,11 +122,11 @@ async function execute(tx: Knex, now: Date, steps: readonly PlannedRevision[]): 
 }
 
 /**
- * Sends statements of a transaction without waiting for each result, which takes one round trip while the counter row is
- * locked. They are executed in order; those after one that fails fail too, and its error is thrown.
+ * Sends the last statements of a transaction without waiting for each result, which takes one round trip while the
+ * counter row is locked. They are executed in order; those after one that fails fail too, and its error is thrown.
  */
 async function runTogether(statements: readonly Statement[]): Promise<void> {
-  const results = await Promise.allSettled(statements.map((statement) => prepared(statement as Knex.QueryBuilder)));
+  const results = await Promise.allSettled(committing(statements as readonly Knex.QueryBuilder[]));
   for (const result of results) if (result.status === 'rejected') throw result.reason;
 }
 

@@ -8,7 +8,7 @@ import { bodyHash, matchingResponse, readResponses } from './idempotency.js';
 import { type CheckedWrite, dryRun, planOf, type Write } from './planned_write.js';
 
 /** Runs all checks of a write and returns the response that it would have, without writing anything. */
-export async function rehearse<T>(store: Store, write: Write<T>): Promise<Uint8Array> {
+export async function validateWrite<T>(store: Store, write: Write<T>): Promise<Uint8Array> {
   try {
     // The dry run comes first, because a request with invalid fields may have no encoding to hash.
     const prepared = await prepare(store, write);

@@ -31,8 +31,8 @@ async function diagnose(env: Record<string, string>, args: readonly string[] = [
   const { code, stdout, stderr } = await runCommand(['doctor', '--json', ...args], env);
   const { healthy, diagnoses } = JSON.parse(stdout) as { healthy: boolean; diagnoses: Diagnosis[] };
   expect(healthy).toBe(code === 0);
-  const about = (area: string) => diagnoses.filter((diagnosis) => diagnosis.area === area);
-  return { code, stdout, stderr, about, diagnoses };
+  const findingsOf = (area: string) => diagnoses.filter((diagnosis) => diagnosis.area === area);
+  return { code, stdout, stderr, findingsOf, diagnoses };
 }
 
 describe('agentllm doctor', () => {
@@ -58,9 +58,9 @@ describe('agentllm doctor', () => {
       remedy: 'agentllm configs bulk --all --model openai/gpt-5.6-sol',
     };
     const before = await diagnose({ DATA_DIR });
-    expect([before.code, before.about('configs')]).toMatchObject([1, expect.arrayContaining([shutDown])]);
+    expect([before.code, before.findingsOf('configs')]).toMatchObject([1, expect.arrayContaining([shutDown])]);
     // The default models are not used, but will be shut down too.
-    expect(before.about('configs').at(-1)).toMatchObject({
+    expect(before.findingsOf('configs').at(-1)).toMatchObject({
       verdict: 'warn',
       finding: expect.stringMatching(
         /^12 other uses of models that are deprecated or shut down within 90 days, such as/,
@@ -70,7 +70,7 @@ describe('agentllm doctor', () => {
     const { code } = await runCommand(shutDown.remedy.split(' ').slice(1), { AGENTLLM_ADDRESS });
     expect(code).toBe(0);
     const after = await diagnose({ DATA_DIR });
-    expect([after.code, after.about('configs').map(({ verdict }) => verdict)]).toEqual([0, ['ok', 'warn']]);
+    expect([after.code, after.findingsOf('configs').map(({ verdict }) => verdict)]).toEqual([0, ['ok', 'warn']]);
   });
 
   it('warns when agents use a model that will be shut down, with the days that are left', async () => {
@@ -84,8 +84,8 @@ describe('agentllm doctor', () => {
     const config = { provider: 'openai', model_name: 'going' };
     await clients.configs.updateConfig({ config: { id: 8, ...config } });
     clients.close();
-    const { code, about } = await diagnose({ DATA_DIR });
-    expect([code, about('configs')[1]]).toEqual([
+    const { code, findingsOf } = await diagnose({ DATA_DIR });
+    expect([code, findingsOf('configs')[1]]).toEqual([
       0,
       {
         area: 'configs',
@@ -98,9 +98,9 @@ describe('agentllm doctor', () => {
 
   it('reports invalid settings and settings that are probably misspelt', async () => {
     const env = { DATA_DIR: await directory(), POLL_INTERVAL_MS: 'often', DATABSE_URL: 'x', GROQ_API_KEY: 'sk' };
-    const { code, about } = await diagnose(env);
+    const { code, findingsOf } = await diagnose(env);
     expect(code).toBe(1);
-    expect(about('settings')).toEqual([
+    expect(findingsOf('settings')).toEqual([
       expect.objectContaining({ verdict: 'fail', finding: expect.stringContaining('POLL_INTERVAL_MS must be') }),
       {
         area: 'settings',
@@ -113,9 +113,9 @@ describe('agentllm doctor', () => {
 
   it('names the command that creates a database, and creates none, when the directory has none', async () => {
     const DATA_DIR = await directory();
-    const { code, about } = await diagnose({ DATA_DIR: relative(process.cwd(), DATA_DIR) });
+    const { code, findingsOf } = await diagnose({ DATA_DIR: relative(process.cwd(), DATA_DIR) });
     expect(code).toBe(0);
-    expect(about('database')).toMatchObject([
+    expect(findingsOf('database')).toMatchObject([
       {
         verdict: 'warn',
         finding: `There is no database in ${DATA_DIR} yet`,
@@ -126,8 +126,8 @@ describe('agentllm doctor', () => {
   });
 
   it('reports a malformed ENCRYPTION_KEY also when there is no database', async () => {
-    const { code, about } = await diagnose({ DATA_DIR: await directory(), ENCRYPTION_KEY: 'nonsense' });
-    expect([code, about('settings')]).toMatchObject([
+    const { code, findingsOf } = await diagnose({ DATA_DIR: await directory(), ENCRYPTION_KEY: 'nonsense' });
+    expect([code, findingsOf('settings')]).toMatchObject([
       1,
       [{ verdict: 'fail', finding: expect.stringContaining('ENCRYPTION_KEY is malformed') }],
     ]);
@@ -144,17 +144,17 @@ describe('agentllm doctor', () => {
         remedy: 'Run agentllm doctor in its directory, or set DATA_DIR',
       },
     ];
-    expect((await diagnose({ DATA_DIR, AGENTLLM_ADDRESS })).about('service')).toMatchObject(expected);
+    expect((await diagnose({ DATA_DIR, AGENTLLM_ADDRESS })).findingsOf('service')).toMatchObject(expected);
     const named = await diagnose({ DATA_DIR }, ['--offline', '--address', AGENTLLM_ADDRESS]);
-    expect(named.about('service')).toMatchObject(expected);
+    expect(named.findingsOf('service')).toMatchObject(expected);
   });
 
   it('reports the checks that it can run when the service with the database does not respond', async () => {
     const DATA_DIR = await directory.started();
     const service = await startCommand({ DATA_DIR });
     service.child.kill('SIGSTOP');
-    const { code, about } = await diagnose({ DATA_DIR });
-    expect([code, about('settings'), about('database')]).toMatchObject([
+    const { code, findingsOf } = await diagnose({ DATA_DIR });
+    expect([code, findingsOf('settings'), findingsOf('database')]).toMatchObject([
       1,
       [{ verdict: 'ok' }],
       [{ verdict: 'fail', finding: expect.stringContaining(`No response from process ${service.child.pid}`) }],
@@ -171,11 +171,11 @@ describe('agentllm doctor', () => {
     await service.ended;
     const wrongKey = await diagnose({ DATA_DIR, ENCRYPTION_KEY: generateKey() });
     expect(wrongKey.code).toBe(1);
-    expect(wrongKey.about('keys')).toMatchObject([
+    expect(wrongKey.findingsOf('keys')).toMatchObject([
       { verdict: 'fail', finding: expect.stringMatching(/is key .* under/) },
     ]);
     const missing = await diagnose({ DATA_DIR });
-    expect(missing.about('keys')).toMatchObject([
+    expect(missing.findingsOf('keys')).toMatchObject([
       {
         verdict: 'fail',
         finding: 'ENCRYPTION_KEY is not set; 1 API key is stored',
@@ -188,22 +188,22 @@ describe('agentllm doctor', () => {
     const DATA_DIR = await usableStore();
     const service = await startCommand({ DATA_DIR });
     const serviceEnv = { DATA_DIR, GRPC_ADDRESS: `127.0.0.1:${service.port}` };
-    expect((await diagnose(serviceEnv)).about('access')).toMatchObject([
+    expect((await diagnose(serviceEnv)).findingsOf('access')).toMatchObject([
       { verdict: 'ok', finding: 'The service is open: callers on this machine need no token, without TLS' },
     ]);
     const { stdout } = await runCommand(['token', 'create', '--role', 'admin'], { DATA_DIR });
     const AGENTLLM_TOKEN = stdout.trim();
     const [id] = /^al_[a-z2-7]{10}/.exec(AGENTLLM_TOKEN) as RegExpExecArray;
     const known = await diagnose({ ...serviceEnv, AGENTLLM_TOKEN });
-    expect(known.about('access')).toMatchObject([
+    expect(known.findingsOf('access')).toMatchObject([
       { verdict: 'ok', finding: `This shell is token:${id}, admin, without TLS` },
       { verdict: 'ok', finding: '1 token of the store is valid' },
     ]);
     const unknown = await diagnose({ ...serviceEnv, AGENTLLM_TOKEN: `${AGENTLLM_TOKEN}x` });
-    expect([unknown.code, unknown.about('access')[0]]).toMatchObject([1, { verdict: 'fail' }]);
+    expect([unknown.code, unknown.findingsOf('access')[0]]).toMatchObject([1, { verdict: 'fail' }]);
     expect(known.stdout + unknown.stdout).not.toContain(AGENTLLM_TOKEN);
     const without = await diagnose(serviceEnv);
-    expect([without.code, without.about('service')[0], without.about('access')[0]]).toMatchObject([
+    expect([without.code, without.findingsOf('service')[0], without.findingsOf('access')[0]]).toMatchObject([
       0,
       { verdict: 'ok' },
       { verdict: 'warn', remedy: 'Set AGENTLLM_TOKEN, or use --token-file' },
@@ -216,7 +216,7 @@ describe('agentllm doctor', () => {
     const createToken = async (...args: string[]) => runCommand(['token', 'create', ...args], { DATA_DIR });
     await createToken('--role', 'viewer', '--lifetime', '15d');
     await createToken('--role', 'operator', '--lifetime', '13d', '--name', 'desk');
-    expect((await diagnose({ DATA_DIR })).about('access')).toMatchObject([
+    expect((await diagnose({ DATA_DIR })).findingsOf('access')).toMatchObject([
       { verdict: 'warn', finding: 'No administrator token is valid' },
       { verdict: 'warn', finding: expect.stringMatching(/^Token al_\w+ "desk" expires at 20/) },
     ]);
@@ -229,11 +229,11 @@ describe('agentllm doctor', () => {
       ENCRYPTION_KEY: generateKey(),
       OPENAI_API_KEY: 'sk-of-the-service',
     });
-    const { code, about, stdout } = await diagnose({ DATA_DIR, GRPC_ADDRESS: `127.0.0.1:${service.port}` });
+    const { code, findingsOf, stdout } = await diagnose({ DATA_DIR, GRPC_ADDRESS: `127.0.0.1:${service.port}` });
     expect(code).toBe(0);
-    expect(about('service')).toMatchObject([{ verdict: 'ok', finding: expect.stringContaining('at revision 3') }]);
-    expect(about('keys')).toMatchObject([{ verdict: 'ok' }]);
-    expect(about('providers')).toMatchObject([{ verdict: 'ok', finding: 'openai: OPENAI_API_KEY is used' }]);
+    expect(findingsOf('service')).toMatchObject([{ verdict: 'ok', finding: expect.stringContaining('at revision 3') }]);
+    expect(findingsOf('keys')).toMatchObject([{ verdict: 'ok' }]);
+    expect(findingsOf('providers')).toMatchObject([{ verdict: 'ok', finding: 'openai: OPENAI_API_KEY is used' }]);
     expect(stdout).not.toContain('sk-of-the-service');
   });
 
@@ -271,13 +271,13 @@ describe('agentllm doctor', () => {
       },
     ];
     const inside = await diagnose({ DATA_DIR }, []);
-    expect(inside.about('providers')).toMatchObject(found);
-    expect(inside.about('providers')[0]?.finding).toContain(`of the service (process ${service.child.pid})`);
+    expect(inside.findingsOf('providers')).toMatchObject(found);
+    expect(inside.findingsOf('providers')[0]?.finding).toContain(`of the service (process ${service.child.pid})`);
     expect(receivedHeaders).toHaveLength(2);
     service.child.kill('SIGTERM');
     await service.ended;
     const outside = await diagnose(env, []);
-    expect([outside.code, outside.about('providers')]).toMatchObject([1, found]);
+    expect([outside.code, outside.findingsOf('providers')]).toMatchObject([1, found]);
     expect(inside.stdout + outside.stdout).not.toMatch(/sk-of/);
   });
 
@@ -290,9 +290,9 @@ describe('agentllm doctor', () => {
       await clients.configs.createConfig({ agent: { name: 'trader' }, config, api_key: `sk-${at}` });
     }
     clients.close();
-    const { about } = await diagnose({ DATA_DIR });
-    expect(about('providers')).toHaveLength(21);
-    expect(about('providers').at(-1)).toMatchObject({
+    const { findingsOf } = await diagnose({ DATA_DIR });
+    expect(findingsOf('providers')).toHaveLength(21);
+    expect(findingsOf('providers').at(-1)).toMatchObject({
       verdict: 'warn',
       finding: '3 keys more in use were not checked',
       remedy: 'See agentllm configs health --all',
@@ -322,13 +322,13 @@ describe('agentllm doctor on PostgreSQL', () => {
 
   it('reports a database that is unavailable, has no schema, or accepts no writes', async () => {
     const unavailable = await diagnose({ DATABASE_URL: 'postgres://nobody@127.0.0.1:1/x', DATABASE_WAIT_MS: '500' });
-    expect([unavailable.code, unavailable.about('database')]).toMatchObject([1, [{ verdict: 'fail' }]]);
+    expect([unavailable.code, unavailable.findingsOf('database')]).toMatchObject([1, [{ verdict: 'fail' }]]);
     const DATABASE_URL = await postgres.createDatabase();
-    expect((await diagnose({ DATABASE_URL })).about('schema')).toMatchObject([{ verdict: 'warn' }]);
+    expect((await diagnose({ DATABASE_URL })).findingsOf('schema')).toMatchObject([{ verdict: 'warn' }]);
     const readOnly = await diagnose({
       DATABASE_URL: `${DATABASE_URL}?options=-c%20default_transaction_read_only%3Don`,
     });
-    expect(readOnly.about('database')).toContainEqual(
+    expect(readOnly.findingsOf('database')).toContainEqual(
       expect.objectContaining({ verdict: 'fail', finding: expect.stringContaining('accepts no writes') }),
     );
   });

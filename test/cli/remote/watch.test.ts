@@ -173,7 +173,7 @@ describe('the output of a snapshot after a gap', () => {
     ...{ revision: 1n, token: '', cause: undefined, agents, catalogue, snapshot },
   });
   const describeChanges = (diffs: WatchDiff[]) =>
-    diffs.map(changeRecordOfDiff).map(({ about, what }) => `${about}: ${what}`);
+    diffs.map(changeRecordOfDiff).map(({ subject, what }) => `${subject}: ${what}`);
 
   it('contains the differences, including deletions that the watch did not send', () => {
     const state = new WatchState();

@@ -1,7 +1,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { ChainError, TornStreamError } from '../../../src/client/runtime/chain_error.js';
-import { DEFAULT_TEXT } from '../../../src/fake_provider/replies/completion.js';
+import { DEFAULT_TEXT } from '../../../src/fake_provider/responses/completion.js';
 import { packageFile } from '../../../src/package.js';
 import { type Scenario, scenarios } from '../../fake_provider/scenarios.js';
 import { summary } from '../runtime/support.js';

@@ -9,7 +9,7 @@ import { type Clock, systemClock } from '../../../src/client/runtime/clock.js';
 import { VirtualClock, systemClock as wallClock } from '../../../src/fake_provider/clock.js';
 import { fingerprintOf } from '../../../src/fake_provider/credential.js';
 import type { FakeProvider } from '../../../src/fake_provider/fake_provider.js';
-import { DEFAULT_TEXT, tokensOf } from '../../../src/fake_provider/replies/completion.js';
+import { DEFAULT_TEXT, tokensOf } from '../../../src/fake_provider/responses/completion.js';
 import { fakeProvider } from '../../fake_provider/support.js';
 import { chainAgent, type TestHop, TestRuntime } from '../runtime/support.js';
 import { modelOf } from './support.js';

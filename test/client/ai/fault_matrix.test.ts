@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { ChainError, TornStreamError } from '../../../src/client/runtime/chain_error.js';
 import { ruleOfClass } from '../../../src/client/runtime/error_class.js';
 import { faultCatalogue } from '../../../src/fake_provider/faults/fault_catalogue.js';
-import { DEFAULT_TEXT } from '../../../src/fake_provider/replies/completion.js';
+import { DEFAULT_TEXT } from '../../../src/fake_provider/responses/completion.js';
 import { summary } from '../runtime/support.js';
 import { FailoverWorld, type FakeHop, MODES, type Outcome } from './failover.js';
 

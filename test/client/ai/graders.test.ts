@@ -102,12 +102,12 @@ describe('llmock', () => {
     if (missing) return;
     await control('reset');
     const hop = { url: `${url}${PATHS[form]}`, provider: FORMS[form] };
-    for (const [about, behavior, onlyStreams] of FAULTS)
+    for (const [description, behavior, onlyStreams] of FAULTS)
       for (const isStream of onlyStreams ? [true] : [false, true]) {
         expect((await control('scenario', { behaviors: [behavior] })).ok).toBe(true);
         const runtime = new TestRuntime({ random: () => 0.5 });
         const { model } = modelOf(chainAgent(hop), { mode: 'whole' }, runtime);
-        const call = { model, prompt: `hello, after ${about} ${isStream}` };
+        const call = { model, prompt: `hello, after ${description} ${isStream}` };
         const text = isStream ? await streamText(call).text : (await generateText(call)).text;
         expect(text).not.toBe('');
         expect(runtime.receipt.attempts.length).toBe(2);

@@ -6,7 +6,7 @@ import { AgentChatModel } from '../../../src/client/langchain/chat_model.js';
 import { checkOptions, type ModelOptions } from '../../../src/client/runtime/call_settings.js';
 import { CallAbortedError, ChainError, TornStreamError } from '../../../src/client/runtime/chain_error.js';
 import type { FakeProvider } from '../../../src/fake_provider/fake_provider.js';
-import { DEFAULT_TEXT } from '../../../src/fake_provider/replies/completion.js';
+import { DEFAULT_TEXT } from '../../../src/fake_provider/responses/completion.js';
 import { fakeProvider } from '../../fake_provider/support.js';
 import { chainAgent, failedCall, summary, type TestHop, TestRuntime } from '../runtime/support.js';
 

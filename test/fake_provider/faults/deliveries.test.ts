@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { VirtualClock } from '../../../src/fake_provider/clock.js';
 import type { FakeProvider } from '../../../src/fake_provider/fake_provider.js';
 import { faultCatalogue } from '../../../src/fake_provider/faults/fault_catalogue.js';
-import { DEFAULT_TEXT, tokensOf } from '../../../src/fake_provider/replies/completion.js';
+import { DEFAULT_TEXT, tokensOf } from '../../../src/fake_provider/responses/completion.js';
 import { ANTHROPIC, BODIES, eventsIn, fakeProvider } from '../support.js';
 import { type Seen, until, type Watched, watch } from './streams.js';
 

@@ -3,12 +3,12 @@ import { VirtualClock } from '../../../src/fake_provider/clock.js';
 import type { FakeProvider } from '../../../src/fake_provider/fake_provider.js';
 import { faultCatalogue } from '../../../src/fake_provider/faults/fault_catalogue.js';
 import { PROVIDERS, type ProviderName } from '../../../src/fake_provider/providers.js';
-import { ANTHROPIC, BODIES, eventsIn, fakeProvider, post, type Reply } from '../support.js';
+import { ANTHROPIC, BODIES, eventsIn, type FakeResponse, fakeProvider, post } from '../support.js';
 
 type Api = keyof typeof BODIES;
 
 /** Sends a request of one provider's usual API with a fault. */
-function fail(fake: FakeProvider, provider: ProviderName, fault: string, body: object = {}): Promise<Reply> {
+function fail(fake: FakeProvider, provider: ProviderName, fault: string, body: object = {}): Promise<FakeResponse> {
   const api: Api = provider === 'anthropic' ? 'messages' : 'chat_completions';
   const path = api === 'messages' ? '/messages' : '/chat/completions';
   const headers = { 'x-fake-fault': fault, 'x-api-key': KEY, ...(api === 'messages' && ANTHROPIC) };
@@ -74,9 +74,9 @@ describe('an error response', () => {
     ['openai', 'content-filter', 400, { error: { code: 'content_filter' } }],
   ])('of %s for %s has status %i and the form of the provider', async (provider, fault, status, expected) => {
     const fake = await fakeProvider();
-    const { json, ...reply } = await fail(fake, provider, fault);
-    expect(reply.status).toBe(status);
-    expect(reply.headers.get('content-type')).toBe('application/json');
+    const { json, ...response } = await fail(fake, provider, fault);
+    expect(response.status).toBe(status);
+    expect(response.headers.get('content-type')).toBe('application/json');
     expect(json).toMatchObject(withPatterns(expected));
     expect(fake.requests[0]).toMatchObject({ fault, status, ended: 'completed' });
   });

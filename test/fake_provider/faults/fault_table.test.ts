@@ -21,6 +21,8 @@ describe('the catalogue of faults', () => {
     expect(rows.length).toBeGreaterThan(50);
     expect(new Set(rows.map(({ name }) => name)).size).toBe(rows.length);
     expect(rows.filter(({ name }) => !/^[a-z0-9]+(-[a-z0-9]+)*$/.test(name))).toEqual([]);
-    expect(rows.filter(({ about }) => about === '' || about.endsWith('.') || about.includes('|'))).toEqual([]);
+    expect(
+      rows.filter(({ description }) => description === '' || description.endsWith('.') || description.includes('|')),
+    ).toEqual([]);
   });
 });

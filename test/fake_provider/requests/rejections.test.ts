@@ -1,17 +1,17 @@
 import { describe, expect, it } from 'vitest';
 import type { FakeProvider } from '../../../src/fake_provider/fake_provider.js';
 import type { ProviderName } from '../../../src/fake_provider/providers.js';
-import { ANTHROPIC, BODIES, fakeProvider, post, type Reply } from '../support.js';
+import { ANTHROPIC, BODIES, type FakeResponse, fakeProvider, post } from '../support.js';
 
 /*
  * Requests are checked as the providers check them. Each row is a request, and what the error says about it.
  */
 
-const chat = (fake: FakeProvider, provider: ProviderName, body: object): Promise<Reply> =>
+const chat = (fake: FakeProvider, provider: ProviderName, body: object): Promise<FakeResponse> =>
   post(`${fake.baseUrl(provider)}/chat/completions`, { ...BODIES.chat_completions, ...body });
-const responses = (fake: FakeProvider, body: object, headers = {}): Promise<Reply> =>
+const responses = (fake: FakeProvider, body: object, headers = {}): Promise<FakeResponse> =>
   post(`${fake.baseUrl('openai')}/responses`, { ...BODIES.responses, ...body }, headers);
-const messages = (fake: FakeProvider, body: object, headers = {}): Promise<Reply> =>
+const messages = (fake: FakeProvider, body: object, headers = {}): Promise<FakeResponse> =>
   post(`${fake.baseUrl('anthropic')}/messages`, { ...BODIES.messages, ...body }, { ...ANTHROPIC, ...headers });
 
 const user = { role: 'user', content: 'Hello' };
@@ -144,9 +144,9 @@ describe('chat completions', () => {
     ['an unknown format', 'openai', { response_format: { type: 'xml' } }, 400, { code: 'invalid_value' }],
     ['an object as format', 'openai', { response_format: { type: { toString: 1 } } }, 400, /'\{"toString":1\}'/],
   ])('rejects %s at %s', async (_, provider, body, status, expected) => {
-    const reply = await chat(await fakeProvider(), provider, body);
-    expect([reply.status, reply.text]).toEqual([status, expect.any(String)]);
-    const { error } = reply.json;
+    const response = await chat(await fakeProvider(), provider, body);
+    expect([response.status, response.text]).toEqual([status, expect.any(String)]);
+    const { error } = response.json;
     if (expected instanceof RegExp) expect(error.message ?? error).toMatch(expected);
     else expect(error).toMatchObject({ type: 'invalid_request_error', ...expected });
   });
@@ -330,9 +330,9 @@ describe('the Responses API', () => {
     ],
     ['temperature for a reasoning model', { model: 'gpt-5', temperature: 0 }, 400, { code: 'unsupported_parameter' }],
   ])('rejects %s', async (_, body, status, expected) => {
-    const reply = await responses(await fakeProvider(), body);
-    expect(reply.status).toBe(status);
-    expect(reply.json.error).toMatchObject(expected);
+    const response = await responses(await fakeProvider(), body);
+    expect(response.status).toBe(status);
+    expect(response.json.error).toMatchObject(expected);
   });
 
   it('stores responses and their items for the credential that created them', async () => {
@@ -350,8 +350,8 @@ describe('the Responses API', () => {
   it('does not store a response with store: false', async () => {
     const fake = await fakeProvider();
     const { output } = (await responses(fake, { store: false })).json;
-    const reply = await responses(fake, { input: [{ type: 'item_reference', id: output[0].id }] });
-    expect(reply.json.error.message).toContain('Items are not persisted when `store` is set to false');
+    const response = await responses(fake, { input: [{ type: 'item_reference', id: output[0].id }] });
+    expect(response.json.error.message).toContain('Items are not persisted when `store` is set to false');
   });
 
   it('accepts encrypted reasoning only from the credential that received it', async () => {
@@ -362,8 +362,8 @@ describe('the Responses API', () => {
     expect(reasoning).toMatchObject({ type: 'reasoning', encrypted_content: expect.any(String) });
     const again = { ...request, input: [reasoning, user] };
     expect((await responses(fake, again, first)).status).toBe(200);
-    const reply = await responses(fake, again, { authorization: 'Bearer sk-of-the-second' });
-    expect([reply.status, reply.json.error.code]).toEqual([400, 'invalid_encrypted_content']);
+    const response = await responses(fake, again, { authorization: 'Bearer sk-of-the-second' });
+    expect([response.status, response.json.error.code]).toEqual([400, 'invalid_encrypted_content']);
   });
 });
 

@@ -1114,7 +1114,7 @@ export interface RollbackConfigResponse {
 
 /** The request of RollbackRevision. */
 export interface RollbackRevisionRequest {
-  /** The store revision to revert, from 1 to the current one. Required. */
+  /** The store revision to roll back, from 1 to the current one. Required. */
   revision: bigint;
   /**
    * Roll back configs without their API key override if it cannot be recovered. Default
@@ -1128,7 +1128,7 @@ export interface RollbackRevisionRequest {
    * a different request is INVALID_ARGUMENT (REQUEST_ID_REUSED).
    */
   request_id: string;
-  /** Run all checks and return what would be reverted, but write nothing. */
+  /** Run all checks and return what would be rolled back, but write nothing. */
   validate_only: boolean;
   /** The reason for the change, recorded in the history: at most 500 characters. */
   reason: string;
@@ -1144,14 +1144,14 @@ export interface RollbackRevisionRequest {
 export interface RollbackRevisionResponse {
   /**
    * The history entries of the rollback; with `validate_only` their revision is 0. Empty
-   * if no change was left to revert. Once all `changes` together exceed 1048576 bytes,
+   * if no change was left to roll back. Once all `changes` together exceed 1048576 bytes,
    * the `changes` of that entry and of all later ones are omitted; ListConfigRevisions
    * returns them.
    */
   entries: ConfigRevision[];
   /**
    * The store revision that the write produced. With `validate_only`, or if no change was
-   * left to revert, the revision at which the checks ran.
+   * left to roll back, the revision at which the checks ran.
    */
   revision: bigint;
   /** The findings of the lint for the configs that were rolled back, at most 100. */
@@ -6374,13 +6374,13 @@ export const AgentLLMConfigServiceService = {
     responseDeserialize: (value: Buffer): RollbackConfigResponse => RollbackConfigResponse.decode(value),
   },
   /**
-   * Reverts all changes of one revision, in one transaction, as a new revision: it
+   * Rolls back all changes of one revision, in one transaction, as a new revision: it
    * deletes what the revision created, writes the earlier content of what the revision
    * changed, and creates again, with their ids, resources that it deleted. The method
    * supports revisions that changed agents and configs. Keys are handled as in
    * RollbackConfig, except that a key which the revision added is deleted.
    *
-   * The method reverts either all changes or none. FAILED_PRECONDITION
+   * The method rolls back either all changes or none. FAILED_PRECONDITION
    * (ROLLBACK_CONFLICT) lists every conflict, for example a config that has been changed
    * since, or a revision that changed the catalogue, credentials or tokens.
    *
@@ -6563,13 +6563,13 @@ export interface AgentLLMConfigServiceServer extends UntypedServiceImplementatio
    */
   rollbackConfig: handleUnaryCall<RollbackConfigRequest, RollbackConfigResponse>;
   /**
-   * Reverts all changes of one revision, in one transaction, as a new revision: it
+   * Rolls back all changes of one revision, in one transaction, as a new revision: it
    * deletes what the revision created, writes the earlier content of what the revision
    * changed, and creates again, with their ids, resources that it deleted. The method
    * supports revisions that changed agents and configs. Keys are handled as in
    * RollbackConfig, except that a key which the revision added is deleted.
    *
-   * The method reverts either all changes or none. FAILED_PRECONDITION
+   * The method rolls back either all changes or none. FAILED_PRECONDITION
    * (ROLLBACK_CONFLICT) lists every conflict, for example a config that has been changed
    * since, or a revision that changed the catalogue, credentials or tokens.
    *
@@ -7008,13 +7008,13 @@ export interface AgentLLMConfigServiceClient extends Client {
     callback: (error: ServiceError | null, response: RollbackConfigResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Reverts all changes of one revision, in one transaction, as a new revision: it
+   * Rolls back all changes of one revision, in one transaction, as a new revision: it
    * deletes what the revision created, writes the earlier content of what the revision
    * changed, and creates again, with their ids, resources that it deleted. The method
    * supports revisions that changed agents and configs. Keys are handled as in
    * RollbackConfig, except that a key which the revision added is deleted.
    *
-   * The method reverts either all changes or none. FAILED_PRECONDITION
+   * The method rolls back either all changes or none. FAILED_PRECONDITION
    * (ROLLBACK_CONFLICT) lists every conflict, for example a config that has been changed
    * since, or a revision that changed the catalogue, credentials or tokens.
    *

@@ -3,7 +3,7 @@ import { maskedKey } from '../credential.js';
 import type { ParsedFault } from '../faults/fault.js';
 import { type ProviderName, providers } from '../providers.js';
 import { Rejection } from './provider_error.js';
-import { jsonReply, type Reply } from './reply.js';
+import { type FakeResponse, jsonResponse } from './response.js';
 import { situationError, withValues } from './situations.js';
 
 const CREATED_SECONDS = 1_767_225_600;
@@ -18,18 +18,22 @@ const openaiModel = (provider: ProviderName, id: string) => ({
 const anthropicModel = (id: string) => ({ type: 'model', id, display_name: id, created_at: CREATED_AT });
 
 /** The model list of a provider. */
-export function modelListReply(provider: ProviderName, served: readonly string[] | undefined): Reply {
+export function modelListResponse(provider: ProviderName, served: readonly string[] | undefined): FakeResponse {
   const names = served ?? providers[provider].models;
   if (provider !== 'anthropic')
-    return jsonReply(200, { object: 'list', data: names.map((name) => openaiModel(provider, name)) });
+    return jsonResponse(200, { object: 'list', data: names.map((name) => openaiModel(provider, name)) });
   const ends = { first_id: names[0] ?? null, last_id: names.at(-1) ?? null };
-  return jsonReply(200, { data: names.map(anthropicModel), ...ends, has_more: false });
+  return jsonResponse(200, { data: names.map(anthropicModel), ...ends, has_more: false });
 }
 
 /** One model. Throws a Rejection if the provider does not serve it. */
-export function modelReply(provider: ProviderName, name: string, served: readonly string[] | undefined): Reply {
+export function modelResponse(
+  provider: ProviderName,
+  name: string,
+  served: readonly string[] | undefined,
+): FakeResponse {
   checkServed(provider, name, served);
-  return jsonReply(200, provider === 'anthropic' ? anthropicModel(name) : openaiModel(provider, name));
+  return jsonResponse(200, provider === 'anthropic' ? anthropicModel(name) : openaiModel(provider, name));
 }
 
 /** Rejects a model that the provider does not serve. */
@@ -39,18 +43,22 @@ export function checkServed(provider: ProviderName, model: string, served: reado
 }
 
 /** The key endpoint: the state of a key at xAI, the balance of an account at DeepSeek. */
-export function keyReply({ provider, fingerprint }: Credential, key: string, fault: ParsedFault | undefined): Reply {
+export function keyResponse(
+  { provider, fingerprint }: Credential,
+  key: string,
+  fault: ParsedFault | undefined,
+): FakeResponse {
   const effect = fault?.definition.effect;
   if (provider === 'deepseek') {
     const isAvailable = !(effect?.kind === 'error' && effect.situation === 'quota');
     const balance = { currency: 'USD', total_balance: isAvailable ? '9.90' : '0.00', granted_balance: '0.00' };
-    return jsonReply(200, {
+    return jsonResponse(200, {
       is_available: isAvailable,
       balance_infos: [{ ...balance, topped_up_balance: balance.total_balance }],
     });
   }
   const state = { team_blocked: false, api_key_blocked: false, api_key_disabled: false };
-  return jsonReply(200, {
+  return jsonResponse(200, {
     redacted_api_key: maskedKey(key),
     user_id: 'user-fake',
     name: fingerprint ?? 'none',

@@ -2,10 +2,10 @@ import type { Credential } from '../credential.js';
 import type { ProviderName } from '../providers.js';
 import type { ModelRequest } from '../requests/model_request.js';
 import { argumentPartsOf, type Completion, type Finish, tokensOf, type Usage } from './completion.js';
-import { dataFrame, type Frame, frame, jsonReply, type Reply, streamReply } from './reply.js';
+import { dataFrame, type FakeResponse, type Frame, frame, jsonResponse, streamResponse } from './response.js';
 
 /** What a response contains besides what the model has generated. */
-export interface ReplyContext {
+export interface ResponseContext {
   readonly credential: Credential;
   /** The number of the request; ids contain it. */
   readonly number: number;
@@ -25,7 +25,7 @@ const FINISH_REASONS: Readonly<Record<Finish, string>> = {
 };
 
 /** The response of chat completions. */
-export function chatReply(request: ModelRequest, completion: Completion, context: ReplyContext): Reply {
+export function chatResponse(request: ModelRequest, completion: Completion, context: ResponseContext): FakeResponse {
   const head = (object: string) => ({
     id: context.credential.id('chatcmpl-', context.number),
     object,
@@ -34,7 +34,7 @@ export function chatReply(request: ModelRequest, completion: Completion, context
     system_fingerprint: 'fp_fake',
   });
   const usage = chatUsage(request.provider, completion.usage);
-  if (request.stream) return streamReply(chunks(request, completion, context, head('chat.completion.chunk'), usage));
+  if (request.stream) return streamResponse(chunks(request, completion, context, head('chat.completion.chunk'), usage));
   const choice = {
     index: 0,
     message: message(request, completion, context),
@@ -43,12 +43,12 @@ export function chatReply(request: ModelRequest, completion: Completion, context
   };
   const choices = context.omit === 'content' ? [] : [choice];
   const body = { ...head('chat.completion'), choices, ...(context.omit !== 'usage' && { usage }) };
-  return jsonReply(200, body, completion.usage.output);
+  return jsonResponse(200, body, completion.usage.output);
 }
 
 const isRefused = ({ finish }: Completion) => finish === 'refusal';
 
-function message({ provider, showsReasoning }: ModelRequest, completion: Completion, context: ReplyContext): object {
+function message({ provider, showsReasoning }: ModelRequest, completion: Completion, context: ResponseContext): object {
   const { text, reasoning, toolCalls } = completion;
   const content = isRefused(completion) || (toolCalls.length > 0 && text === '') ? null : text;
   const calls = toolCalls.map((call, index) => ({
@@ -65,12 +65,12 @@ function message({ provider, showsReasoning }: ModelRequest, completion: Complet
   };
 }
 
-const callId = ({ credential, number }: ReplyContext, index: number) => credential.id('call_', number, index);
+const callId = ({ credential, number }: ResponseContext, index: number) => credential.id('call_', number, index);
 
 function chunks(
   request: ModelRequest,
   completion: Completion,
-  context: ReplyContext,
+  context: ResponseContext,
   head: object,
   usage: object,
 ): Frame[] {

@@ -23,7 +23,7 @@ export interface Frame {
   readonly tokens: number;
 }
 
-export interface Reply {
+export interface FakeResponse {
   readonly status: number;
   readonly headers: Readonly<Record<string, string>>;
   readonly frames: readonly Frame[];
@@ -39,13 +39,17 @@ const JSON_HEADERS = { 'content-type': 'application/json' };
 const SSE_HEADERS = { 'content-type': 'text/event-stream; charset=utf-8', 'cache-control': 'no-cache' };
 
 /** A response in JSON. @param tokens how many it contains, for a fault that cuts it after some of them. */
-export const jsonReply = (status: number, body: unknown, tokens = 0): Reply => ({
+export const jsonResponse = (status: number, body: unknown, tokens = 0): FakeResponse => ({
   status,
   headers: JSON_HEADERS,
   frames: [frame('token', JSON.stringify(body), tokens)],
 });
 
-export const streamReply = (frames: readonly Frame[]): Reply => ({ status: 200, headers: SSE_HEADERS, frames });
+export const streamResponse = (frames: readonly Frame[]): FakeResponse => ({
+  status: 200,
+  headers: SSE_HEADERS,
+  frames,
+});
 
 /** An event of chat completions. */
 export const dataFrame = (kind: FrameKind, data: unknown): Frame => frame(kind, `data: ${JSON.stringify(data)}\n\n`);

@@ -1,8 +1,8 @@
 import { jsonOr } from '../json_text.js';
 import type { ModelRequest } from '../requests/model_request.js';
-import type { ReplyContext } from './chat_reply.js';
+import type { ResponseContext } from './chat_response.js';
 import { argumentPartsOf, type Completion, type Finish, tokensOf, type Usage } from './completion.js';
-import { eventFrame, type Frame, jsonReply, type Reply, streamReply } from './reply.js';
+import { eventFrame, type FakeResponse, type Frame, jsonResponse, streamResponse } from './response.js';
 
 const STOP_REASONS: Readonly<Record<Finish, string>> = {
   stop: 'end_turn',
@@ -21,7 +21,11 @@ interface Block {
 }
 
 /** The response of the Messages API. */
-export function messagesReply(request: ModelRequest, completion: Completion, context: ReplyContext): Reply {
+export function messagesResponse(
+  request: ModelRequest,
+  completion: Completion,
+  context: ResponseContext,
+): FakeResponse {
   const blocks = context.omit === 'content' ? [] : blocksOf(request, completion, context);
   const end = { stop_reason: STOP_REASONS[completion.finish], stop_sequence: completion.stopSequence ?? null };
   const usage = messagesUsage(completion.usage);
@@ -33,10 +37,10 @@ export function messagesReply(request: ModelRequest, completion: Completion, con
   };
   if (!request.stream) {
     const body = { ...message, content: blocks.map(({ finished }) => finished), ...end, usage };
-    return jsonReply(200, body, completion.usage.output);
+    return jsonResponse(200, body, completion.usage.output);
   }
   const started = { ...message, content: [], stop_reason: null, stop_sequence: null };
-  return streamReply([
+  return streamResponse([
     // The output that is counted at the start is a few tokens; the end states the whole number.
     eventFrame('start', event('message_start', { message: { ...started, usage: { ...usage, output_tokens: 1 } } })),
     eventFrame('start', event('ping', {})),
@@ -57,7 +61,7 @@ function blockFrames({ opened, deltas }: Block, index: number, isLast: boolean):
   ];
 }
 
-function blocksOf(request: ModelRequest, completion: Completion, context: ReplyContext): Block[] {
+function blocksOf(request: ModelRequest, completion: Completion, context: ResponseContext): Block[] {
   const { text, reasoning, toolCalls } = completion;
   return [
     ...(reasoning && request.showsReasoning ? [thinkingBlock(reasoning, context)] : []),
@@ -72,7 +76,7 @@ const textBlock = (text: string): Block => ({
   deltas: tokensOf(text).map((token) => ({ type: 'text_delta', text: token })),
 });
 
-function thinkingBlock(thinking: string, { credential }: ReplyContext): Block {
+function thinkingBlock(thinking: string, { credential }: ResponseContext): Block {
   const signature = credential.sign(thinking);
   return {
     opened: { type: 'thinking', thinking: '', signature: '' },

@@ -1,7 +1,7 @@
 import type { ModelRequest } from '../requests/model_request.js';
-import type { ReplyContext } from './chat_reply.js';
+import type { ResponseContext } from './chat_response.js';
 import { argumentPartsOf, type Completion, tokensOf, type Usage } from './completion.js';
-import { eventFrame, type Frame, type FrameKind, jsonReply, type Reply, streamReply } from './reply.js';
+import { eventFrame, type FakeResponse, type Frame, type FrameKind, jsonResponse, streamResponse } from './response.js';
 
 /** An item of the output, with the events that describe its content in a stream. */
 interface Item {
@@ -14,23 +14,27 @@ interface Item {
 
 type Event = readonly [kind: FrameKind, type: string, fields: object];
 
-export interface ResponsesReply {
-  readonly reply: Reply;
+export interface ResponseWithIds {
+  readonly response: FakeResponse;
   readonly responseId: string;
   readonly itemIds: readonly string[];
 }
 
 /** The response of the Responses API. */
-export function responsesReply(request: ModelRequest, completion: Completion, context: ReplyContext): ResponsesReply {
+export function responsesResponse(
+  request: ModelRequest,
+  completion: Completion,
+  context: ResponseContext,
+): ResponseWithIds {
   const items = context.omit === 'content' ? [] : itemsOf(request, completion, context);
   const output = items.map(({ finished }) => finished);
   const envelope = envelopeOf(request, completion, context);
   const usage = context.omit === 'usage' ? null : responsesUsage(completion.usage);
   const response = { ...envelope, ...endOf(completion), output, usage };
-  const reply = request.stream
-    ? streamReply(framesOf(envelope, response, items, completion))
-    : jsonReply(200, response, completion.usage.output);
-  return { reply, responseId: envelope.id, itemIds: items.map(({ id }) => id) };
+  const sent = request.stream
+    ? streamResponse(framesOf(envelope, response, items, completion))
+    : jsonResponse(200, response, completion.usage.output);
+  return { response: sent, responseId: envelope.id, itemIds: items.map(({ id }) => id) };
 }
 
 const isIncomplete = ({ finish }: Completion) => finish === 'length' || finish === 'content_filter';
@@ -41,7 +45,7 @@ function endOf(completion: Completion) {
   return { status: 'incomplete', incomplete_details: { reason } };
 }
 
-function envelopeOf(request: ModelRequest, { model }: Completion, { credential, number, now }: ReplyContext) {
+function envelopeOf(request: ModelRequest, { model }: Completion, { credential, number, now }: ResponseContext) {
   return {
     id: credential.id('resp_', number),
     object: 'response',
@@ -70,7 +74,7 @@ function envelopeOf(request: ModelRequest, { model }: Completion, { credential, 
   };
 }
 
-function itemsOf(request: ModelRequest, completion: Completion, context: ReplyContext): Item[] {
+function itemsOf(request: ModelRequest, completion: Completion, context: ResponseContext): Item[] {
   const { credential, number } = context;
   const reasoning = completion.reasoning
     ? [reasoningItem(credential.id('rs_', number), request, completion.reasoning, context)]
@@ -90,7 +94,7 @@ function itemsOf(request: ModelRequest, completion: Completion, context: ReplyCo
   return [...reasoning, ...message, ...calls];
 }
 
-function reasoningItem(id: string, request: ModelRequest, text: string, { credential }: ReplyContext): Item {
+function reasoningItem(id: string, request: ModelRequest, text: string, { credential }: ResponseContext): Item {
   const encrypted = request.encryptsReasoning ? { encrypted_content: credential.encrypt(text) } : {};
   const part = { type: 'summary_text', text };
   // At xAI a reasoning item has a status.

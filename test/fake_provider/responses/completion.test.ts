@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { DEFAULT_TEXT, tokensOf } from '../../../src/fake_provider/replies/completion.js';
+import { DEFAULT_TEXT, tokensOf } from '../../../src/fake_provider/responses/completion.js';
 import type { ScriptInput } from '../../../src/fake_provider/script.js';
 import { ANTHROPIC, BODIES, eventsIn, fakeProvider, post } from '../support.js';
 

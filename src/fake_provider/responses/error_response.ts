@@ -1,6 +1,6 @@
 import { type Endpoint, errorFormOf, type ProviderName } from '../providers.js';
 import { type ErrorBodyOptions, errorBody, type ProviderError } from './provider_error.js';
-import { eventFrame, type Frame, frame, jsonReply, type Reply } from './reply.js';
+import { eventFrame, type FakeResponse, type Frame, frame, jsonResponse } from './response.js';
 import type { SituationError } from './situations.js';
 
 /** Where an error is sent. */
@@ -15,22 +15,22 @@ const HTML = { 'content-type': 'text/html' };
 export const htmlPage = (title: string): string =>
   `<html>\r\n<head><title>${title}</title></head>\r\n<body>\r\n<center><h1>${title}</h1></center>\r\n<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n`;
 
-export const htmlReply = (status: number, title: string): Reply => ({
+export const htmlResponse = (status: number, title: string): FakeResponse => ({
   status,
   headers: HTML,
   frames: [frame('token', htmlPage(title), 0)],
 });
 
 /** An error as a response. */
-export function errorReply(
+export function errorResponse(
   error: SituationError,
   context: ErrorContext,
   headers: Readonly<Record<string, string>> = {},
-): Reply {
-  const reply = error.html
-    ? htmlReply(error.status, error.message)
-    : jsonReply(error.status, errorBody(errorFormOf(context.provider, context.endpoint), error, context));
-  return { ...reply, headers: { ...reply.headers, ...rateLimitHeaders(error, context.provider), ...headers } };
+): FakeResponse {
+  const response = error.html
+    ? htmlResponse(error.status, error.message)
+    : jsonResponse(error.status, errorBody(errorFormOf(context.provider, context.endpoint), error, context));
+  return { ...response, headers: { ...response.headers, ...rateLimitHeaders(error, context.provider), ...headers } };
 }
 
 /** The headers that providers add to a 429. */

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { z } from 'zod';
-import { valueFor } from '../../../src/fake_provider/replies/schema_value.js';
+import { valueFor } from '../../../src/fake_provider/responses/schema_value.js';
 
 describe('valueFor', () => {
   it('makes a value that satisfies the schemas that zod writes', () => {
