@@ -169,7 +169,7 @@ export class Chain {
     const next = this.decide(attempt, failure);
     this.keep(attempt, failure, next);
     if (failure.errorClass === 'ERROR_CLASS_CANCELLED') throw this.abort();
-    await this.follow(next, attempt.hop);
+    await this.follow(next, attempt.hop, failure);
   }
 
   private decide(attempt: HopAttempt, failure: AttemptFailure): NextAction {
@@ -189,7 +189,7 @@ export class Chain {
     });
   }
 
-  private async follow(next: NextAction, hop: ResolutionHop): Promise<void> {
+  private async follow(next: NextAction, hop: ResolutionHop, failure: AttemptFailure): Promise<void> {
     switch (next.action) {
       case 'ATTEMPT_ACTION_RETRY':
         this.retries++;
@@ -203,6 +203,7 @@ export class Chain {
         this.selector.moveToLarger(hop);
         return this.resetHop();
       default:
+        if (failure.errorClass === 'ERROR_CLASS_CONTEXT_OVERFLOW') this.selector.endWithoutLarger(hop);
         throw this.exhausted();
     }
   }

@@ -51,6 +51,15 @@ export class HopSelector {
     this.position++;
   }
 
+  /** Ends the chain after the context window of `hop` was too small, and records why no later hop follows. */
+  endWithoutLarger(hop: ResolutionHop): void {
+    for (this.moveToLarger(hop); this.position < this.settings.hops.length; this.position++) {
+      const later = this.settings.hops[this.position] as ResolutionHop;
+      const problem = this.problemOf(later);
+      if (problem) this.settings.record.skip(later, problem.reason, problem.detail);
+    }
+  }
+
   /** Skips a hop because its adapter cannot make the call there. */
   skip(hop: ResolutionHop, detail: string): void {
     this.unusable.add(hop);

@@ -235,6 +235,7 @@ describe('generate', () => {
     );
     const error = await failedCall(callGenerate(new TestRuntime(), callOf(agent)), ChainError);
     expect(summary(error.receipt)).toEqual(['0 CONTEXT_OVERFLOW STOP']);
+    expect(error.receipt.skipped).toMatchObject([{ hop_index: 1, reason: 'SKIP_REASON_CONTEXT_TOO_SMALL' }]);
   });
 
   it('omits a rejected parameter and tries once more', async () => {
