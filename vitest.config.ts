@@ -135,6 +135,6 @@ function onStores() {
     setupFiles,
     testTimeout: 60_000,
     hookTimeout: 60_000,
-    globalSetup: ['test/support/global_setup.ts'],
+    globalSetup: ['test/support/global_setup.ts', 'test/support/say_skipped.ts'],
   };
 }

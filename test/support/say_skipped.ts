@@ -1,0 +1,10 @@
+import { spawnSync } from 'node:child_process';
+
+/** Says once, in one line, what a machine without Python cannot test (issue 13). */
+export function setup(): void {
+  const { status } = spawnSync('python3', ['--version'], { stdio: 'ignore' });
+  if (status !== 0)
+    console.warn(
+      'Without Python 3, no test runs llmock (it grades model calls) and the readers of /openapi.json, here and in npm run test:e2e',
+    );
+}
