@@ -304,15 +304,19 @@ describe('truncated tool calls', () => {
 
 describe('many calls at once', () => {
   it('share no state and leave no sockets, timers or listeners behind', async () => {
-    const flapping: Respond = (response, request) =>
-      (Math.random() < 0.3 ? failure(503) : Math.random() < 0.3 ? CUT : chatStream('fine'))(response, request);
+    const silent: Respond = (response) =>
+      response.writeHead(200, { 'content-type': 'text/event-stream' }).flushHeaders();
+    const faults = [failure(503), CUT, silent, chatStream('fine')];
+    const flapping: Respond = (response, request) => faults[a.requests.length % faults.length]?.(response, request);
     const { agent, a, b } = await twoHops(flapping);
     const runtime = new TestRuntime();
     const controller = new AbortController();
     const { signal } = controller;
     const before = process.getActiveResourcesInfo().filter((name) => name === 'Timeout').length;
     const results = await Promise.all(
-      Array.from({ length: 200 }, () => callStream(runtime, callOf(agent, { mode: 'whole', signal }))),
+      Array.from({ length: 200 }, () =>
+        callStream(runtime, callOf(agent, { mode: 'whole', firstTokenMs: 4_000, signal })),
+      ),
     );
     expect(results.every(({ text }) => text === 'fine' || text === 'whole answer')).toBe(true);
     expect(runtime.receipts).toHaveLength(200);
@@ -321,6 +325,8 @@ describe('many calls at once', () => {
       .poll(() => process.getActiveResourcesInfo().filter((name) => name === 'Timeout').length)
       .toBeLessThanOrEqual(before + 3);
     expect(getEventListeners(signal, 'abort')).toHaveLength(0);
+    // An idle connection is closed after about 5 s; one whose response is still open, as the silent one is, would stay.
+    await expect.poll(() => a.sockets.size + b.sockets.size, { timeout: 30_000 }).toBe(0);
   }, 60_000);
 });
 
