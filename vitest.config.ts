@@ -70,7 +70,7 @@ const END_TO_END = [
   'test/cli/help.test.ts',
   'test/cli/local/{doctor,serve}.test.ts',
   'test/cli/remote/completion.test.ts',
-  'test/client/{ai/graders,package,sdk_packages}.test.ts',
+  'test/client/{ai/graders,ai/request_types,package,sdk_packages}.test.ts',
   'test/http/openapi_clients.test.ts',
   'test/main/{data_directory,packaging}.test.ts',
   'test/examples/**/*.test.ts',
