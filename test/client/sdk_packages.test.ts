@@ -194,7 +194,7 @@ describe('the entry point for the AI SDK', () => {
     expect(providers.map(({ requests }) => requests.length)).toEqual([4, 2, 2, 4, 1]);
   });
 
-  it('has the same failover with `ai` 7: the scenarios and the matrix of faults', async ({ skip }) => {
+  it('passes the tests of the model, of the scenarios and of the matrix of faults with `ai` 7', async ({ skip }) => {
     const { node, missing } = (await nodes())[1] ?? { node: '', missing: 'there is none' };
     if (missing) skip(missing);
     if (!existsSync(SEVEN_MODULES) && !(await installCached('ai7', ...SEVEN))) skip('ai 7 cannot be installed');

@@ -14,7 +14,7 @@ import {
   textChunk,
 } from '../../support/scripted_provider.js';
 import { chainAgent, failedCall, summary, TestRuntime } from '../runtime/support.js';
-import { FORMS, type Form, modelFor, modelOf } from './support.js';
+import { FORMS, type Form, modelFor, modelOf, SPECIFICATION } from './support.js';
 
 const prompt = 'hello';
 const FORM_NAMES = Object.keys(FORMS) as Form[];
@@ -265,7 +265,8 @@ describe('languageModel', () => {
     expect(b.requests[0]?.body.messages[0].content[0].image_url.url).toMatch(/^data:image\/png;base64,/);
   });
 
-  it('skips a hop whose package cannot express the call', async () => {
+  // The package of xAI for version 4 accepts documents.
+  it.skipIf(SPECIFICATION === 'v4')('skips a hop whose package cannot express the call', async () => {
     const [a, b] = [await startScriptedProvider(speak('x')), await startScriptedProvider(speak('read'))];
     const { model, runtime } = modelFor({ url: a.url, provider: FORMS.xai }, { url: b.url, provider: FORMS.anthropic });
     const pdf = { type: 'file', data: new Uint8Array([37, 80, 68, 70]), mediaType: 'application/pdf' } as const;
@@ -373,13 +374,16 @@ describe('a prompt with earlier responses', () => {
     ];
   }
 
+  /** Whether the package sends the ids of items that OpenAI does not store. */
+  const sendsIds = SPECIFICATION === 'v3';
+
   it('keeps item ids where they were created, and never refers to stored items', async () => {
     const a = await startScriptedProvider(speak('x'));
     const messages = await conversation(a.url);
     const { model } = modelOf(chainAgent({ url: a.url, provider: { ...FORMS['openai responses'], name: 'first' } }));
     await generateText({ model, messages });
     expect(a.requests[1]?.body).toMatchObject({ store: false });
-    expect(a.requests[1]?.body.input[1]).toMatchObject({ role: 'assistant', id: 'msg_1' });
+    expect(a.requests[1]?.body.input[1]).toMatchObject({ role: 'assistant', ...(sendsIds && { id: 'msg_1' }) });
     expect(JSON.stringify(a.requests[1]?.body)).not.toContain('item_reference');
   });
 
@@ -409,7 +413,7 @@ describe('a prompt with earlier responses', () => {
         { role: 'user', content: 'go' },
       ],
     });
-    expect(JSON.stringify(a.requests[0]?.body)).toContain('msg_9');
+    if (sendsIds) expect(JSON.stringify(a.requests[0]?.body)).toContain('msg_9');
     expect(JSON.stringify(b.requests[0]?.body)).not.toContain('msg_9');
   });
 });

@@ -5,7 +5,7 @@ import type { CallableAgent } from '../../../src/client/runtime/model_call.js';
 import { chainAgent, type TestHop, TestRuntime } from '../runtime/support.js';
 
 /** The version of the interface between the AI SDK and its models; the tests run with both lines of the AI SDK. */
-const SPECIFICATION = process.env['AGENTLLM_TEST_SPECIFICATION'] === 'v4' ? 'v4' : 'v3';
+export const SPECIFICATION = process.env['AGENTLLM_TEST_SPECIFICATION'] === 'v4' ? 'v4' : 'v3';
 
 /** A model of the AI SDK for an agent, with its runtime. */
 export function modelOf(agent: CallableAgent, options: ModelOptions = {}, runtime = new TestRuntime()) {
