@@ -1,6 +1,7 @@
 import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
 import { createOpenAICompatible } from '@ai-sdk/openai-compatible';
+import { createRetryableModel, httpStatus } from 'ai-retry/language-model';
 import { AgentLanguageModel } from '../src/client/ai/language_model.js';
 import { Runtime } from '../src/client/runtime/runtime.js';
 import { chainAgent } from '../test/client/runtime/support.js';
@@ -12,6 +13,8 @@ import { quantile } from './statistics.js';
 export interface ModelJob {
   readonly rounds: number;
   readonly calls: number;
+  /** Parts of each stream. */
+  readonly parts: number;
 }
 
 /** The durations of one round in ms. */
@@ -22,7 +25,7 @@ export interface Durations {
 export interface ModelResult {
   readonly generate: readonly Sides[];
   readonly stream: readonly Sides[];
-  /** A chain whose first hop fails at once, against one without that hop. */
+  /** A chain whose first hop fails at once, against ai-retry with the same two models. */
   readonly failing: readonly Sides[];
 }
 export interface Sides {
@@ -32,16 +35,15 @@ export interface Sides {
   readonly added: number;
 }
 
-const PARTS = 500;
 const WARM_UP = 300;
 
 /** A provider in a thread of its own: `m0` responds, `broken` fails at once. */
-const SERVER = `
+const serverSource = (parts: number) => `
 const { createServer } = require('node:http');
 const { parentPort } = require('node:worker_threads');
 const usage = { prompt_tokens: 3, completion_tokens: 2, total_tokens: 5 };
 const chunk = (delta, finish_reason = null) => 'data: ' + JSON.stringify({ id: '1', model: 'm0', created: 1, choices: [{ index: 0, delta, finish_reason }] }) + '\\n\\n';
-const stream = chunk({ role: 'assistant', content: '' }) + chunk({ content: 'word ' }).repeat(${PARTS}) + chunk({}, 'stop') + 'data: [DONE]\\n\\n';
+const stream = chunk({ role: 'assistant', content: '' }) + chunk({ content: 'word ' }).repeat(${parts}) + chunk({}, 'stop') + 'data: [DONE]\\n\\n';
 const message = { role: 'assistant', content: 'hello' };
 const body = JSON.stringify({ id: '1', model: 'm0', created: 1, choices: [{ index: 0, message, finish_reason: 'stop' }], usage });
 createServer(async (request, response) => {
@@ -55,13 +57,16 @@ createServer(async (request, response) => {
 type Call = () => PromiseLike<unknown>;
 const OPTIONS = { prompt: [{ role: 'user' as const, content: [{ type: 'text' as const, text: 'hi' }] }] };
 
-serveJobs(async ({ rounds, calls }: ModelJob): Promise<ModelResult> => {
-  const worker = new Worker(SERVER, { eval: true });
+serveJobs(async ({ rounds, calls, parts }: ModelJob): Promise<ModelResult> => {
+  const worker = new Worker(serverSource(parts), { eval: true });
   const [port] = await once(worker, 'message');
   const url = `http://127.0.0.1:${port}/v1`;
-  const reference = createOpenAICompatible({ name: 'p', baseURL: url, apiKey: 'k', includeUsage: true }).chatModel(
-    'm0',
-  );
+  const provider = createOpenAICompatible({ name: 'p', baseURL: url, apiKey: 'k', includeUsage: true });
+  const reference = provider.chatModel('m0');
+  const retrying = createRetryableModel({
+    model: provider.chatModel('broken'),
+    retries: [httpStatus(401).switch({ model: reference })],
+  });
   const [own, failing] = [
     ownModel([{ url, model: 'm0' }]),
     ownModel(
@@ -89,7 +94,7 @@ serveJobs(async ({ rounds, calls }: ModelJob): Promise<ModelResult> => {
       rounds,
       calls,
       () => failing().doGenerate(OPTIONS),
-      () => own().doGenerate(OPTIONS),
+      () => retrying.doGenerate(OPTIONS),
     ),
   };
   await worker.terminate();

@@ -4,6 +4,7 @@ import type { Figure, Row } from '../row.js';
 import { compare, median } from '../statistics.js';
 
 const CALLS = 1_000;
+const PARTS = 500;
 
 export const row: Row = {
   name: 'models',
@@ -12,7 +13,7 @@ export const row: Row = {
   async run(lab) {
     const program = lab.startScript('model_calls.ts');
     await program.match(/ready/);
-    const job: ModelJob = { rounds: lab.effort.rounds, calls: CALLS };
+    const job: ModelJob = { rounds: lab.effort.rounds, calls: CALLS, parts: PARTS };
     const { generate, stream, failing } = await runJob<ModelResult>(program, job);
     return [
       added('languageModel(), p50 added to a call', generate, 0.1),
@@ -22,10 +23,15 @@ export const row: Row = {
         ...compare(generate, ({ p99 }) => p99),
         goal: { kind: 'ratio at most', value: 1.1 },
       },
-      { what: 'languageModel(), a stream of 500 parts, p50', unit: 'ms', ...compare(stream, ({ p50 }) => p50) },
       {
-        ...added('languageModel(), p50 added by a first hop that fails at once', failing),
-        note: 'one request more; the reference is the chain without that hop',
+        what: 'languageModel(), a live stream of 500 parts',
+        unit: 'parts/s',
+        ...compare(stream, ({ p50 }) => (PARTS / p50) * 1000),
+        goal: { kind: 'ratio at least', value: 0.9 },
+      },
+      {
+        ...added('languageModel(), p50 of a chain whose first hop fails at once', failing),
+        note: 'the reference is ai-retry with the same two models',
       },
     ];
   },
