@@ -98,16 +98,17 @@ export const prepared = <Query extends { options(options: object): Query }>(quer
 
 /**
  * Marks the last statements of a transaction, which are sent together: the commit is sent right after them instead of
- * after their results. That saves the round trip of the commit while other writes wait. If a statement fails, the
- * server executes the commit as a rollback.
+ * after their results. That saves the round trip of the commit while other writes wait. If a statement fails at the
+ * server, the server executes the commit as a rollback. If the driver cannot send a statement, no commit is sent.
  */
 export function committing<Query extends { options(options: object): Query }>(statements: readonly Query[]): Query[] {
-  const together: LastStatements = { unsent: statements.length };
+  const together: LastStatements = { unsent: statements.length, failed: false };
   return statements.map((statement) => prepared(statement).options({ together }));
 }
 
 interface LastStatements {
   unsent: number;
+  failed: boolean;
 }
 
 /** A query of Knex with its options. */
@@ -190,7 +191,14 @@ export class SessionClient extends PostgresClient {
   private async inTransaction(connection: Connection, query: RawQuery): Promise<object> {
     const sent = super._query(connection, connection.isDirect ? named(query) : query);
     const together = query.options?.together;
-    if (!together || --together.unsent > 0) return sent;
+    if (!together) return sent;
+    sent.catch(() => {
+      together.failed = true;
+    });
+    if (--together.unsent > 0) return sent;
+    // The driver reports a statement that it cannot send at once.
+    await undefined;
+    if (together.failed) return sent;
     const [result, commit] = await Promise.allSettled([sent, connection.query('commit')]);
     if (result.status === 'rejected') throw result.reason;
     if (commit.status === 'rejected') throw commit.reason;

@@ -2,7 +2,7 @@ import type { Knex } from 'knex';
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { type Database, openDatabase } from '../../src/store/database.js';
-import { prepared } from '../../src/store/session.js';
+import { committing, prepared } from '../../src/store/session.js';
 import { startPostgres, type TestPostgres } from '../support/postgres.js';
 import { connectPg } from '../support/sql.js';
 import { startBackend } from '../support/store.js';
@@ -59,6 +59,76 @@ describe('a direct connection', () => {
     expect(await database.knex.transaction((tx) => read(tx))).toEqual(expected);
     await expect(database.knex.transaction((tx) => tx.raw('select 1 / 0'))).rejects.toThrow(/division by zero/);
     expect(await read(database.knex)).toEqual(expected);
+  });
+
+  describe('whose last statements are sent with the commit', () => {
+    beforeAll(async () => {
+      await database.knex.raw('create table kept (id int primary key, content text)');
+    });
+    const insert = (tx: Knex, id: number, content: unknown = '') => tx('kept').insert({ id, content });
+    const write = (...statements: ((tx: Knex) => Knex.QueryBuilder)[]) =>
+      database.knex.transaction(async (tx) => {
+        const results = await Promise.allSettled(committing(statements.map((statement) => statement(tx))));
+        for (const result of results) if (result.status === 'rejected') throw result.reason;
+        return 'written';
+      });
+    const kept = async () => (await database.knex('kept').orderBy('id').pluck('id')) as number[];
+
+    type Sent = string | { readonly text: string; readonly values: readonly unknown[] };
+    type Callback = (error: Error | null) => void;
+
+    /** Passes everything that the only connection of the pool sends to a function, which says whether it is sent. */
+    async function watchSent(isSent: (sent: Sent) => boolean): Promise<void> {
+      const { client } = database.knex;
+      const connection = await client.acquireConnection();
+      await client.releaseConnection(connection);
+      const { query } = connection;
+      connection.query = (sent: Sent, callback: Callback) =>
+        isSent(sent) ? query.call(connection, sent, callback) : callback(new Error('it cannot be sent'));
+      onTestFinished(() => {
+        connection.query = query;
+      });
+    }
+
+    it('commits all of them, without another commit', async () => {
+      const texts: string[] = [];
+      await watchSent((sent) => texts.push(typeof sent === 'string' ? sent : sent.text) > 0);
+      const result = await write(
+        (tx) => insert(tx, 1),
+        (tx) => insert(tx, 2),
+      );
+      expect(texts.filter((text) => /^commit/i.test(text))).toEqual(['commit']);
+      expect([result, await kept()]).toEqual(['written', [1, 2]]);
+    });
+
+    it('commits none of them when the server rejects the first, one between or the last', async () => {
+      for (const failing of [0, 1, 2])
+        await expect(
+          write(...[0, 1, 2].map((at) => (tx: Knex) => insert(tx, at === failing ? 1 : 10 + at))),
+        ).rejects.toMatchObject({ code: '23505' });
+      expect(await kept()).toEqual([1, 2]);
+      expect(await read(database.knex)).toEqual(expected);
+    });
+
+    it('commits none of them when the driver cannot send the first, one between or the last', async () => {
+      for (const failing of [20, 21, 22]) {
+        await watchSent((sent) => typeof sent === 'string' || !sent.values.includes(failing));
+        await expect(write(...[20, 21, 22].map((id) => (tx: Knex) => insert(tx, id)))).rejects.toThrow(
+          'cannot be sent',
+        );
+      }
+      expect(await kept()).toEqual([1, 2]);
+    });
+
+    it('fails when the commit fails, and keeps nothing', async () => {
+      await database.knex.raw(
+        'create table later (id int references kept deferrable initially deferred); create index on later (id)',
+      );
+      const orphan = (tx: Knex) => tx('later').insert({ id: 99 });
+      await expect(write((tx) => insert(tx, 30), orphan)).rejects.toMatchObject({ code: '23503' });
+      expect(await kept()).toEqual([1, 2]);
+      expect(await write((tx) => insert(tx, 3))).toBe('written');
+    });
   });
 
   it('is closed when a statement that sets it up fails', async () => {
