@@ -19,7 +19,7 @@ declare module 'vitest' {
 /** Prepares stores that tests copy, which saves each test seconds, and starts the PostgreSQL server of the test run. */
 export async function setup(project: TestProject): Promise<() => Promise<void>> {
   const directory = await mkdtemp(join(tmpdir(), 'agentllm-prepared-'));
-  const removeFiles = () => rm(directory, { recursive: true, force: true });
+  const removeFiles = () => rm(directory, { recursive: true, force: true, maxRetries: 10 });
   try {
     const program = fileURLToPath(new URL('prepare_stores.ts', import.meta.url));
     await promisify(execFile)(process.execPath, ['--liftoff-only', '--import', 'tsx', program, directory]);

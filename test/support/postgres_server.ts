@@ -94,7 +94,8 @@ async function tryToStart(saved: string | undefined, log: string[]): Promise<Pos
     },
     stop: async () => {
       await endServer(server, pid);
-      await rm(directory, { recursive: true, force: true });
+      // Processes of a killed server may still write for a moment.
+      await rm(directory, { recursive: true, force: true, maxRetries: 10 });
       releaseGuard();
     },
     save: async (to) => {
@@ -120,6 +121,8 @@ function guardServer(pid: number, directory: string): () => void {
     detached: true,
   });
   guard.unref();
+  // The shell may have been ended together with a process group.
+  guard.stdin.on('error', () => {});
   return () => {
     guard.stdin.end('stopped\n');
   };
