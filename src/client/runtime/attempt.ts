@@ -42,7 +42,7 @@ export class HopAttempt {
       fetch: this.transport.fetch,
       signal: this.transport.signal,
       credential,
-      isForeign: credential !== credentialOf(firstHop),
+      isForeign: hop !== firstHop && credential !== credentialOf(firstHop),
       adaptations,
       note: (sentence) => void this.adapterNotes.push(sentence),
     };

@@ -111,16 +111,17 @@ export class Chain {
   /** Waits for the key of a hop, at most until the deadline or the abort. */
   private async waitFor(next: Promise<Selection | undefined>): Promise<Selection | undefined> {
     let cancel = () => {};
-    const ended = new Promise<undefined>((resolve) => {
+    const first = new Promise<Selection | undefined>((resolve, reject) => {
       this.wake = () => resolve(undefined);
       cancel = this.runtime.clock.after(Math.max(0, this.leftMs), () => resolve(undefined));
+      next.then(resolve, reject);
     });
     next.then(
       (selection) => this.isEnded && selection?.permit.released(),
       () => {},
     );
     try {
-      return await Promise.race([next, ended]);
+      return await first;
     } catch (error) {
       if (this.call.signal?.aborted) return undefined;
       throw error;

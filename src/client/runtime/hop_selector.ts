@@ -111,9 +111,8 @@ export class HopSelector {
   /** A conversation that a provider stores can only be continued there. */
   private missingConversation(hop: ResolutionHop): string | undefined {
     const { needs, hops } = this.settings;
-    const [first] = hops;
-    const isElsewhere = first !== undefined && credentialOf(first) !== credentialOf(hop);
-    return needs.storedConversation && isElsewhere ? 'stored_conversation' : undefined;
+    if (!needs.storedConversation) return undefined;
+    return credentialOf(hops[0] as ResolutionHop) === credentialOf(hop) ? undefined : 'stored_conversation';
   }
 
   private async select(hop: ResolutionHop, signal: AbortSignal | undefined): Promise<Selection | undefined> {

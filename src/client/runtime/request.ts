@@ -34,6 +34,8 @@ export async function readRequest(input: string | URL | Request, init: RequestIn
 
 /** Why a request must not be sent at a hop, or undefined: a key is bound to the origin of its provider. */
 export function targetProblem(url: string, hop: Pick<ResolutionHop, 'base_url' | 'provider'>): string | undefined {
+  // Most requests go to a path below the base URL, which is normalized.
+  if (url.startsWith(hop.base_url) && url[hop.base_url.length] === '/') return undefined;
   const origin = originOf(hop.base_url);
   if (URL.canParse(url) && new URL(url).origin === origin) return undefined;
   return `The package of provider ${JSON.stringify(hop.provider)} sends a request to another origin than ${origin}`;

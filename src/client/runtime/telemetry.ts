@@ -25,19 +25,16 @@ interface Span {
   setStatus(status: { readonly code: number }): unknown;
   end(): void;
 }
+interface Tracer {
+  startSpan(name: string, options: object, context?: unknown): Span;
+}
 interface Histogram {
   record(value: number, attributes: Attributes): void;
 }
 interface Api {
   readonly context: { active(): unknown; with<T>(context: unknown, work: () => T): T };
   readonly trace: {
-    getTracer(
-      name: string,
-      version?: string,
-      options?: object,
-    ): {
-      startSpan(name: string, options: object, context?: unknown): Span;
-    };
+    getTracer(name: string, version?: string, options?: object): Tracer;
     setSpan(context: unknown, span: Span): unknown;
   };
   readonly metrics: {
@@ -80,6 +77,7 @@ export class Telemetry {
   private api: Api | null | undefined;
   private loading: Promise<void> | undefined;
   private instruments: { readonly duration: Histogram; readonly tokens: Histogram } | undefined;
+  private tracer: Tracer | undefined;
 
   constructor(private readonly load: () => Promise<unknown> = () => importPeer('@opentelemetry/api')) {}
 
@@ -103,10 +101,12 @@ export class Telemetry {
     if (!api || !hop) return NO_SPAN;
     const attributes = requestAttributes(hop.provider, hop.model_name);
     const parent = api.context.active();
-    const span = tracer(api).startSpan(`chat ${hop.model_name}`, { kind: KIND_CLIENT, attributes }, parent);
+    this.tracer ??= api.trace.getTracer(SCOPE, undefined, { schemaUrl: GEN_AI_SCHEMA });
+    const { tracer } = this;
+    const span = tracer.startSpan(`chat ${hop.model_name}`, { kind: KIND_CLIENT, attributes }, parent);
     const context = api.trace.setSpan(parent, span);
     return {
-      attempt: (attempted) => startAttempt(api, context, attempted),
+      attempt: (attempted) => startAttempt(api, tracer, context, attempted),
       end: (receipt) => {
         finish(span, () => callAttributes(receipt), receipt.error_class);
         this.measure(api, receipt);
@@ -128,9 +128,10 @@ export class Telemetry {
   }
 }
 
-function startAttempt(api: Api, parent: unknown, { provider, model_name }: ResolutionHop): AttemptSpan {
+function startAttempt(api: Api, tracer: Tracer, parent: unknown, hop: ResolutionHop): AttemptSpan {
+  const { provider, model_name } = hop;
   const attributes = requestAttributes(provider, model_name);
-  const span = tracer(api).startSpan(`attempt ${provider}/${model_name}`, { attributes }, parent);
+  const span = tracer.startSpan(`attempt ${provider}/${model_name}`, { attributes }, parent);
   const context = api.trace.setSpan(parent, span);
   return {
     run: (work) => api.context.with(context, work),
@@ -144,8 +145,6 @@ function finish(span: Span, attributes: () => Attributes, errorClass: Receipt['e
   if (errorClass !== 'ERROR_CLASS_UNSPECIFIED') span.setStatus({ code: STATUS_ERROR });
   span.end();
 }
-
-const tracer = (api: Api) => api.trace.getTracer(SCOPE, undefined, { schemaUrl: GEN_AI_SCHEMA });
 
 function createInstruments(api: Api) {
   const meter = api.metrics.getMeter(SCOPE, undefined, { schemaUrl: GEN_AI_SCHEMA });

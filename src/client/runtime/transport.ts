@@ -147,7 +147,8 @@ export class Transport {
     const { fetch } = this.settings;
     this.check(request);
     this.facts.sent = true;
-    this.release = onAbort(request.signal, () => this.fail(cancelled('The provider package aborted the request')));
+    if (request.signal !== this.signal)
+      this.release = onAbort(request.signal, () => this.fail(cancelled('The provider package aborted the request')));
     const { url, method, headers } = request;
     const body = this.prepare(request);
     const { signal } = this;
@@ -186,9 +187,7 @@ export class Transport {
     if (status < 200 || status > 299) throw await this.readError(response);
     const isStream = this.body?.['stream'] === true && !/\bjson$|\bhtml$/.test(facts.contentType);
     const forwarded = isStream && body ? this.observe(body) : await this.readWhole(body);
-    const forwardedHeaders = new Headers(headers);
-    for (const name of ENCODING_HEADERS) forwardedHeaders.delete(name);
-    return new Response(forwarded, { status, headers: forwardedHeaders });
+    return new Response(forwarded, { status, headers: decodedHeaders(headers) });
   }
 
   private async readError({ status, headers, body }: Response): Promise<AttemptFailure> {
@@ -286,6 +285,14 @@ export class Transport {
     const { status } = this.facts;
     this.fail(new AttemptFailure('ERROR_CLASS_TIMEOUT', `The provider sent ${reason}`, { status }));
   }
+}
+
+/** The headers of a response whose body has been decoded. */
+function decodedHeaders(headers: Headers): Headers {
+  if (!headers.has('content-encoding')) return headers;
+  const decoded = new Headers(headers);
+  for (const name of ENCODING_HEADERS) decoded.delete(name);
+  return decoded;
 }
 
 /** Whether a text is the beginning of a JSON object. A compressed body that breaks off is not reported as a fault. */

@@ -29,7 +29,9 @@ export function normalizeUsage(wireApi: WireApi, provider: string, raw: Fields):
 
 /** The sum of usages. A kind is undefined if no usage reports it. */
 export function sumUsage(usages: readonly ModelUsage[]): ModelUsage | undefined {
-  if (usages.length === 0) return undefined;
+  const [first] = usages;
+  if (!first) return undefined;
+  if (usages.length === 1) return { ...first, raw_json: '' };
   const total = (kind: Kind) => sum(...usages.map((usage) => usage[kind] ?? 0));
   const known = KINDS.filter((kind) => usages.some((usage) => usage[kind] !== undefined));
   const none = Object.fromEntries(KINDS.map((kind) => [kind, undefined])) as Counts;
