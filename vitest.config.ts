@@ -58,8 +58,8 @@ const FAULTS = [
   'test/cli/local/backup.test.ts',
   'test/main/{log_streams,signals}.test.ts',
   'test/store/embedded/{data_directory,unresponsive_engine}.test.ts',
-  // On several replicas, or with many writers.
-  'test/api/handlers/wait_for_adoption.test.ts',
+  // On several replicas, with many writers, or with changes during a check.
+  'test/api/handlers/{checks_under_change,wait_for_adoption}.test.ts',
   'test/feed/{moved_watchers,watcher_registry}.test.ts',
   'test/store/write/concurrent_writes.test.ts',
 ];
