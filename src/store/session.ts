@@ -101,14 +101,20 @@ export const prepared = <Query extends { options(options: object): Query }>(quer
  * after their results. That saves the round trip of the commit while other writes wait. If a statement fails at the
  * server, the server executes the commit as a rollback. If the driver cannot send a statement, no commit is sent.
  */
-export function committing<Query extends { options(options: object): Query }>(statements: readonly Query[]): Query[] {
-  const together: LastStatements = { unsent: statements.length, failed: false };
-  return statements.map((statement) => prepared(statement).options({ together }));
+export function committing<Query extends { options(options: object): Query }>(
+  statements: readonly Query[],
+): { readonly statements: readonly Query[]; readonly together: LastStatements } {
+  const together: LastStatements = { unsent: statements.length, failed: false, executed: false };
+  return { statements: statements.map((statement) => prepared(statement).options({ together })), together };
 }
 
-interface LastStatements {
+/** The last statements of a transaction. */
+export interface LastStatements {
   unsent: number;
+  /** Whether the driver or the server has reported that one failed. */
   failed: boolean;
+  /** Whether the server has executed all of them, so that only the commit can still fail. */
+  executed: boolean;
 }
 
 /** A query of Knex with its options. */
@@ -201,6 +207,7 @@ export class SessionClient extends PostgresClient {
     if (together.failed) return sent;
     const [result, commit] = await Promise.allSettled([sent, connection.query('commit')]);
     if (result.status === 'rejected') throw result.reason;
+    together.executed = true;
     if (commit.status === 'rejected') throw commit.reason;
     connection.isCommitted = true;
     return result.value;

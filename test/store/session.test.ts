@@ -68,7 +68,7 @@ describe('a direct connection', () => {
     const insert = (tx: Knex, id: number, content: unknown = '') => tx('kept').insert({ id, content });
     const write = (...statements: ((tx: Knex) => Knex.QueryBuilder)[]) =>
       database.knex.transaction(async (tx) => {
-        const results = await Promise.allSettled(committing(statements.map((statement) => statement(tx))));
+        const results = await Promise.allSettled(committing(statements.map((statement) => statement(tx))).statements);
         for (const result of results) if (result.status === 'rejected') throw result.reason;
         return 'written';
       });

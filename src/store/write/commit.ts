@@ -3,7 +3,7 @@ import { altersChain, isReencrypted } from '../../domain/draft.js';
 import type { Change, Entities, Entity } from '../../domain/rows.js';
 import type { State } from '../../domain/state.js';
 import { ServiceError } from '../../errors.js';
-import { databaseFailure, isAboutValues, isLostConnection, rejectsWrites } from '../failure.js';
+import { databaseFailure, isAboutValues, isLostConnection, isReportedByServer, rejectsWrites } from '../failure.js';
 import type { ReplicaState } from '../replica_state.js';
 import { committing } from '../session.js';
 import { type Outcome, type PlannedRevision, planBatch } from './batch_plan.js';
@@ -63,12 +63,11 @@ interface Batch {
 }
 
 async function commit(store: ReplicaState, writes: readonly CheckedWrite[]): Promise<readonly Outcome[]> {
-  const stage = { committing: false, committed: false };
+  const stage: Stage = { committing: false, committed: false };
   try {
     const batch = await store.database.knex.transaction(async (tx) => {
       const planned = await plan(store, tx, writes);
-      stage.committing = true;
-      await execute(tx, planned);
+      await execute(tx, planned, stage);
       return planned;
     });
     stage.committed = true;
@@ -82,6 +81,12 @@ async function commit(store: ReplicaState, writes: readonly CheckedWrite[]): Pro
       throw ServiceError.of('OUTCOME_UNKNOWN', {}, { cause: error });
     throw error;
   }
+}
+
+interface Stage {
+  /** Whether the commit may have been executed. */
+  committing: boolean;
+  committed: boolean;
 }
 
 /** Ends a transaction without changes, so that it creates no empty revision. */
@@ -108,26 +113,33 @@ async function plan(store: ReplicaState, tx: Knex, writes: readonly CheckedWrite
 }
 
 /** Stores everything. On PostgreSQL the commit is sent with the statements. */
-async function execute(tx: Knex, { now, steps }: Batch): Promise<void> {
+async function execute(tx: Knex, { now, steps }: Batch, stage: Stage): Promise<void> {
   const responses = steps.flatMap(({ write, revision, bytes, hash }) =>
     hash ? [{ entry: write, revision, bytes, hash }] : [],
   );
-  await runTogether([
+  const statements = [
     ...rowStatements(tx, steps),
     ...keyStatements(tx, steps),
     ...appendChanges(tx, now, steps),
     ...counterStatements(tx, steps),
     ...storeResponses(tx, now, responses),
-  ]);
+  ];
+  await runTogether(statements, stage);
 }
 
 /**
  * Sends the last statements of a transaction without waiting for each result, which takes one round trip while the
  * counter row is locked. They are executed in order; those after one that fails fail too, and its error is thrown.
  */
-async function runTogether(statements: readonly Statement[]): Promise<void> {
-  const results = await Promise.allSettled(committing(statements as readonly Knex.QueryBuilder[]));
-  for (const result of results) if (result.status === 'rejected') throw result.reason;
+async function runTogether(statements: readonly Statement[], stage: Stage): Promise<void> {
+  const last = committing(statements as readonly Knex.QueryBuilder[]);
+  stage.committing = true;
+  const results = await Promise.allSettled(last.statements);
+  const failed = results.find((result) => result.status === 'rejected');
+  if (!failed) return;
+  // The server executes nothing after a statement whose failure it has reported.
+  if (!last.together.executed && isReportedByServer(failed.reason)) stage.committing = false;
+  throw failed.reason;
 }
 
 /** Sets the counter, which was moved to the first revision when it was locked, to the last one. */
