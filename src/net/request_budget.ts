@@ -79,7 +79,7 @@ export class RequestBudget {
     if (request.isClosed) return;
     request.bytes += bytes;
     const isLarge = request.bytes > SMALL_BYTES;
-    if (request.bytes > this.limits.request) request.refuse(tooMany('this request', this.limits.request));
+    if (request.bytes > this.limits.request) request.refuse(tooLarge(this.limits.request));
     else if (isLarge && this.inProgress + request.bytes > this.limits.inProgress)
       request.refuse(tooMany('requests in progress', this.limits.inProgress));
     else if (!request.isFinished) {
@@ -188,6 +188,8 @@ function firstOf<T>(items: ReadonlySet<T>): T | undefined {
   return undefined;
 }
 
+/** The error of a request that is too large by itself, so that a retry cannot succeed. */
+const tooLarge = (max: number) => ServiceError.of('REQUEST_TOO_LARGE', { what: 'request', max_bytes: String(max) });
 const tooMany = (what: string, bytes: number) => ServiceError.of('TOO_MANY_REQUEST_BYTES', { what, limit: `${bytes}` });
 
 /** One request in the budget. */

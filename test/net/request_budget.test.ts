@@ -42,7 +42,7 @@ describe('RequestBudget', () => {
   it('rejects a request that is too large', () => {
     const one = open(createBudget(), {});
     one.request.add(101 * KIB);
-    expect(one.errors.map(({ reason }) => reason)).toEqual(['TOO_MANY_REQUEST_BYTES']);
+    expect(one.errors.map(({ reason }) => reason)).toEqual(['REQUEST_TOO_LARGE']);
   });
 
   it('creates no error for a request within the limits', () => {
