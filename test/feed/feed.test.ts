@@ -48,6 +48,64 @@ it('a feed starts no poll after it is closed, also when a notification has arriv
   expect(queries).toBe(before);
 });
 
+describe('a feed that polls only when a test asks', () => {
+  const open = async () => {
+    const opened = await openStore({ pollIntervalMs: 3_600_000 });
+    onTestFinished(() => opened.close());
+    const acquire = vi.spyOn(opened.database.knex.client, 'acquireConnection');
+    onTestFinished(() => acquire.mockRestore());
+    return { ...opened, acquire };
+  };
+
+  it('polls again after a poll during which another replica has notified it', async () => {
+    const { feed, acquire } = await open();
+    const { onNotification } = feed as unknown as { onNotification(writer: string): void };
+    const polling = feed.poll();
+    onNotification.call(feed, 'another replica');
+    await polling;
+    await vi.waitFor(() => expect(acquire).toHaveBeenCalledTimes(2), { timeout: 5_000 });
+    const idle = feed.poll();
+    await idle;
+    expect(acquire).toHaveBeenCalledTimes(3);
+  });
+
+  it('reports each cause of an outage once, and again in the next outage', async () => {
+    const { feed, acquire } = await open();
+    const reported: unknown[] = [];
+    feed.onWritable((writable, error) => {
+      const { cause } = (error ?? {}) as { cause?: { code: string } };
+      reported.push(writable ? 'writable' : cause?.code);
+    });
+    const failWith = (code: string) => acquire.mockRejectedValueOnce(Object.assign(new Error('lost'), { code }));
+    for (let outage = 0; outage < 2; outage++) {
+      for (const code of ['ECONNREFUSED', 'ECONNREFUSED', '57P03', 'ECONNREFUSED', '57P03']) {
+        failWith(code);
+        await feed.poll();
+      }
+      await feed.poll();
+    }
+    expect(reported).toEqual(Array(2).fill(['ECONNREFUSED', '57P03', 'writable']).flat());
+  });
+
+  it('forgets a caller that stops waiting for a revision', async () => {
+    const { feed, store } = await open();
+    const unsubscribed = vi.fn();
+    const subscribe = store.subscribe.bind(store);
+    vi.spyOn(store, 'subscribe').mockImplementation((subscriber) => {
+      const unsubscribe = subscribe(subscriber);
+      return () => {
+        unsubscribed();
+        unsubscribe();
+      };
+    });
+    const controller = new AbortController();
+    const waiting = feed.reached(store.state.revision + 1, controller.signal);
+    controller.abort();
+    await expect(waiting).rejects.toMatchObject({ reason: 'REVISION_NOT_REACHED' });
+    expect(unsubscribed).toHaveBeenCalledTimes(1);
+  });
+});
+
 describe('the feed', () => {
   let postgres: TestPostgres;
   beforeAll(async () => {
