@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { Feed } from '../../src/feed/feed.js';
 import { Store } from '../../src/store/store.js';
+import { loadState } from '../../src/store/write/change_log.js';
 import { startPostgres, type TestPostgres } from '../support/postgres.js';
 import { connectPg } from '../support/sql.js';
 import { openCopy, openStore } from '../support/store.js';
@@ -85,6 +86,14 @@ describe('a feed that polls only when a test asks', () => {
       await feed.poll();
     }
     expect(reported).toEqual(Array(2).fill(['ECONNREFUSED', '57P03', 'writable']).flat());
+  });
+
+  it('ends a wait for a revision when the state is reloaded at a later one', async () => {
+    const { feed, store, database } = await open();
+    const reloaded = Object.assign(await loadState(database.knex), { revision: store.state.revision + 2 });
+    const waiting = feed.reached(store.state.revision + 1, new AbortController().signal);
+    store.replaceState(reloaded);
+    await waiting;
   });
 
   it('forgets a caller that stops waiting for a revision', async () => {
