@@ -22,13 +22,22 @@ const LONGEST_DELAY_MS = 30_000;
 /** Time limit of the connection and of each statement that begins to listen. */
 const SET_UP_MS = 10_000;
 
+/** Resolves after `ms`, or when the signal aborts. */
+export type Wait = (ms: number, signal: AbortSignal) => Promise<void>;
+
+const waitFor: Wait = (ms, signal) => sleep(ms, undefined, { signal }).catch(() => {});
+
 /**
  * Calls back when a replica has committed a write, with the id of that replica. A notification only triggers an earlier
  * poll. Notifications are lost while the connection is closed or if it goes through a pooler. Polling finds every
  * revision without them, so after a failure it is enough to connect again later.
  * @throws StartError that names a certificate file that cannot be read.
  */
-export function listen({ setting, url }: ListenTarget, onNotification: (writer?: string) => void): Listener {
+export function listen(
+  { setting, url }: ListenTarget,
+  onNotification: (writer?: string) => void,
+  wait: Wait = waitFor,
+): Listener {
   const config = {
     connectionTimeoutMillis: SET_UP_MS,
     query_timeout: SET_UP_MS,
@@ -42,7 +51,7 @@ export function listen({ setting, url }: ListenTarget, onNotification: (writer?:
     while (!closing.signal.aborted) {
       socket = new Socket();
       if (await listenUntilLost({ ...config, stream: () => socket }, socket, onNotification)) delay = FIRST_DELAY_MS;
-      await sleep(delay * (0.5 + Math.random() / 2), undefined, { signal: closing.signal }).catch(() => {});
+      await wait(delay * (0.5 + Math.random() / 2), closing.signal);
       delay = Math.min(delay * 2, LONGEST_DELAY_MS);
     }
   };

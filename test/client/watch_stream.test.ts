@@ -8,6 +8,7 @@ import {
   WatchConfigsResponse,
 } from '../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
 import { MAX_MS } from '../../src/client/backoff.js';
+import { Connection } from '../../src/client/connection.js';
 import type { Change } from '../../src/client/index.js';
 import { MessageAssembler } from '../../src/client/message_assembler.js';
 import { freePort } from '../support/ports.js';
@@ -338,12 +339,15 @@ describe('a silent stream', () => {
   it('is replaced over another connection when the network drops all packets', async () => {
     const fake = await startFakeWatch();
     const proxy = await startProxy(fake.port);
+    const renew = vi.spyOn(Connection.prototype, 'renew');
+    onTestFinished(() => renew.mockRestore());
     const client = connectResident(`127.0.0.1:${proxy.port}`);
     (await fake.stream(0)).start({ interval: 400 }).snapshot(10, [agent('trader', 1)]);
     await client.ready();
     proxy.strand();
     await until(() => client.state.status === 'STALE');
-    // The keepalive of gRPC has not ended the connection: it would need 15 s.
+    // The keepalive of gRPC would end the connection too, but needs 15 s.
+    expect(renew).toHaveBeenCalledTimes(1);
     expect(client.state.error?.message).toBe('The stream was silent for 800 ms');
     fake.onStream = (next) => next.start({ resumed: true }).bookmark(11);
     await until(() => client.state.status === 'READY');

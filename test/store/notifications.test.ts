@@ -7,6 +7,7 @@ import { afterEach, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { openDatabase } from '../../src/store/database.js';
 import { type ListenTarget, listen } from '../../src/store/notifications.js';
 import { startPostgres } from '../support/postgres.js';
+import { startProxy } from '../support/proxy.js';
 import { connectPg } from '../support/sql.js';
 
 /** A server that accepts connections and sends nothing; a client that ends its side gets no end in return. */
@@ -70,6 +71,34 @@ describe('listen', () => {
     await vi.waitFor(() => expect(sockets).toHaveLength(1), { timeout: 10_000 });
     vi.advanceTimersByTime(10_000);
     await vi.waitFor(() => expect(sockets).toHaveLength(2), { timeout: 10_000 });
+    await listener.close();
+  });
+
+  it('waits longer after each failure, and begins with the shortest pause again after it has listened', async () => {
+    const postgres = await startPostgres();
+    onTestFinished(() => postgres.stop());
+    const proxy = await startProxy(Number(new URL(postgres.url).port));
+    const url = proxy.through(await postgres.createDatabase());
+    vi.spyOn(Math, 'random').mockReturnValue(1);
+    onTestFinished(() => void vi.restoreAllMocks());
+    const pauses: number[] = [];
+    let failures = 3;
+    proxy.onRequest = (_, link) => {
+      if (failures-- > 0) link.cut();
+    };
+    let began = 0;
+    const listener = listen(
+      targetOf(url),
+      () => {
+        // The connection is lost as soon as it listens; the next two attempts fail.
+        if (++began > 1) return;
+        failures = 2;
+        for (const link of proxy.links) link.cut();
+      },
+      async (ms) => void pauses.push(ms),
+    );
+    await vi.waitFor(() => expect(began).toBe(2), { timeout: 30_000 });
+    expect(pauses).toEqual([250, 500, 1_000, 250, 500, 1_000]);
     await listener.close();
   });
 
