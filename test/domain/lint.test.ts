@@ -55,7 +55,10 @@ const claude = (fields: Partial<Config> = {}) =>
 
 /** For each finding reason, the configs and the agent that cause it, and the expected finding. */
 const CAUSES: Record<
-  Exclude<keyof typeof FindingReason, 'UNSPECIFIED' | 'UNRECOGNIZED' | 'INVALID_FIELD' | 'NO_USABLE_HOP'>,
+  Exclude<
+    keyof typeof FindingReason,
+    'UNSPECIFIED' | 'UNRECOGNIZED' | 'INVALID_FIELD' | 'NO_USABLE_HOP' | 'BUDGET_EXHAUSTED' | 'STEP_DOWN_HOP_MISSING'
+  >,
   readonly [readonly Config[], Partial<Agent>, object]
 > = {
   UNKNOWN_PROVIDER: [

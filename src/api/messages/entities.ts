@@ -172,5 +172,7 @@ export function priceMessage(
     source: price.source,
     valid_from: price.valid_from,
     revision: BigInt(price.revision),
+    tiers: [],
+    windows: [],
   };
 }
