@@ -10,7 +10,7 @@ import { count, flag, int64, list, name, number, oneOf, ownName, text } from './
 import { variableProblem } from './key_choice.js';
 import { PARAMETERS } from './parameters.js';
 import { applyPatch, type FieldSpecs, type Patch, touches } from './patch.js';
-import type { Model, ParameterRule, Provider, Rates } from './rows.js';
+import type { Model, ParameterRule, Provider, TieredRates } from './rows.js';
 import type { State } from './state.js';
 
 const noItems = (value: unknown) => Array.isArray(value) && value.length === 0;
@@ -257,12 +257,15 @@ export const newModel = (): Model => ({
 });
 
 /** Rates as they are stored: an absent rate is unknown (null). */
-export const ratesOf = (rates: Partial<Rates>): Rates => ({
+export const ratesOf = (rates: Partial<TieredRates>): TieredRates => ({
   input_micro_usd_per_million: rates.input_micro_usd_per_million ?? null,
   cached_input_micro_usd_per_million: rates.cached_input_micro_usd_per_million ?? null,
   cache_write_micro_usd_per_million: rates.cache_write_micro_usd_per_million ?? null,
   output_micro_usd_per_million: rates.output_micro_usd_per_million ?? null,
   reasoning_micro_usd_per_million: rates.reasoning_micro_usd_per_million ?? null,
+  cache_write_long_micro_usd_per_million: rates.cache_write_long_micro_usd_per_million ?? null,
+  tiers: rates.tiers ?? [],
+  windows: rates.windows ?? [],
 });
 
 export function patchModel(before: Model, patch: Patch): Model {

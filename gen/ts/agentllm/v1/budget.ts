@@ -387,7 +387,8 @@ export interface Reservation {
    */
   attempts: number;
   /**
-   * The end of the reservation, by the service's clock. What is still held then is
+   * The end of the reservation, by the service's clock: the end of its lifetime or, if that
+   * is earlier, of the current period of one of its budgets. What is still held then is
    * released.
    */
   expires_at:
