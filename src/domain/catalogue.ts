@@ -6,10 +6,11 @@ import { limits, maxElements } from '../limits.js';
 import { urlProblem } from './addresses.js';
 import { readBaseUrl } from './base_url.js';
 import { defaultWireApi, wireApisOf } from './dialects.js';
-import { count, flag, int64, list, name, number, oneOf, ownName, text } from './fields.js';
+import { count, flag, list, name, number, oneOf, ownName, text } from './fields.js';
 import { variableProblem } from './key_choice.js';
 import { PARAMETERS } from './parameters.js';
 import { applyPatch, type FieldSpecs, type Patch, touches } from './patch.js';
+import { priceSchema } from './price_fields.js';
 import type { Model, ParameterRule, Provider, TieredRates } from './rows.js';
 import type { State } from './state.js';
 
@@ -184,7 +185,6 @@ function wireApiProblem({ dialect, wire_api }: Provider): string | undefined {
 }
 
 const modelOptional = (schema: z.ZodType) => ({ schema, cleared: null });
-const rate = int64(limits.rate).optional();
 const A_TIME = 'must be a time between the years 1970 and 9999';
 // ts-proto encodes fractions of seconds before 1970 as negative nanos, which other decoders reject.
 const time = z
@@ -203,16 +203,7 @@ export const modelFields: FieldSpecs = {
   supports_prefill: modelOptional(flag),
   supports_structured_output: modelOptional(flag),
   parameter_rules: parameterRules,
-  price: {
-    schema: z.object({
-      input_micro_usd_per_million: rate,
-      cached_input_micro_usd_per_million: rate,
-      cache_write_micro_usd_per_million: rate,
-      output_micro_usd_per_million: rate,
-      reasoning_micro_usd_per_million: rate,
-      source: text(limits.priceSource),
-    }),
-  },
+  price: { schema: priceSchema },
   as_of: modelOptional(time),
   retires_at: modelOptional(time),
   replaced_by: modelOptional(name(limits.modelName)),
