@@ -22,7 +22,8 @@ import type { FieldSpecs } from '../src/domain/patch.js';
 import { State } from '../src/domain/state.js';
 import { catalogue } from '../src/error_catalogue.js';
 import { type Reason, ServiceError } from '../src/errors.js';
-import { limits, maxElements } from '../src/limits.js';
+import { limits } from '../src/limits.js';
+import { maxElements } from '../src/max_elements.js';
 import { packageFile } from '../src/package.js';
 import { invalidFields } from '../src/problems.js';
 import { configPatch } from './domain/support.js';
@@ -482,7 +483,7 @@ describe('the numbers and names in the proto comments', () => {
     'ModelPrice.windows': [atMost(maxElements['agentllm.v1.ModelPrice.windows'], '').trim()],
     'ImportModelsRequest.content': [oneTo(limits.importBytes, ' bytes')],
     'ImportModelsRequest.source': [atMost(limits.importSource)],
-    'ImportModelsRequest.providers': [atMost(maxElements['agentllm.v1.ImportModelsRequest.providers'], '').trim()],
+    'ImportModelsRequest.providers': [`At most ${maxElements['agentllm.v1.ImportModelsRequest.providers']}`],
     'ImportModelsRequest.accept': [atMost(maxElements['agentllm.v1.ImportModelsRequest.accept'], '').trim()],
     'ImportModelsRequest.apply_up_to_drift_percent': [between(limits.driftPercent)],
     'ImportModelsResponse.proposals': [atMost(limits.importProposals, 'of them')],
@@ -495,13 +496,13 @@ describe('the numbers and names in the proto comments', () => {
     'UsageRecord.subject': [atMost(limits.subject)],
     'UsageRecord.run_id': [atMost(limits.runId)],
     'UsageLoss.agent': [oneTo(limits.agentName)],
-    'UsageFilter.agents': [atMost(maxElements['agentllm.v1.UsageFilter.agents'], '').trim()],
-    'UsageFilter.config_ids': [atMost(maxElements['agentllm.v1.UsageFilter.config_ids'], '').trim()],
-    'UsageFilter.providers': [atMost(maxElements['agentllm.v1.UsageFilter.providers'], '').trim()],
-    'UsageFilter.models': [atMost(maxElements['agentllm.v1.UsageFilter.models'], '').trim()],
+    'UsageFilter.agents': [`At most ${maxElements['agentllm.v1.UsageFilter.agents']}`],
+    'UsageFilter.config_ids': [`At most ${maxElements['agentllm.v1.UsageFilter.config_ids']}`],
+    'UsageFilter.providers': [`At most ${maxElements['agentllm.v1.UsageFilter.providers']}`],
+    'UsageFilter.models': [`At most ${maxElements['agentllm.v1.UsageFilter.models']}`],
     'UsageFilter.experiment': [atMost(limits.experimentName)],
-    'UsageFilter.variants': [atMost(maxElements['agentllm.v1.UsageFilter.variants'], '').trim()],
-    'UsageFilter.outcomes': [atMost(maxElements['agentllm.v1.UsageFilter.outcomes'], '').trim()],
+    'UsageFilter.variants': [`At most ${maxElements['agentllm.v1.UsageFilter.variants']}`],
+    'UsageFilter.outcomes': [`At most ${maxElements['agentllm.v1.UsageFilter.outcomes']}`],
     'UsageService.StreamUsage': [`At most ${limits.usageBatchesInFlight} batches`],
     'UsageService.RepriceUsage': [`At most ${limits.repricedAttempts} attempts`],
     'RecordUsageRequest.records': [atMost(maxElements['agentllm.v1.RecordUsageRequest.records'], '').trim()],

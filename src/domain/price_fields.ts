@@ -1,5 +1,6 @@
 import { z } from 'zod';
-import { limits, maxElements } from '../limits.js';
+import { limits } from '../limits.js';
+import { maxElements } from '../max_elements.js';
 import { overlap } from './cost.js';
 import { int64, integer, text } from './fields.js';
 import type { OtherRates, PriceTier, PriceWindow } from './rows.js';
