@@ -7,6 +7,6 @@ export function timestamps(knex: Knex, table: Knex.CreateTableBuilder): void {
 }
 
 /** A query for the newest entry of the change log about each row of an entity. */
-export const newestLogged = (entity: 'provider' | 'model'): string =>
+export const newestLogged = (entity: 'provider' | 'model' | 'price'): string =>
   `select distinct on (entity_id) entity_id, after from config_revisions
      where entity = '${entity}' order by entity_id, revision desc, position desc`;

@@ -17,6 +17,9 @@ import * as optionalDefaultModel from './0015_optional_default_model.js';
 import * as responsesDialect from './0016_responses_dialect.js';
 import * as wireApi from './0017_wire_api.js';
 import * as modelCapabilities from './0018_model_capabilities.js';
+import * as priceTiers from './0019_price_tiers.js';
+import * as usage from './0020_usage.js';
+import * as budgets from './0021_budgets.js';
 
 /** One migration of the schema. */
 export interface Migration {
@@ -68,4 +71,7 @@ export const migrations: readonly Migration[] = [
   { name: '0016_responses_dialect', up: responsesDialect.up, down: responsesDialect.down },
   { name: '0017_wire_api', up: wireApi.up, down: wireApi.down },
   { name: '0018_model_capabilities', up: modelCapabilities.up, down: modelCapabilities.down },
+  { name: '0019_price_tiers', up: priceTiers.up, down: priceTiers.down },
+  { name: '0020_usage', up: usage.up, down: usage.down },
+  { name: '0021_budgets', up: budgets.up, down: budgets.down },
 ];

@@ -3,6 +3,10 @@
  * compared with the contents of the schema. A test compares this list with the objects that the migrations create.
  */
 
+import { USAGE_PARTITIONS, usagePartition } from './0020_usage.js';
+
+const usagePartitions = Array.from({ length: USAGE_PARTITIONS }, (_, slot) => usagePartition(slot));
+
 interface Names {
   /** Tables; each has a primary key and, unless it is in WITHOUT_SEQUENCE, a sequence. */
   readonly tables?: readonly string[];
@@ -34,6 +38,13 @@ const WITHOUT_SEQUENCE: readonly string[] = [
   'encryption_keys',
   'config_health',
   'watchers',
+  'llm_usage_attempt_ids',
+  'llm_usage_attempts',
+  ...usagePartitions,
+  'llm_usage_hourly',
+  'llm_usage_losses',
+  'llm_budget_counters',
+  'llm_budget_reservations',
 ];
 
 const NAMES: Readonly<Record<string, Names>> = {
@@ -110,6 +121,32 @@ const NAMES: Readonly<Record<string, Names>> = {
   '0014_access': {
     tables: ['api_tokens'],
     indexes: { api_tokens: ['uq_api_tokens_token_hash', 'uq_api_tokens_token_id'] },
+  },
+  '0020_usage': {
+    tables: [
+      'llm_usage_attempt_ids',
+      'llm_usage_attempts',
+      ...usagePartitions,
+      'llm_usage_hourly',
+      'llm_usage_adjustments',
+      'llm_usage_losses',
+    ],
+    indexes: {
+      llm_usage_adjustments: ['ix_llm_usage_adjustments_attempt_id', 'ix_llm_usage_adjustments_started_at'],
+      llm_usage_losses: ['ix_llm_usage_losses_last_at'],
+    },
+  },
+  '0021_budgets': {
+    tables: ['llm_budgets', 'llm_budget_counters', 'llm_budget_reservations'],
+    indexes: {
+      llm_budgets: ['ix_llm_budgets_agent_id', 'uq_llm_budgets_name'],
+      llm_budget_counters: ['ix_llm_budget_counters_updated_at'],
+      llm_budget_reservations: [
+        'ix_llm_budget_reservations_agent_id',
+        'ix_llm_budget_reservations_ended_at',
+        'ix_llm_budget_reservations_expires_at',
+      ],
+    },
   },
 };
 

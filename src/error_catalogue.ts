@@ -290,6 +290,35 @@ export const catalogue = {
     'FAILED_PRECONDITION',
     (m) => `Revision ${m.revision} cannot be rolled back: ${m.conflicts}`,
   ),
+  PRICE_EXISTS: entry<{ model: string; at: string }>(
+    'ALREADY_EXISTS',
+    (m) => `Model ${q(m.model)} already has a price that is valid from ${m.at}; choose another time`,
+  ),
+  USAGE_COMPACTED: entry<{ oldest: string }>(
+    'OUT_OF_RANGE',
+    (m) => `The attempts before ${m.oldest} are no longer retained; choose times on the hour of UTC, or a later range`,
+  ),
+  BUDGET_NOT_FOUND: entry<{ budget: string; suggestion?: string }>(
+    'NOT_FOUND',
+    (m) => `No budget has the name ${q(m.budget)}${didYouMean(m.suggestion)}`,
+  ),
+  BUDGET_NAME_TAKEN: entry<{ budget: string }>(
+    'ALREADY_EXISTS',
+    (m) => `A budget with the name ${q(m.budget)} already exists`,
+  ),
+  RESERVATION_NOT_FOUND: entry<{ reservation: string }>(
+    'NOT_FOUND',
+    (m) => `The agent has no reservation ${m.reservation}`,
+  ),
+  RESERVATION_ENDED: entry<{ reservation: string }>(
+    'FAILED_PRECONDITION',
+    (m) => `Reservation ${m.reservation} has ended; reserve again with a new id`,
+  ),
+  TOO_MANY_RESERVATIONS: entry<{ agent: string; reservations: string }>(
+    'RESOURCE_EXHAUSTED',
+    (m) => `Agent ${q(m.agent)} already has ${m.reservations} open reservations; commit or release some of them`,
+    1000,
+  ),
   INTERNAL: entry<{ call: string }>(
     'INTERNAL',
     (m) => `Internal error; the log of the service has the details under call ${m.call}`,

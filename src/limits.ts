@@ -222,6 +222,53 @@ export const limits = {
   defaultModelCallAttempts: 10,
   /** Characters of the id of a run. */
   runId: 100,
+  // Prices
+  /** Input tokens from which a context tier applies, and the minutes of a day of a time window. */
+  tierTokens: { min: 1, max: 100_000_000 },
+  windowStart: { min: 0, max: 1439 },
+  windowEnd: { min: 1, max: 1440 },
+  /** Bytes of an imported catalogue; the published files have about half of it. */
+  importBytes: 3 * 1024 * 1024,
+  importSource: 150,
+  driftPercent: { min: 0, max: 1000 },
+  /** Proposals and unreadable entries in the response of an import. */
+  importProposals: 1000,
+  importSkipped: 50,
+  // Usage
+  /** Model tokens of one kind in one attempt; the largest context windows have a tenth of it. */
+  attemptTokens: { min: 0, max: 100_000_000 },
+  /** Nano-USD of one attempt: a million USD. The cost of a dearer one is unknown, because its price must be wrong. */
+  attemptCost: 1_000_000_000_000_000n,
+  experimentName: 100,
+  subject: 255,
+  timeZone: 64,
+  /** How far the start of an attempt may be in the future, because the clocks of reporters differ. */
+  usageSkewMs: 300_000,
+  /** Batches of one stream of StreamUsage that are received and not acknowledged. */
+  usageBatchesInFlight: 4,
+  /** Days of the range of a report. */
+  usageRangeDays: 3660,
+  /** Models in the response of WhatIf, and attempts that one RepriceUsage adjusts. */
+  whatIfModels: 1000,
+  repricedAttempts: 100_000,
+  cacheHitPercent: { min: 0, max: 100 },
+  // Budgets
+  budgetName: 100,
+  rollingHours: { min: 1, max: 744 },
+  /** Nano-USD of a limit, up to a billion USD. */
+  budgetLimit: { min: 1n, max: 1_000_000_000_000_000_000n },
+  warnPercent: { min: 1, max: 100 },
+  defaultWarnPercent: 80,
+  periodsAgo: { min: 0, max: 1000 },
+  /** Tokens and attempts that a reservation is for, its lifetime in s, and its defaults. */
+  reservedOutputTokens: { min: 1, max: 100_000_000 },
+  defaultReservedOutputTokens: 16_384,
+  reservedAttempts: { min: 1, max: 1000 },
+  reservationLifetime: { min: 10, max: 3600 },
+  defaultReservationLifetime: 300,
+  reservationsPerAgent: 1000,
+  /** Interval at which changed amounts of budgets are sent on a watch. */
+  budgetStateMs: 10_000,
   // Log
   /** Bytes of log lines that are buffered for standard error; further lines are dropped and counted. */
   logBufferBytes: 1024 * 1024,
@@ -259,31 +306,3 @@ export const limits = {
     bodyDepth: 100,
   },
 } as const;
-
-/**
- * The maximum number of elements of every repeated field of a request, by its full name. The service does not start if
- * a request has a repeated field that is missing here.
- */
-export const maxElements = {
-  'agentllm.v1.AcknowledgeRevisionRequest.acknowledgements': 1000,
-  'agentllm.v1.BatchGetPrimaryConfigsRequest.agents': 1000,
-  'agentllm.v1.BatchResolveConfigsRequest.agents': 200,
-  'agentllm.v1.BatchResolveConfigsRequest.provider_down': 100,
-  'agentllm.v1.BulkAssignConfigRequest.agents': 1000,
-  'agentllm.v1.CreateTokenRequest.agents': 1000,
-  'agentllm.v1.ExtraParams.stop_sequences': 16,
-  'agentllm.v1.ListAuditEventsRequest.kinds': 100,
-  'agentllm.v1.ListConfigHealthRequest.statuses': 100,
-  'agentllm.v1.ListConfigRevisionsRequest.kinds': 100,
-  'agentllm.v1.Model.parameter_rules': 20,
-  'agentllm.v1.ParameterRule.accepted_with_reasoning_effort': 50,
-  'agentllm.v1.ParameterRule.allowed_values': 50,
-  'agentllm.v1.ParameterRule.not_with': 20,
-  'agentllm.v1.Provider.aliases': 20,
-  'agentllm.v1.Provider.api_key_env_vars': 5,
-  'agentllm.v1.Provider.parameter_rules': 20,
-  'agentllm.v1.ReorderConfigsRequest.config_ids': 10_000,
-  'agentllm.v1.ResolveConfigRequest.provider_down': 100,
-  'agentllm.v1.WatchConfigsRequest.agents': 1000,
-  'google.protobuf.FieldMask.paths': 100,
-} as const satisfies Readonly<Record<string, number>>;

@@ -22,7 +22,8 @@ import type { FieldSpecs } from '../src/domain/patch.js';
 import { State } from '../src/domain/state.js';
 import { catalogue } from '../src/error_catalogue.js';
 import { type Reason, ServiceError } from '../src/errors.js';
-import { limits, maxElements } from '../src/limits.js';
+import { limits } from '../src/limits.js';
+import { maxElements } from '../src/max_elements.js';
 import { packageFile } from '../src/package.js';
 import { invalidFields } from '../src/problems.js';
 import { configPatch } from './domain/support.js';
@@ -45,8 +46,10 @@ describe('every method', () => {
       'AgentLLMConfigWatchService',
       'AgentService',
       'AuditService',
+      'BudgetService',
       'CredentialService',
       'ProviderService',
+      'UsageService',
     ]);
     expect(methods.length).toBeGreaterThanOrEqual(26);
   });
@@ -54,7 +57,8 @@ describe('every method', () => {
   it.each(named(methods))('%s declares a write permission when its request has a request_id', (_, method) => {
     const permission = contract.rule(`/${method.parent.typeName}/${method.name}`).permission;
     const writes = method.input.fields.some((field) => field.name === 'request_id');
-    expect(permission).toMatch(writes ? /_WRITE$/ : /_READ$|_RESOLVE$|_CHECK$|_WATCH$|_LEASE$|_ROTATE$/);
+    const reads = /_READ$|_RESOLVE$|_CHECK$|_WATCH$|_LEASE$|_ROTATE$|_RECORD$|_RESERVE$|USAGE_WRITE$/;
+    expect(permission).toMatch(writes ? /_WRITE$/ : reads);
   });
 
   it.each(named(methods))('%s has a request and a response message that no other method uses', (name, method) => {
@@ -115,6 +119,17 @@ function fieldAt(message: DescMessage, path: string): boolean {
   return field?.fieldKind === 'message' && fieldAt(field.message, rest.join('.'));
 }
 
+const WITHOUT_REVISION: readonly string[] = [
+  'AcknowledgeRevisionRequest',
+  'CommitRequest',
+  'RecordUsageRequest',
+  'ReleaseRequest',
+  'RenewRequest',
+  'ReserveRequest',
+  'RotateEncryptionKeyRequest',
+  'StreamUsageRequest',
+];
+
 describe('every request', () => {
   const requests = messages.filter(({ name }) => name.endsWith('Request'));
   const numbers = (message: DescMessage) => new Map(message.fields.map((field) => [field.name, field.number]));
@@ -127,8 +142,9 @@ describe('every request', () => {
       const fieldNumbers = [...write, 'min_revision'].map((name) => fields.get(name));
       const isWrite = fields.has('request_id');
       // These methods change no configuration: they neither write a revision nor wait for one.
-      if (['AcknowledgeRevisionRequest', 'RotateEncryptionKeyRequest'].includes(request.name))
-        return expect(fieldNumbers).toEqual(new Array(5).fill(undefined));
+      if (WITHOUT_REVISION.includes(request.name)) return expect(fieldNumbers).toEqual(new Array(5).fill(undefined));
+      if (request.name === 'RepriceUsageRequest')
+        return expect(fieldNumbers).toEqual([undefined, 11, 12, undefined, undefined]);
       expect(fieldNumbers).toEqual(
         isWrite ? [10, 11, 12, 13, undefined] : [undefined, undefined, undefined, undefined, 10],
       );
@@ -163,6 +179,7 @@ describe('every request', () => {
       'ApiKeyLease.encapsulated_key',
       'ApiKeyLease.key_revision',
       'ApiKeyLease.key_source',
+      'Attempt.key_source',
       'Credential.api_key_state',
       'GetEncryptionStatusResponse.keys',
       'HopCheck.key_name',
@@ -290,6 +307,13 @@ describe('every error reason', () => {
     RESPONSE_TOO_LARGE: {},
     RESPONSES_NOT_READ: {},
     ROLLBACK_CONFLICT: { revision: '12', conflicts: 'config 7 of "trader" was changed again at revision 15' },
+    PRICE_EXISTS: { model: 'openai/gpt-4', at: '2026-12-01T00:00:00.000Z' },
+    USAGE_COMPACTED: { oldest: '2026-09-01T00:00:00.000Z' },
+    BUDGET_NOT_FOUND: { budget: 'desk' },
+    BUDGET_NAME_TAKEN: { budget: 'desk' },
+    RESERVATION_NOT_FOUND: { reservation: '6f9619ff-8b86-4d01-b42d-00cf4fc964ff' },
+    RESERVATION_ENDED: { reservation: '6f9619ff-8b86-4d01-b42d-00cf4fc964ff' },
+    TOO_MANY_RESERVATIONS: { agent: 'trader', reservations: '1000' },
     INTERNAL: { call: '5f0c' },
   };
 
@@ -394,7 +418,7 @@ describe('every repeated field of a request', () => {
 
   it('google.protobuf.FieldMask.paths states its maximum in the comment of each update_mask', () => {
     const masks = [...comments].filter(([path]) => path.endsWith('Request.update_mask'));
-    expect(masks).toHaveLength(8);
+    expect(masks).toHaveLength(9);
     for (const [path, comment] of masks)
       expect(comment, path).toContain(`At most ${maxElements['google.protobuf.FieldMask.paths']} paths`);
   });
@@ -451,6 +475,81 @@ describe('the numbers and names in the proto comments', () => {
     'Model.parameter_rules': [`at most ${maxElements['agentllm.v1.Model.parameter_rules']}`],
     'Model.replaced_by': [atMost(limits.modelName)],
     'ModelPrice.source': [atMost(limits.priceSource)],
+    'PriceTier.above_input_tokens': [between(limits.tierTokens)],
+    'PriceWindow.start_minute': [between(limits.windowStart)],
+    'PriceWindow.end_minute': [between(limits.windowEnd)],
+    'PriceWindow.tiers': [atMost(maxElements['agentllm.v1.PriceWindow.tiers'], '').trim()],
+    'ModelPrice.tiers': [atMost(maxElements['agentllm.v1.ModelPrice.tiers'], '').trim()],
+    'ModelPrice.windows': [atMost(maxElements['agentllm.v1.ModelPrice.windows'], '').trim()],
+    'ImportModelsRequest.content': [oneTo(limits.importBytes, ' bytes')],
+    'ImportModelsRequest.source': [atMost(limits.importSource)],
+    'ImportModelsRequest.providers': [`At most ${maxElements['agentllm.v1.ImportModelsRequest.providers']}`],
+    'ImportModelsRequest.accept': [atMost(maxElements['agentllm.v1.ImportModelsRequest.accept'], '').trim()],
+    'ImportModelsRequest.apply_up_to_drift_percent': [between(limits.driftPercent)],
+    'ImportModelsResponse.proposals': [atMost(limits.importProposals, 'of them')],
+    'ImportModelsResponse.skipped': [atMost(limits.importSkipped, 'of them')],
+    'Attempt.stripped_parameters': [atMost(maxElements['agentllm.v1.Attempt.stripped_parameters'], '').trim()],
+    'UsageRecord.attempt': [between(limits.attemptTokens)],
+    'UsageRecord.agent': [oneTo(limits.agentName)],
+    'UsageRecord.experiment': [atMost(limits.experimentName)],
+    'UsageRecord.variant': [atMost(limits.experimentName)],
+    'UsageRecord.subject': [atMost(limits.subject)],
+    'UsageRecord.run_id': [atMost(limits.runId)],
+    'UsageLoss.agent': [oneTo(limits.agentName)],
+    'UsageFilter.agents': [`At most ${maxElements['agentllm.v1.UsageFilter.agents']}`],
+    'UsageFilter.config_ids': [`At most ${maxElements['agentllm.v1.UsageFilter.config_ids']}`],
+    'UsageFilter.providers': [`At most ${maxElements['agentllm.v1.UsageFilter.providers']}`],
+    'UsageFilter.models': [`At most ${maxElements['agentllm.v1.UsageFilter.models']}`],
+    'UsageFilter.experiment': [atMost(limits.experimentName)],
+    'UsageFilter.variants': [`At most ${maxElements['agentllm.v1.UsageFilter.variants']}`],
+    'UsageFilter.outcomes': [`At most ${maxElements['agentllm.v1.UsageFilter.outcomes']}`],
+    'UsageService.StreamUsage': [`At most ${limits.usageBatchesInFlight} batches`],
+    'UsageService.RepriceUsage': [`At most ${limits.repricedAttempts} attempts`],
+    'RecordUsageRequest.records': [atMost(maxElements['agentllm.v1.RecordUsageRequest.records'], '').trim()],
+    'RecordUsageRequest.losses': [atMost(maxElements['agentllm.v1.RecordUsageRequest.losses'], '').trim()],
+    'StreamUsageRequest.records': [atMost(maxElements['agentllm.v1.StreamUsageRequest.records'], '').trim()],
+    'StreamUsageRequest.losses': [atMost(maxElements['agentllm.v1.StreamUsageRequest.losses'], '').trim()],
+    'QueryUsageRequest.until': [atMost(limits.usageRangeDays, 'days')],
+    'QueryUsageRequest.group_by': [atMost(maxElements['agentllm.v1.QueryUsageRequest.group_by'], '').trim()],
+    'QueryUsageRequest.time_zone': [atMost(limits.timeZone)],
+    'ListUsageRequest.run_id': [atMost(limits.runId)],
+    'WhatIfRequest.until': [atMost(limits.usageRangeDays, 'days')],
+    'WhatIfRequest.cache_hit_percent': [between(limits.cacheHitPercent)],
+    'WhatIfResponse.models': [atMost(limits.whatIfModels, 'of them')],
+    'ResolveConfigRequest.budget_exhausted': [
+      atMost(maxElements['agentllm.v1.ResolveConfigRequest.budget_exhausted'], '').trim(),
+    ],
+    'BatchResolveConfigsRequest.budget_exhausted': [
+      atMost(maxElements['agentllm.v1.BatchResolveConfigsRequest.budget_exhausted'], '').trim(),
+    ],
+    'Budget.id': [oneTo(limits.maxInt32, '')],
+    'Budget.name': [oneTo(limits.budgetName)],
+    'Budget.description': [atMost(limits.description)],
+    'Budget.agent_type': [oneTo(limits.agentType)],
+    'Budget.time_zone': [atMost(limits.timeZone)],
+    'Budget.rolling_hours': [between(limits.rollingHours)],
+    'Budget.limit_nano_usd': [`${limits.budgetLimit.min} to ${limits.budgetLimit.max}`],
+    'Budget.step_down_model': [oneTo(limits.modelName)],
+    'Budget.warn_percent': [between(limits.warnPercent), `Default ${limits.defaultWarnPercent}`],
+    'BudgetService.Reserve': [`beyond ${limits.reservationsPerAgent} open reservations`],
+    'GetBudgetStateRequest.run_id': [oneTo(limits.runId)],
+    'GetBudgetStateRequest.periods_ago': [between(limits.periodsAgo)],
+    'ReserveRequest.run_id': [atMost(limits.runId)],
+    'ReserveRequest.input_tokens': [between(limits.attemptTokens)],
+    'ReserveRequest.output_tokens': [
+      between(limits.reservedOutputTokens),
+      `else ${limits.defaultReservedOutputTokens}`,
+    ],
+    'ReserveRequest.attempts': [between(limits.reservedAttempts)],
+    'ReserveRequest.lifetime': [
+      `${limits.reservationLifetime.min} s to ${limits.reservationLifetime.max} s`,
+      `Absent: ${limits.defaultReservationLifetime} s`,
+    ],
+    'RenewRequest.lifetime': [
+      `${limits.reservationLifetime.min} s to ${limits.reservationLifetime.max} s`,
+      `Absent: ${limits.defaultReservationLifetime} s`,
+    ],
+    'CommitRequest.records': [atMost(maxElements['agentllm.v1.CommitRequest.records'], '').trim()],
     'Credential.name': [oneTo(limits.credentialName)],
     'Credential.description': [atMost(limits.description)],
     'BatchGetPrimaryConfigsRequest.agents': [

@@ -20,10 +20,16 @@ export const serviceConfig = {
           "service": "agentllm.v1.AuditService"
         },
         {
+          "service": "agentllm.v1.BudgetService"
+        },
+        {
           "service": "agentllm.v1.ProviderService"
         },
         {
           "service": "agentllm.v1.CredentialService"
+        },
+        {
+          "service": "agentllm.v1.UsageService"
         }
       ],
       "retryPolicy": {
@@ -45,6 +51,10 @@ export const serviceConfig = {
         {
           "service": "agentllm.v1.CredentialService",
           "method": "RotateEncryptionKey"
+        },
+        {
+          "service": "agentllm.v1.UsageService",
+          "method": "StreamUsage"
         }
       ]
     }

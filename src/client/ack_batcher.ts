@@ -3,7 +3,7 @@ import {
   AgentLLMConfigWatchServiceService,
   AcknowledgeRevisionRequest as Request,
 } from '../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
-import { maxElements } from '../limits.js';
+import { maxElements } from '../max_elements.js';
 import type { TlsOptions } from './channel.js';
 import type { Connection } from './connection.js';
 import { AgentLLMError } from './error.js';

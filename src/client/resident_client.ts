@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { nameProblem, textProblem } from '../domain/text.js';
-import { limits, maxElements } from '../limits.js';
+import { limits } from '../limits.js';
+import { maxElements } from '../max_elements.js';
 import type { AgentExtension } from './agent_extension.js';
 import type { AgentLLM, ResidentAgentLLM } from './client.js';
 import { asCallError, checkDeadline } from './connection.js';

@@ -3,7 +3,7 @@ import { PARAMETERS, type ParameterValues } from '../domain/parameters.js';
 import { type ResolveOptions as DomainOptions, resolve } from '../domain/resolve.js';
 import { nearest } from '../domain/text.js';
 import { ServiceError } from '../errors.js';
-import { maxElements } from '../limits.js';
+import { maxElements } from '../max_elements.js';
 import { invalidFields } from '../problems.js';
 import type { Catalogue } from './catalogue.js';
 import { AgentLLMError } from './error.js';

@@ -8,10 +8,22 @@ import type { WatchedCredential } from '../../gen/ts/agentllm/v1/agent_llm_confi
 import type {
   Model as ModelMessage,
   ModelPrice,
+  PriceRates,
+  PriceTier as PriceTierMessage,
   Provider as ProviderMessage,
 } from '../../gen/ts/agentllm/v1/provider.js';
 import { defaultWireApi } from '../domain/dialects.js';
-import type { Agent, Config, Credential, ExtraParams, Model, Price, Provider } from '../domain/rows.js';
+import type {
+  Agent,
+  Config,
+  Credential,
+  ExtraParams,
+  Model,
+  OtherRates,
+  Price,
+  PriceTier,
+  Provider,
+} from '../domain/rows.js';
 
 /*
  * Converts messages to the rows that the domain resolves from, the inverse of
@@ -180,9 +192,27 @@ export function priceRow(price: ModelPrice, model: Model): Price {
     cache_write_micro_usd_per_million: rate(price.cache_write_micro_usd_per_million),
     output_micro_usd_per_million: rate(price.output_micro_usd_per_million),
     reasoning_micro_usd_per_million: rate(price.reasoning_micro_usd_per_million),
+    cache_write_long_micro_usd_per_million: rate(price.cache_write_long_micro_usd_per_million),
+    // A cache file of an earlier release has no tiers and windows.
+    tiers: (price.tiers ?? []).map(tierRow),
+    windows: (price.windows ?? []).map((window) => ({
+      ...window,
+      rates: otherRates(window.rates),
+      tiers: window.tiers.map(tierRow),
+    })),
     source: price.source,
     valid_from: price.valid_from ?? NEVER,
     created_at: NEVER,
     revision: Number(price.revision),
   };
 }
+
+const tierRow = ({ above_input_tokens, rates }: PriceTierMessage): PriceTier => ({
+  above_input_tokens,
+  rates: otherRates(rates),
+});
+
+const otherRates = (rates: PriceRates = {}): OtherRates =>
+  Object.fromEntries(
+    Object.entries(rates).flatMap(([rate, value]) => (typeof value === 'bigint' ? [[rate, Number(value)]] : [])),
+  );

@@ -27,6 +27,8 @@ const READS: readonly Permission[] = [
   'PERMISSION_ENCRYPTION_READ',
   'PERMISSION_METRICS_READ',
   'PERMISSION_CALLER_READ',
+  'PERMISSION_USAGE_READ',
+  'PERMISSION_BUDGETS_READ',
 ];
 
 const OPERATES: readonly Permission[] = [
@@ -36,6 +38,8 @@ const OPERATES: readonly Permission[] = [
   'PERMISSION_CATALOGUE_WRITE',
   'PERMISSION_CREDENTIALS_WRITE',
   'PERMISSION_CHECK',
+  'PERMISSION_USAGE_WRITE',
+  'PERMISSION_BUDGETS_WRITE',
 ];
 
 const FOR_AGENTS: readonly Permission[] = [
@@ -43,6 +47,8 @@ const FOR_AGENTS: readonly Permission[] = [
   'PERMISSION_WATCH',
   'PERMISSION_LEASE',
   'PERMISSION_CALLER_READ',
+  'PERMISSION_USAGE_RECORD',
+  'PERMISSION_BUDGETS_RESERVE',
 ];
 
 /** Permissions that an anonymous caller never has: they deliver API keys or manage access. */

@@ -2,15 +2,17 @@ import type { BlockList } from 'node:net';
 import { isDeepStrictEqual } from 'node:util';
 import { z } from 'zod';
 import type { Violation } from '../errors.js';
-import { limits, maxElements } from '../limits.js';
+import { limits } from '../limits.js';
+import { maxElements } from '../max_elements.js';
 import { urlProblem } from './addresses.js';
 import { readBaseUrl } from './base_url.js';
 import { defaultWireApi, wireApisOf } from './dialects.js';
-import { count, flag, int64, list, name, number, oneOf, ownName, text } from './fields.js';
+import { count, flag, list, name, number, oneOf, ownName, text } from './fields.js';
 import { variableProblem } from './key_choice.js';
 import { PARAMETERS } from './parameters.js';
 import { applyPatch, type FieldSpecs, type Patch, touches } from './patch.js';
-import type { Model, ParameterRule, Provider, Rates } from './rows.js';
+import { priceSchema } from './price_fields.js';
+import type { Model, ParameterRule, Provider, TieredRates } from './rows.js';
 import type { State } from './state.js';
 
 const noItems = (value: unknown) => Array.isArray(value) && value.length === 0;
@@ -184,7 +186,6 @@ function wireApiProblem({ dialect, wire_api }: Provider): string | undefined {
 }
 
 const modelOptional = (schema: z.ZodType) => ({ schema, cleared: null });
-const rate = int64(limits.rate).optional();
 const A_TIME = 'must be a time between the years 1970 and 9999';
 // ts-proto encodes fractions of seconds before 1970 as negative nanos, which other decoders reject.
 const time = z
@@ -203,16 +204,7 @@ export const modelFields: FieldSpecs = {
   supports_prefill: modelOptional(flag),
   supports_structured_output: modelOptional(flag),
   parameter_rules: parameterRules,
-  price: {
-    schema: z.object({
-      input_micro_usd_per_million: rate,
-      cached_input_micro_usd_per_million: rate,
-      cache_write_micro_usd_per_million: rate,
-      output_micro_usd_per_million: rate,
-      reasoning_micro_usd_per_million: rate,
-      source: text(limits.priceSource),
-    }),
-  },
+  price: { schema: priceSchema },
   as_of: modelOptional(time),
   retires_at: modelOptional(time),
   replaced_by: modelOptional(name(limits.modelName)),
@@ -257,12 +249,15 @@ export const newModel = (): Model => ({
 });
 
 /** Rates as they are stored: an absent rate is unknown (null). */
-export const ratesOf = (rates: Partial<Rates>): Rates => ({
+export const ratesOf = (rates: Partial<TieredRates>): TieredRates => ({
   input_micro_usd_per_million: rates.input_micro_usd_per_million ?? null,
   cached_input_micro_usd_per_million: rates.cached_input_micro_usd_per_million ?? null,
   cache_write_micro_usd_per_million: rates.cache_write_micro_usd_per_million ?? null,
   output_micro_usd_per_million: rates.output_micro_usd_per_million ?? null,
   reasoning_micro_usd_per_million: rates.reasoning_micro_usd_per_million ?? null,
+  cache_write_long_micro_usd_per_million: rates.cache_write_long_micro_usd_per_million ?? null,
+  tiers: rates.tiers ?? [],
+  windows: rates.windows ?? [],
 });
 
 export function patchModel(before: Model, patch: Patch): Model {

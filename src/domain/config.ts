@@ -1,5 +1,6 @@
 import type { Violation } from '../errors.js';
-import { limits, maxElements } from '../limits.js';
+import { limits } from '../limits.js';
+import { maxElements } from '../max_elements.js';
 import { count, flag, int64, integer, json, list, name, number, text } from './fields.js';
 import { fieldOf, PARAMETERS, type Parameter, parametersOf } from './parameters.js';
 import { applyPatch, type FieldSpecs, type Patch, touches } from './patch.js';

@@ -1,10 +1,10 @@
 import type { PlannedHop } from './chain.js';
-import type { Config, Model, Price, Rates } from './rows.js';
+import type { Config, Model, Price, TieredRates } from './rows.js';
 import type { ResolveView } from './view.js';
 
 /** The price of a hop, and where it is stored. */
 export interface HopPrice {
-  readonly price: Rates & {
+  readonly price: TieredRates & {
     /** Where the price was read. */
     readonly source: string;
     /** The start of its validity; undefined for the price of a config. */
@@ -37,13 +37,16 @@ const configPrice = (config: Config): HopPrice['price'] => ({
   cache_write_micro_usd_per_million: null,
   output_micro_usd_per_million: microUsdPerMillion(config.cost_per_1k_output_tokens),
   reasoning_micro_usd_per_million: null,
+  cache_write_long_micro_usd_per_million: null,
+  tiers: [],
+  windows: [],
   source: `config ${config.id}`,
   valid_from: undefined,
   revision: config.revision,
 });
 
 /** Converts USD per thousand model tokens to micro-USD per million; the largest value, 10^15, is exact in a number. */
-const microUsdPerMillion = (usdPer1k: number): number => Math.round(usdPer1k * 1e9);
+export const microUsdPerMillion = (usdPer1k: number): number => Math.round(usdPer1k * 1e9);
 
 const isKnown = (price: Price) =>
   [

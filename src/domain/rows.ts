@@ -142,10 +142,36 @@ export interface Rates {
   readonly cache_write_micro_usd_per_million: number | null;
   readonly output_micro_usd_per_million: number | null;
   readonly reasoning_micro_usd_per_million: number | null;
+  /** Of cache writes for one hour; `cache_write_…` is the rate of those for 5 minutes. */
+  readonly cache_write_long_micro_usd_per_million: number | null;
+}
+
+/** The rates of a tier or window: those that differ from the rates without it. */
+export type OtherRates = { readonly [R in keyof Rates]?: number };
+
+/** A context tier: rates of the whole request if it has more input tokens than the threshold. */
+export interface PriceTier {
+  readonly above_input_tokens: number;
+  readonly rates: OtherRates;
+}
+
+/** A time window of the day in UTC, in minutes; an end that is not later than the start is on the next day. */
+export interface PriceWindow {
+  readonly start_minute: number;
+  readonly end_minute: number;
+  readonly rates: OtherRates;
+  /** They replace the tiers of the price. */
+  readonly tiers: readonly PriceTier[];
+}
+
+/** Rates that depend on the size of a request and on the time of day. */
+export interface TieredRates extends Rates {
+  readonly tiers: readonly PriceTier[];
+  readonly windows: readonly PriceWindow[];
 }
 
 /** A row of `llm_prices`: immutable, valid until the next price of the model. */
-export interface Price extends Rates {
+export interface Price extends TieredRates {
   readonly id: number;
   readonly model_id: number;
   readonly valid_from: Date;

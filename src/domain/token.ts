@@ -1,7 +1,8 @@
 import { createHash, randomBytes } from 'node:crypto';
 import type { Role, TokenState } from '../../gen/ts/agentllm/v1/access_service.js';
 import { ServiceError } from '../errors.js';
-import { limits, maxElements } from '../limits.js';
+import { limits } from '../limits.js';
+import { maxElements } from '../max_elements.js';
 import { normalIdentity } from './certificate.js';
 import type { Draft } from './draft.js';
 import { normalName } from './name_index.js';

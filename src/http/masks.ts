@@ -1,6 +1,6 @@
 import type { DescField, DescMessage, JsonObject } from '@bufbuild/protobuf';
 import { type ReflectList, type ReflectMessage, reflect } from '@bufbuild/protobuf/reflect';
-import { maxElements } from '../limits.js';
+import { maxElements } from '../max_elements.js';
 
 export const FIELD_MASK = 'google.protobuf.FieldMask';
 const MAX_PATHS = maxElements['google.protobuf.FieldMask.paths'];

@@ -1,5 +1,6 @@
 import { type DescEnum, type DescField, type DescMessage, type JsonObject, ScalarType } from '@bufbuild/protobuf';
-import { limits, maxElements } from '../limits.js';
+import { limits } from '../limits.js';
+import { maxElements } from '../max_elements.js';
 import { commentOf } from './comments.js';
 
 /** JSON Schemas of messages and enums in canonical proto3 JSON, by their full names. */

@@ -21,6 +21,7 @@ import { readPatch } from '../../src/domain/patch.js';
 import type { Provider } from '../../src/domain/rows.js';
 import { agentRow, configRow, seeded } from './support.js';
 
+const untiered = { tiers: [], windows: [] };
 const noRanges = addressList([]);
 
 const { state } = seeded(seedCatalogue);
@@ -236,13 +237,19 @@ describe('a model', () => {
   });
 
   it('has its price separate from the row, and 0 is a valid price', () => {
-    const price = { input_micro_usd_per_million: 0n, output_micro_usd_per_million: 1_000_000_000_000n, source: 'x' };
+    const price = {
+      input_micro_usd_per_million: 0n,
+      output_micro_usd_per_million: 1_000_000_000_000n,
+      source: 'x',
+      ...untiered,
+    };
     const { patch, row, violations } = write({ ...model, price });
     expect(violations).toEqual([]);
     expect(patch.set['price']).toEqual({
       input_micro_usd_per_million: 0,
       output_micro_usd_per_million: 1_000_000_000_000,
       source: 'x',
+      ...untiered,
     });
     expect(row).not.toHaveProperty('price');
   });
@@ -255,9 +262,12 @@ describe('a model', () => {
     [{ as_of: new Date(Number.NaN) }, 'as_of'],
     [{ retires_at: new Date('+010000-01-01T00:00:00Z') }, 'retires_at'],
     [{ retires_at: new Date('-000001-01-01T00:00:00Z') }, 'retires_at'],
-    [{ price: { input_micro_usd_per_million: -1n, source: '' } }, 'price.input_micro_usd_per_million'],
-    [{ price: { output_micro_usd_per_million: 1_000_000_000_001n, source: '' } }, 'price.output_micro_usd_per_million'],
-    [{ price: { source: 'x'.repeat(201) } }, 'price.source'],
+    [{ price: { input_micro_usd_per_million: -1n, source: '', ...untiered } }, 'price.input_micro_usd_per_million'],
+    [
+      { price: { output_micro_usd_per_million: 1_000_000_000_001n, source: '', ...untiered } },
+      'price.output_micro_usd_per_million',
+    ],
+    [{ price: { source: 'x'.repeat(201), ...untiered } }, 'price.source'],
   ])('is rejected with %o: %s', (sent, field) => {
     expect(write({ ...model, ...sent }).violations.map((violation) => violation.field)).toEqual([`model.${field}`]);
   });

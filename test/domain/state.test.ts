@@ -115,6 +115,9 @@ const priceRow = (model_id: number, days: number): Price => ({
   cache_write_micro_usd_per_million: null,
   output_micro_usd_per_million: 2,
   reasoning_micro_usd_per_million: null,
+  cache_write_long_micro_usd_per_million: null,
+  tiers: [],
+  windows: [],
   created_at: NOW,
   revision: 0,
 });

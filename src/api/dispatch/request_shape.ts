@@ -1,7 +1,8 @@
 import { isAscii, isUtf8 } from 'node:buffer';
 import { type DescField, type DescMessage, ScalarType } from '@bufbuild/protobuf';
 import { BinaryReader, WireType } from '@bufbuild/protobuf/wire';
-import { limits, maxElements } from '../../limits.js';
+import { limits } from '../../limits.js';
+import { maxElements } from '../../max_elements.js';
 import { invalidFields, Problems } from '../../problems.js';
 
 /** The properties of a message type that are checked on the wire. */
@@ -54,7 +55,7 @@ export function requestCheckOf(desc: DescMessage): RequestCheck {
 export function maxElementsOf(field: DescField): number {
   const name = `${field.parent.typeName}.${field.name}`;
   const max = (maxElements as Readonly<Record<string, number>>)[name];
-  if (max === undefined) throw new Error(`${name} is repeated and has no maximum in src/limits.ts`);
+  if (max === undefined) throw new Error(`${name} is repeated and has no maximum in src/max_elements.ts`);
   return max;
 }
 

@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util';
 import { Model as ModelMessage } from '../../../gen/ts/agentllm/v1/provider.js';
 import { ListModelsResponse, type ProviderServiceService } from '../../../gen/ts/agentllm/v1/provider_service.js';
 import {
@@ -12,7 +13,7 @@ import {
 } from '../../domain/catalogue.js';
 import type { Draft } from '../../domain/draft.js';
 import { type Patch, readPatch } from '../../domain/patch.js';
-import type { Model, Price, Rates } from '../../domain/rows.js';
+import type { Model, Price, TieredRates } from '../../domain/rows.js';
 import type { State } from '../../domain/state.js';
 import { ServiceError } from '../../errors.js';
 import { Problems } from '../../problems.js';
@@ -148,10 +149,11 @@ export function removeModel(state: State, draft: Draft, model: Model): void {
 
 /** Adds a row to the price book if the request sets a price that differs from the last one. */
 function newPrice(draft: Draft, model: Model, patch: Patch, last: Price | undefined): Price | undefined {
-  const requested = patch.set['price'] as (Partial<Rates> & { source: string }) | undefined;
+  const requested = patch.set['price'] as (Partial<TieredRates> & { source: string }) | undefined;
   if (!requested) return undefined;
   const price = { ...ratesOf(requested), source: requested.source };
-  const isUnchanged = (field: string) => last?.[field as keyof Price] === price[field as keyof typeof price];
+  const isUnchanged = (field: string) =>
+    isDeepStrictEqual(last?.[field as keyof Price], price[field as keyof typeof price]);
   if (last && Object.keys(price).every(isUnchanged)) return undefined;
   // The start times order the prices, so each one is later than the last one, even if two prices are set within one
   // millisecond or the clock was set back.

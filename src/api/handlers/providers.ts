@@ -29,8 +29,11 @@ import { read, write } from './read_write.js';
 import { checkEtag, providerOf, requireText } from './requests.js';
 import { validateKey } from './validate_key.js';
 
+/** The methods of ProviderService that have a handler; the others are not registered. */
+export type ProviderMethods = Omit<typeof ProviderServiceService, 'listPrices' | 'setPrice' | 'importModels'>;
+
 /** The handlers of ProviderService. */
-export function providerService(backend: Backend): Handlers<typeof ProviderServiceService> {
+export function providerService(backend: Backend): Handlers<ProviderMethods> {
   const providerResponse = (provider: Provider, revision: bigint, state: State) => ({
     provider: providerMessage(state, provider),
     revision,

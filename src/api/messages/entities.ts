@@ -7,6 +7,7 @@ import type { Credential as CredentialMessage } from '../../../gen/ts/agentllm/v
 import type {
   Model as ModelMessage,
   ModelPrice,
+  PriceRates,
   Provider as ProviderMessage,
 } from '../../../gen/ts/agentllm/v1/provider.js';
 import { ParameterRule as RuleMessage } from '../../../gen/ts/agentllm/v1/provider.js';
@@ -18,8 +19,10 @@ import type {
   Credential,
   ExtraParams,
   Model,
+  OtherRates,
   ParameterRule,
   Price,
+  PriceTier,
   Provider,
 } from '../../domain/rows.js';
 import type { State } from '../../domain/state.js';
@@ -172,5 +175,17 @@ export function priceMessage(
     source: price.source,
     valid_from: price.valid_from,
     revision: BigInt(price.revision),
+    cache_write_long_micro_usd_per_million: rate(price.cache_write_long_micro_usd_per_million),
+    tiers: price.tiers.map(tierMessage),
+    windows: price.windows.map((window) => ({
+      ...window,
+      rates: otherRates(window.rates),
+      tiers: window.tiers.map(tierMessage),
+    })),
   };
 }
+
+const tierMessage = ({ above_input_tokens, rates }: PriceTier) => ({ above_input_tokens, rates: otherRates(rates) });
+
+const otherRates = (rates: OtherRates): PriceRates =>
+  Object.fromEntries(Object.entries(rates).map(([rate, value]) => [rate, BigInt(value)]));

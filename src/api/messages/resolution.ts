@@ -11,6 +11,7 @@ export const resolvedMessage = (agent: Agent, { hops, skipped, findings }: Resol
   skipped: [...skipped],
   findings: [...findings],
   substitution_policy: agent.substitution_policy,
+  exhausted_budgets: [],
 });
 
 const hopMessage = ({ key, price, parameters, provenance, ...hop }: ResolvedHop): HopMessage => ({

@@ -193,6 +193,7 @@ const agentFields = new EncodeOnce<Agent, AgentMaterial>({
       })),
       urgent: false,
       id,
+      budgets: [],
     });
     return framed(AGENTS, watched.finish());
   },

@@ -154,6 +154,7 @@ export class HopAttempt {
       response_bytes: BigInt(facts.bytes),
       stripped_parameters: settings.omitted.map((name) => parameterName(name, hop.parameters)),
       usage: facts.usage && normalizeUsage(hop.wire_api, hop.provider, facts.usage),
+      reservation_id: '',
     };
   }
 
@@ -195,4 +196,5 @@ export const keyFailureRecord = (hop: ResolutionHop, { errorClass }: AttemptFail
   response_bytes: 0n,
   stripped_parameters: [],
   usage: undefined,
+  reservation_id: '',
 });

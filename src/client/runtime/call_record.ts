@@ -112,6 +112,7 @@ export class CallRecord {
       parameters: this.last ? this.parametersOf(this.last.hop) : [],
       adaptations: this.last ? [...this.adaptationsOf(this.last.hop), ...this.last.notes] : [],
       usage: sumUsage(usages),
+      exhausted_budgets: [],
     };
   }
 

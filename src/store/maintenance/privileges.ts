@@ -1,4 +1,5 @@
 import type { Knex } from 'knex';
+import { USAGE_PARTITIONS, usagePartition } from '../../../migrations/0020_usage.js';
 import { CURRENT_SCHEMA } from '../../../migrations/convert_table.js';
 import { StartError } from '../../errors.js';
 import { quoted } from './schema.js';
@@ -34,6 +35,15 @@ const NEEDED: Privileges = {
   watchers: ALL,
   audit_events: ['select', 'insert', 'delete'],
   api_tokens: ALL,
+  llm_usage_attempt_ids: ['select', 'insert', 'delete'],
+  llm_usage_attempts: ['select', 'insert', 'delete'],
+  ...Object.fromEntries(Array.from({ length: USAGE_PARTITIONS }, (_, slot) => [usagePartition(slot), ['truncate']])),
+  llm_usage_hourly: ['select', 'insert', 'update'],
+  llm_usage_adjustments: ['select', 'insert', 'delete'],
+  llm_usage_losses: ['select', 'insert', 'delete'],
+  llm_budgets: ALL,
+  llm_budget_counters: ALL,
+  llm_budget_reservations: ALL,
 };
 const SEQUENCES = [
   'agent_configs',
@@ -44,6 +54,8 @@ const SEQUENCES = [
   'llm_credentials',
   'audit_events',
   'api_tokens',
+  'llm_usage_adjustments',
+  'llm_budgets',
 ];
 
 interface Facts {

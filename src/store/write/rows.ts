@@ -30,6 +30,9 @@ const priceColumns: Record<keyof Price, true> = {
   cache_write_micro_usd_per_million: true,
   output_micro_usd_per_million: true,
   reasoning_micro_usd_per_million: true,
+  cache_write_long_micro_usd_per_million: true,
+  tiers: true,
+  windows: true,
   source: true,
   created_at: true,
   revision: true,
@@ -69,8 +72,8 @@ export const tables: Readonly<Record<Entity, Table>> = {
   price: {
     name: 'llm_prices',
     columns: Object.keys(priceColumns),
-    defaults: {},
-    json: [],
+    defaults: { cache_write_long_micro_usd_per_million: null, tiers: [], windows: [] },
+    json: ['tiers', 'windows'],
     times: ['valid_from', 'created_at'],
   },
   token: {

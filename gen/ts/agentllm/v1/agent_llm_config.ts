@@ -179,16 +179,16 @@ export interface AgentLLMConfig {
     | undefined;
   /**
    * The price of input tokens for this config in USD per 1 000 tokens, 0 to 1000000. If
-   * given, it overrides the price book; 0 is a price. Default: not given, returned as
-   * 0.0.
+   * given, it overrides the price book for `model_name`, for all kinds of input tokens; 0
+   * is a price. Default: not given, returned as 0.0.
    */
   cost_per_1k_input_tokens?:
     | number
     | undefined;
   /**
    * The price of output tokens for this config in USD per 1 000 tokens, 0 to 1000000. If
-   * given, it overrides the price book; 0 is a price. Default: not given, returned as
-   * 0.0.
+   * given, it overrides the price book for `model_name`, for all kinds of output tokens;
+   * 0 is a price. Default: not given, returned as 0.0.
    */
   cost_per_1k_output_tokens?:
     | number

@@ -891,6 +891,13 @@ export interface ResolveConfigRequest {
     | bigint
     | undefined;
   /**
+   * Budgets to treat as exhausted, by name, at most 100. Their action is applied if they
+   * cover the agent; a budget for runs covers every agent. An unknown budget is
+   * INVALID_ARGUMENT. Without `at_revision`, the budgets that are exhausted now are
+   * applied too.
+   */
+  budget_exhausted: string[];
+  /**
    * The lowest store revision at which the request may be served. A replica that has not
    * reached it waits until the deadline, then fails with UNAVAILABLE
    * (REVISION_NOT_REACHED). To read your own writes on any replica, send the revision
@@ -921,6 +928,8 @@ export interface BatchResolveConfigsRequest {
   agents: AgentRef[];
   /** Providers to treat as down, by name or alias, at most 100. Their hops are skipped. */
   provider_down: string[];
+  /** Budgets to treat as exhausted, by name, at most 100, as in ResolveConfig. */
+  budget_exhausted: string[];
   /**
    * The lowest store revision at which the request may be served. A replica that has not
    * reached it waits until the deadline, then fails with UNAVAILABLE
@@ -4632,7 +4641,7 @@ export const ListRetiringModelsResponse: MessageFns<ListRetiringModelsResponse> 
 };
 
 function createBaseResolveConfigRequest(): ResolveConfigRequest {
-  return { agent: undefined, provider_down: [], at_revision: undefined, min_revision: 0n };
+  return { agent: undefined, provider_down: [], at_revision: undefined, budget_exhausted: [], min_revision: 0n };
 }
 
 export const ResolveConfigRequest: MessageFns<ResolveConfigRequest> = {
@@ -4648,6 +4657,9 @@ export const ResolveConfigRequest: MessageFns<ResolveConfigRequest> = {
         throw new globalThis.Error("value provided for field message.at_revision of type int64 too large");
       }
       writer.uint32(24).int64(message.at_revision);
+    }
+    for (const v of message.budget_exhausted) {
+      writer.uint32(34).string(v!);
     }
     if (message.min_revision !== 0n) {
       if (BigInt.asIntN(64, message.min_revision) !== message.min_revision) {
@@ -4695,6 +4707,14 @@ export const ResolveConfigRequest: MessageFns<ResolveConfigRequest> = {
             message.at_revision = reader.int64() as bigint;
             continue;
           }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.budget_exhausted.push(reader.string());
+            continue;
+          }
           case 10: {
             if (tag !== 80) {
               break;
@@ -4730,6 +4750,7 @@ export const ResolveConfigRequest: MessageFns<ResolveConfigRequest> = {
     message.at_revision = (object.at_revision !== undefined && object.at_revision !== null)
       ? BigInt(object.at_revision)
       : undefined;
+    message.budget_exhausted = object.budget_exhausted?.map((e) => e) || [];
     message.min_revision = (object.min_revision !== undefined && object.min_revision !== null)
       ? BigInt(object.min_revision)
       : 0n;
@@ -4813,7 +4834,7 @@ export const ResolveConfigResponse: MessageFns<ResolveConfigResponse> = {
 };
 
 function createBaseBatchResolveConfigsRequest(): BatchResolveConfigsRequest {
-  return { agents: [], provider_down: [], min_revision: 0n, page_size: 0, page_token: "" };
+  return { agents: [], provider_down: [], budget_exhausted: [], min_revision: 0n, page_size: 0, page_token: "" };
 }
 
 export const BatchResolveConfigsRequest: MessageFns<BatchResolveConfigsRequest> = {
@@ -4823,6 +4844,9 @@ export const BatchResolveConfigsRequest: MessageFns<BatchResolveConfigsRequest> 
     }
     for (const v of message.provider_down) {
       writer.uint32(18).string(v!);
+    }
+    for (const v of message.budget_exhausted) {
+      writer.uint32(26).string(v!);
     }
     if (message.min_revision !== 0n) {
       if (BigInt.asIntN(64, message.min_revision) !== message.min_revision) {
@@ -4866,6 +4890,14 @@ export const BatchResolveConfigsRequest: MessageFns<BatchResolveConfigsRequest> 
             }
 
             message.provider_down.push(reader.string());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.budget_exhausted.push(reader.string());
             continue;
           }
           case 10: {
@@ -4914,6 +4946,7 @@ export const BatchResolveConfigsRequest: MessageFns<BatchResolveConfigsRequest> 
     const message = createBaseBatchResolveConfigsRequest();
     message.agents = object.agents?.map((e) => AgentRef.fromPartial(e)) || [];
     message.provider_down = object.provider_down?.map((e) => e) || [];
+    message.budget_exhausted = object.budget_exhausted?.map((e) => e) || [];
     message.min_revision = (object.min_revision !== undefined && object.min_revision !== null)
       ? BigInt(object.min_revision)
       : 0n;

@@ -23,6 +23,7 @@ import {
 import { Timestamp } from "../../google/protobuf/timestamp.js";
 import { Agent, AgentRef } from "./agent.js";
 import { AgentLLMConfig, ApiKeyState, apiKeyStateFromJSON, apiKeyStateToNumber } from "./agent_llm_config.js";
+import { Budget, BudgetState } from "./budget.js";
 import { Model, Provider } from "./provider.js";
 
 /** The request of WatchConfigs. */
@@ -89,6 +90,10 @@ export interface WatchConfigsResponse {
   bookmark?:
     | Bookmark
     | undefined;
+  /** The states of budgets. */
+  budget_states?:
+    | BudgetStates
+    | undefined;
   /**
    * The store revision of the message. In `started`, the current revision of the replica:
    * a client that has reached it is up to date.
@@ -141,6 +146,25 @@ export interface SnapshotEnd {
 export interface Bookmark {
 }
 
+/**
+ * The states of budgets that cover the watched agents: what a process needs to step down
+ * or block without a request. States change without a store revision, so the guarantees
+ * of the stream do not apply to them: each state replaces the earlier one of the same
+ * budget and run, and states in between can be left out.
+ *
+ * All states are sent after `snapshot_end`, or after `started` of a stream that resumes.
+ * A state is sent again within a second when its budget becomes exhausted or a new period
+ * begins, and otherwise at most every 10 s when its amounts have changed. A process that
+ * has received no state of a budget treats it as not exhausted; Reserve decides in any
+ * case.
+ */
+export interface BudgetStates {
+  /** The states. Of a budget for runs, only the runs that are exhausted. */
+  states: BudgetState[];
+  /** Whether these are all states: a state that is missing has the amounts 0. */
+  complete: boolean;
+}
+
 /** The write that made a change. */
 export interface ChangeCause {
   /** The caller that made the change. */
@@ -161,8 +185,8 @@ export interface ConfigChanges {
   /** Agents with their configs. */
   agents: WatchedAgent[];
   /**
-   * Providers, models with their prices, and credentials. Every stream delivers all of
-   * them.
+   * Providers, models with their prices, credentials, and budgets that are not for a
+   * single agent. Every stream delivers all of them.
    */
   catalogue: CatalogueItem[];
 }
@@ -189,7 +213,11 @@ export interface WatchedAgent {
    */
   urgent: boolean;
   /** The agent's id, also for a deleted agent; absent if no agent has ever had this name. */
-  id?: number | undefined;
+  id?:
+    | number
+    | undefined;
+  /** The budgets for this agent alone (BUDGET_SCOPE_AGENT), ordered by name. */
+  budgets: Budget[];
 }
 
 /** The complete state of one catalogue item, or its deletion. */
@@ -198,7 +226,10 @@ export interface CatalogueItem {
   provider?:
     | Provider
     | undefined;
-  /** A model, with its current price. */
+  /**
+   * A model, with the price that is valid now. It is delivered again when another price
+   * becomes valid.
+   */
   model?:
     | Model
     | undefined;
@@ -216,6 +247,14 @@ export interface CatalogueItem {
     | undefined;
   /** The name of a credential that was deleted. */
   deleted_credential?:
+    | string
+    | undefined;
+  /** A budget for all agents, for a type of agents or for runs. */
+  budget?:
+    | Budget
+    | undefined;
+  /** The name of such a budget that was deleted. */
+  deleted_budget?:
     | string
     | undefined;
   /**
@@ -491,6 +530,7 @@ function createBaseWatchConfigsResponse(): WatchConfigsResponse {
     snapshot_end: undefined,
     changes: undefined,
     bookmark: undefined,
+    budget_states: undefined,
     revision: 0n,
     resume_token: "",
     cause: undefined,
@@ -516,6 +556,9 @@ export const WatchConfigsResponse: MessageFns<WatchConfigsResponse> = {
     }
     if (message.bookmark !== undefined) {
       Bookmark.encode(message.bookmark, writer.uint32(58).fork()).join();
+    }
+    if (message.budget_states !== undefined) {
+      BudgetStates.encode(message.budget_states, writer.uint32(82).fork()).join();
     }
     if (message.revision !== 0n) {
       if (BigInt.asIntN(64, message.revision) !== message.revision) {
@@ -593,6 +636,14 @@ export const WatchConfigsResponse: MessageFns<WatchConfigsResponse> = {
             message.bookmark = Bookmark.decode(reader, reader.uint32());
             continue;
           }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.budget_states = BudgetStates.decode(reader, reader.uint32());
+            continue;
+          }
           case 2: {
             if (tag !== 16) {
               break;
@@ -654,6 +705,9 @@ export const WatchConfigsResponse: MessageFns<WatchConfigsResponse> = {
       : undefined;
     message.bookmark = (object.bookmark !== undefined && object.bookmark !== null)
       ? Bookmark.fromPartial(object.bookmark)
+      : undefined;
+    message.budget_states = (object.budget_states !== undefined && object.budget_states !== null)
+      ? BudgetStates.fromPartial(object.budget_states)
       : undefined;
     message.revision = (object.revision !== undefined && object.revision !== null) ? BigInt(object.revision) : 0n;
     message.resume_token = object.resume_token ?? "";
@@ -908,6 +962,76 @@ export const Bookmark: MessageFns<Bookmark> = {
   },
 };
 
+function createBaseBudgetStates(): BudgetStates {
+  return { states: [], complete: false };
+}
+
+export const BudgetStates: MessageFns<BudgetStates> = {
+  encode(message: BudgetStates, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.states) {
+      BudgetState.encode(v!, writer.uint32(10).fork()).join();
+    }
+    if (message.complete !== false) {
+      writer.uint32(16).bool(message.complete);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): BudgetStates {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseBudgetStates();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.states.push(BudgetState.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.complete = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          throw new globalThis.Error("malformed message");
+        }
+        reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<BudgetStates>): BudgetStates {
+    return BudgetStates.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<BudgetStates>): BudgetStates {
+    const message = createBaseBudgetStates();
+    message.states = object.states?.map((e) => BudgetState.fromPartial(e)) || [];
+    message.complete = object.complete ?? false;
+    return message;
+  },
+};
+
 function createBaseChangeCause(): ChangeCause {
   return { actor: "", method: "", reason: "", created_at: undefined };
 }
@@ -1073,7 +1197,7 @@ export const ConfigChanges: MessageFns<ConfigChanges> = {
 };
 
 function createBaseWatchedAgent(): WatchedAgent {
-  return { name: "", agent: undefined, configs: [], urgent: false, id: undefined };
+  return { name: "", agent: undefined, configs: [], urgent: false, id: undefined, budgets: [] };
 }
 
 export const WatchedAgent: MessageFns<WatchedAgent> = {
@@ -1092,6 +1216,9 @@ export const WatchedAgent: MessageFns<WatchedAgent> = {
     }
     if (message.id !== undefined) {
       writer.uint32(40).int32(message.id);
+    }
+    for (const v of message.budgets) {
+      Budget.encode(v!, writer.uint32(50).fork()).join();
     }
     return writer;
   },
@@ -1149,6 +1276,14 @@ export const WatchedAgent: MessageFns<WatchedAgent> = {
             message.id = reader.int32();
             continue;
           }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.budgets.push(Budget.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           throw new globalThis.Error("malformed message");
@@ -1174,6 +1309,7 @@ export const WatchedAgent: MessageFns<WatchedAgent> = {
     message.configs = object.configs?.map((e) => AgentLLMConfig.fromPartial(e)) || [];
     message.urgent = object.urgent ?? false;
     message.id = object.id ?? undefined;
+    message.budgets = object.budgets?.map((e) => Budget.fromPartial(e)) || [];
     return message;
   },
 };
@@ -1186,6 +1322,8 @@ function createBaseCatalogueItem(): CatalogueItem {
     deleted_provider: undefined,
     deleted_model: undefined,
     deleted_credential: undefined,
+    budget: undefined,
+    deleted_budget: undefined,
     urgent: false,
   };
 }
@@ -1209,6 +1347,12 @@ export const CatalogueItem: MessageFns<CatalogueItem> = {
     }
     if (message.deleted_credential !== undefined) {
       writer.uint32(50).string(message.deleted_credential);
+    }
+    if (message.budget !== undefined) {
+      Budget.encode(message.budget, writer.uint32(66).fork()).join();
+    }
+    if (message.deleted_budget !== undefined) {
+      writer.uint32(74).string(message.deleted_budget);
     }
     if (message.urgent !== false) {
       writer.uint32(56).bool(message.urgent);
@@ -1277,6 +1421,22 @@ export const CatalogueItem: MessageFns<CatalogueItem> = {
             message.deleted_credential = reader.string();
             continue;
           }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.budget = Budget.decode(reader, reader.uint32());
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.deleted_budget = reader.string();
+            continue;
+          }
           case 7: {
             if (tag !== 56) {
               break;
@@ -1315,6 +1475,10 @@ export const CatalogueItem: MessageFns<CatalogueItem> = {
     message.deleted_provider = object.deleted_provider ?? undefined;
     message.deleted_model = object.deleted_model ?? undefined;
     message.deleted_credential = object.deleted_credential ?? undefined;
+    message.budget = (object.budget !== undefined && object.budget !== null)
+      ? Budget.fromPartial(object.budget)
+      : undefined;
+    message.deleted_budget = object.deleted_budget ?? undefined;
     message.urgent = object.urgent ?? false;
     return message;
   },

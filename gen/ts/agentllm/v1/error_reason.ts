@@ -359,6 +359,35 @@ export const ErrorReason = {
    * unfinished requests in memory; send less, or retry"
    */
   TOO_MANY_REQUEST_BYTES: "ERROR_REASON_TOO_MANY_REQUEST_BYTES",
+  /**
+   * PRICE_EXISTS - ALREADY_EXISTS, with a ResourceInfo. "Model \"openai/gpt-4\" already has a price that
+   * is valid from 2026-12-01T00:00:00.000Z; choose another time"
+   */
+  PRICE_EXISTS: "ERROR_REASON_PRICE_EXISTS",
+  /**
+   * USAGE_COMPACTED - OUT_OF_RANGE. "The attempts before 2026-09-01T00:00:00.000Z are no longer retained;
+   * choose times on the hour of UTC, or a later range"
+   */
+  USAGE_COMPACTED: "ERROR_REASON_USAGE_COMPACTED",
+  /** BUDGET_NOT_FOUND - NOT_FOUND, with a ResourceInfo. "No budget has the name \"desk\"" */
+  BUDGET_NOT_FOUND: "ERROR_REASON_BUDGET_NOT_FOUND",
+  /** BUDGET_NAME_TAKEN - ALREADY_EXISTS, with a ResourceInfo. "A budget with the name \"desk\" already exists" */
+  BUDGET_NAME_TAKEN: "ERROR_REASON_BUDGET_NAME_TAKEN",
+  /**
+   * RESERVATION_NOT_FOUND - NOT_FOUND, with a ResourceInfo. "The agent has no reservation
+   * 6f9619ff-8b86-4d01-b42d-00cf4fc964ff"
+   */
+  RESERVATION_NOT_FOUND: "ERROR_REASON_RESERVATION_NOT_FOUND",
+  /**
+   * RESERVATION_ENDED - FAILED_PRECONDITION, with a PreconditionFailure. "Reservation
+   * 6f9619ff-8b86-4d01-b42d-00cf4fc964ff has ended; reserve again with a new id"
+   */
+  RESERVATION_ENDED: "ERROR_REASON_RESERVATION_ENDED",
+  /**
+   * TOO_MANY_RESERVATIONS - RESOURCE_EXHAUSTED, with a RetryInfo. "Agent \"trader\" already has 1000 open
+   * reservations; commit or release some of them"
+   */
+  TOO_MANY_RESERVATIONS: "ERROR_REASON_TOO_MANY_RESERVATIONS",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
 
@@ -438,6 +467,13 @@ export namespace ErrorReason {
   export type RESPONSES_NOT_READ = typeof ErrorReason.RESPONSES_NOT_READ;
   export type ROLLBACK_CONFLICT = typeof ErrorReason.ROLLBACK_CONFLICT;
   export type TOO_MANY_REQUEST_BYTES = typeof ErrorReason.TOO_MANY_REQUEST_BYTES;
+  export type PRICE_EXISTS = typeof ErrorReason.PRICE_EXISTS;
+  export type USAGE_COMPACTED = typeof ErrorReason.USAGE_COMPACTED;
+  export type BUDGET_NOT_FOUND = typeof ErrorReason.BUDGET_NOT_FOUND;
+  export type BUDGET_NAME_TAKEN = typeof ErrorReason.BUDGET_NAME_TAKEN;
+  export type RESERVATION_NOT_FOUND = typeof ErrorReason.RESERVATION_NOT_FOUND;
+  export type RESERVATION_ENDED = typeof ErrorReason.RESERVATION_ENDED;
+  export type TOO_MANY_RESERVATIONS = typeof ErrorReason.TOO_MANY_RESERVATIONS;
   export type UNRECOGNIZED = typeof ErrorReason.UNRECOGNIZED;
 }
 
@@ -662,6 +698,27 @@ export function errorReasonFromJSON(object: any): ErrorReason {
     case 72:
     case "ERROR_REASON_TOO_MANY_REQUEST_BYTES":
       return ErrorReason.TOO_MANY_REQUEST_BYTES;
+    case 73:
+    case "ERROR_REASON_PRICE_EXISTS":
+      return ErrorReason.PRICE_EXISTS;
+    case 74:
+    case "ERROR_REASON_USAGE_COMPACTED":
+      return ErrorReason.USAGE_COMPACTED;
+    case 75:
+    case "ERROR_REASON_BUDGET_NOT_FOUND":
+      return ErrorReason.BUDGET_NOT_FOUND;
+    case 76:
+    case "ERROR_REASON_BUDGET_NAME_TAKEN":
+      return ErrorReason.BUDGET_NAME_TAKEN;
+    case 77:
+    case "ERROR_REASON_RESERVATION_NOT_FOUND":
+      return ErrorReason.RESERVATION_NOT_FOUND;
+    case 78:
+    case "ERROR_REASON_RESERVATION_ENDED":
+      return ErrorReason.RESERVATION_ENDED;
+    case 79:
+    case "ERROR_REASON_TOO_MANY_RESERVATIONS":
+      return ErrorReason.TOO_MANY_RESERVATIONS;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -817,6 +874,20 @@ export function errorReasonToNumber(object: ErrorReason): number {
       return 71;
     case ErrorReason.TOO_MANY_REQUEST_BYTES:
       return 72;
+    case ErrorReason.PRICE_EXISTS:
+      return 73;
+    case ErrorReason.USAGE_COMPACTED:
+      return 74;
+    case ErrorReason.BUDGET_NOT_FOUND:
+      return 75;
+    case ErrorReason.BUDGET_NAME_TAKEN:
+      return 76;
+    case ErrorReason.RESERVATION_NOT_FOUND:
+      return 77;
+    case ErrorReason.RESERVATION_ENDED:
+      return 78;
+    case ErrorReason.TOO_MANY_RESERVATIONS:
+      return 79;
     case ErrorReason.UNRECOGNIZED:
     default:
       return -1;

@@ -130,6 +130,13 @@ export const FindingReason = {
    * is skipped until `base_url` is set again.
    */
   BASE_URL_INVALID: "FINDING_REASON_BASE_URL_INVALID",
+  /** BUDGET_EXHAUSTED - A budget that covers the agent is exhausted, or has reached its `warn_percent`. */
+  BUDGET_EXHAUSTED: "FINDING_REASON_BUDGET_EXHAUSTED",
+  /**
+   * STEP_DOWN_HOP_MISSING - A budget with BUDGET_ACTION_STEP_DOWN names a hop that the chain does not have. If
+   * the budget is exhausted, every hop is skipped.
+   */
+  STEP_DOWN_HOP_MISSING: "FINDING_REASON_STEP_DOWN_HOP_MISSING",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
 
@@ -157,6 +164,8 @@ export namespace FindingReason {
   export type KEY_UNREADABLE = typeof FindingReason.KEY_UNREADABLE;
   export type NO_USABLE_HOP = typeof FindingReason.NO_USABLE_HOP;
   export type BASE_URL_INVALID = typeof FindingReason.BASE_URL_INVALID;
+  export type BUDGET_EXHAUSTED = typeof FindingReason.BUDGET_EXHAUSTED;
+  export type STEP_DOWN_HOP_MISSING = typeof FindingReason.STEP_DOWN_HOP_MISSING;
   export type UNRECOGNIZED = typeof FindingReason.UNRECOGNIZED;
 }
 
@@ -225,6 +234,12 @@ export function findingReasonFromJSON(object: any): FindingReason {
     case 24:
     case "FINDING_REASON_BASE_URL_INVALID":
       return FindingReason.BASE_URL_INVALID;
+    case 25:
+    case "FINDING_REASON_BUDGET_EXHAUSTED":
+      return FindingReason.BUDGET_EXHAUSTED;
+    case 26:
+    case "FINDING_REASON_STEP_DOWN_HOP_MISSING":
+      return FindingReason.STEP_DOWN_HOP_MISSING;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -276,6 +291,10 @@ export function findingReasonToNumber(object: FindingReason): number {
       return 19;
     case FindingReason.BASE_URL_INVALID:
       return 24;
+    case FindingReason.BUDGET_EXHAUSTED:
+      return 25;
+    case FindingReason.STEP_DOWN_HOP_MISSING:
+      return 26;
     case FindingReason.UNRECOGNIZED:
     default:
       return -1;

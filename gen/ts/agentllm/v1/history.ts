@@ -26,6 +26,8 @@ export const ResourceKind = {
   PRICE: "RESOURCE_KIND_PRICE",
   /** TOKEN - An access token; only in the audit log. */
   TOKEN: "RESOURCE_KIND_TOKEN",
+  /** BUDGET - A budget. */
+  BUDGET: "RESOURCE_KIND_BUDGET",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
 
@@ -40,6 +42,7 @@ export namespace ResourceKind {
   export type MODEL = typeof ResourceKind.MODEL;
   export type PRICE = typeof ResourceKind.PRICE;
   export type TOKEN = typeof ResourceKind.TOKEN;
+  export type BUDGET = typeof ResourceKind.BUDGET;
   export type UNRECOGNIZED = typeof ResourceKind.UNRECOGNIZED;
 }
 
@@ -69,6 +72,9 @@ export function resourceKindFromJSON(object: any): ResourceKind {
     case 7:
     case "RESOURCE_KIND_TOKEN":
       return ResourceKind.TOKEN;
+    case 8:
+    case "RESOURCE_KIND_BUDGET":
+      return ResourceKind.BUDGET;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -94,6 +100,8 @@ export function resourceKindToNumber(object: ResourceKind): number {
       return 6;
     case ResourceKind.TOKEN:
       return 7;
+    case ResourceKind.BUDGET:
+      return 8;
     case ResourceKind.UNRECOGNIZED:
     default:
       return -1;
@@ -199,8 +207,8 @@ export interface ConfigRevision {
    */
   name: string;
   /**
-   * The agent that was changed or that owns the config; absent for the catalogue and
-   * credentials.
+   * The agent that was changed, or that the config or the budget belongs to; absent for
+   * the catalogue, credentials and other budgets.
    */
   agent_id?:
     | number

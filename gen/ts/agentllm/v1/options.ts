@@ -78,6 +78,24 @@ export const Permission = {
   ENDPOINTS_WRITE: "PERMISSION_ENDPOINTS_WRITE",
   /** METRICS_READ - Read `/metrics` over HTTP. */
   METRICS_READ: "PERMISSION_METRICS_READ",
+  /**
+   * USAGE_RECORD - Record the usage of models: RecordUsage, StreamUsage. An agent process has this
+   * permission only for its own agents.
+   */
+  USAGE_RECORD: "PERMISSION_USAGE_RECORD",
+  /** USAGE_READ - Read usage and reports. */
+  USAGE_READ: "PERMISSION_USAGE_READ",
+  /** USAGE_WRITE - Price recorded usage again: RepriceUsage. */
+  USAGE_WRITE: "PERMISSION_USAGE_WRITE",
+  /** BUDGETS_READ - Read budgets and their amounts. */
+  BUDGETS_READ: "PERMISSION_BUDGETS_READ",
+  /** BUDGETS_WRITE - Create, change and delete budgets. */
+  BUDGETS_WRITE: "PERMISSION_BUDGETS_WRITE",
+  /**
+   * BUDGETS_RESERVE - Reserve amounts, and commit, release and renew reservations. An agent process has
+   * this permission only for its own agents.
+   */
+  BUDGETS_RESERVE: "PERMISSION_BUDGETS_RESERVE",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
 
@@ -107,6 +125,12 @@ export namespace Permission {
   export type ENCRYPTION_ROTATE = typeof Permission.ENCRYPTION_ROTATE;
   export type ENDPOINTS_WRITE = typeof Permission.ENDPOINTS_WRITE;
   export type METRICS_READ = typeof Permission.METRICS_READ;
+  export type USAGE_RECORD = typeof Permission.USAGE_RECORD;
+  export type USAGE_READ = typeof Permission.USAGE_READ;
+  export type USAGE_WRITE = typeof Permission.USAGE_WRITE;
+  export type BUDGETS_READ = typeof Permission.BUDGETS_READ;
+  export type BUDGETS_WRITE = typeof Permission.BUDGETS_WRITE;
+  export type BUDGETS_RESERVE = typeof Permission.BUDGETS_RESERVE;
   export type UNRECOGNIZED = typeof Permission.UNRECOGNIZED;
 }
 
@@ -181,6 +205,24 @@ export function permissionFromJSON(object: any): Permission {
     case 22:
     case "PERMISSION_METRICS_READ":
       return Permission.METRICS_READ;
+    case 23:
+    case "PERMISSION_USAGE_RECORD":
+      return Permission.USAGE_RECORD;
+    case 24:
+    case "PERMISSION_USAGE_READ":
+      return Permission.USAGE_READ;
+    case 25:
+    case "PERMISSION_USAGE_WRITE":
+      return Permission.USAGE_WRITE;
+    case 26:
+    case "PERMISSION_BUDGETS_READ":
+      return Permission.BUDGETS_READ;
+    case 27:
+    case "PERMISSION_BUDGETS_WRITE":
+      return Permission.BUDGETS_WRITE;
+    case 28:
+    case "PERMISSION_BUDGETS_RESERVE":
+      return Permission.BUDGETS_RESERVE;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -236,6 +278,18 @@ export function permissionToNumber(object: Permission): number {
       return 21;
     case Permission.METRICS_READ:
       return 22;
+    case Permission.USAGE_RECORD:
+      return 23;
+    case Permission.USAGE_READ:
+      return 24;
+    case Permission.USAGE_WRITE:
+      return 25;
+    case Permission.BUDGETS_READ:
+      return 26;
+    case Permission.BUDGETS_WRITE:
+      return 27;
+    case Permission.BUDGETS_RESERVE:
+      return 28;
     case Permission.UNRECOGNIZED:
     default:
       return -1;

@@ -350,11 +350,83 @@ export interface Provider {
 }
 
 /**
+ * The rates of one tier or time window of a price, in the unit of ModelPrice. A rate that
+ * is absent is the one that applies without the tier or window.
+ */
+export interface PriceRates {
+  /** The rate of input tokens. */
+  input_micro_usd_per_million?:
+    | bigint
+    | undefined;
+  /** The rate of input tokens that are read from the provider's cache. */
+  cached_input_micro_usd_per_million?:
+    | bigint
+    | undefined;
+  /** The rate of input tokens that are written to the cache for a short time, 5 minutes. */
+  cache_write_micro_usd_per_million?:
+    | bigint
+    | undefined;
+  /** The rate of output tokens. */
+  output_micro_usd_per_million?:
+    | bigint
+    | undefined;
+  /** The rate of reasoning tokens. */
+  reasoning_micro_usd_per_million?:
+    | bigint
+    | undefined;
+  /** The rate of input tokens that are written to the cache for a long time, one hour. */
+  cache_write_long_micro_usd_per_million?: bigint | undefined;
+}
+
+/**
+ * A context tier: rates for requests with many input tokens. The tier applies to the
+ * whole request, including the tokens below the threshold and the output.
+ */
+export interface PriceTier {
+  /**
+   * The tier applies to a request with more input tokens than this, cached ones included:
+   * 1 to 100000000. A request with exactly this number is below the tier. If several
+   * tiers apply, the one with the highest threshold does.
+   */
+  above_input_tokens: number;
+  /** The rates. At least one is required. */
+  rates: PriceRates | undefined;
+}
+
+/**
+ * A time window of the day in UTC with its own rates, for example the peak hours of a
+ * provider. The start of an attempt decides whether it is in the window.
+ */
+export interface PriceWindow {
+  /** The start of the window in minutes after midnight UTC, inclusive: 0 to 1439. */
+  start_minute: number;
+  /**
+   * The end of the window in minutes after midnight UTC, exclusive: 1 to 1440. An end
+   * that is not later than the start is on the next day, so 990 to 30 is 16:30 to 00:30.
+   */
+  end_minute: number;
+  /** The rates. At least one is required. */
+  rates:
+    | PriceRates
+    | undefined;
+  /**
+   * The context tiers within the window, at most 8. They replace the tiers of the price;
+   * a rate that is absent in a tier is that of the window. Empty: the window has no
+   * tiers.
+   */
+  tiers: PriceTier[];
+}
+
+/**
  * A price of a model, valid from `valid_from` until the next price: one immutable row of
  * `llm_prices`. Rates are integers in micro-USD per one million tokens (a rate of 1 is
  * 10^-12 USD per token). An unknown rate is absent, never estimated. Rates in the price
  * book are 0 to 10^12. The rates of a config are given in USD per 1000 tokens; converted,
- * they are 0 to 10^15.
+ * they are 0 to 10^15. usage.proto states how a cost is computed and rounded.
+ *
+ * The rates that apply to an attempt are those of the time window that it begins in,
+ * otherwise those of the price; and of these, those of the tier that its input tokens
+ * reach. If an attempt used a kind of tokens that has no rate, its cost is unknown.
  */
 export interface ModelPrice {
   /** The rate of input tokens. */
@@ -365,7 +437,10 @@ export interface ModelPrice {
   cached_input_micro_usd_per_million?:
     | bigint
     | undefined;
-  /** The rate of input tokens that are written to the provider's cache. */
+  /**
+   * The rate of input tokens that are written to the provider's cache for a short time, 5
+   * minutes, or for a lifetime that the provider does not state.
+   */
   cache_write_micro_usd_per_million?:
     | bigint
     | undefined;
@@ -388,6 +463,14 @@ export interface ModelPrice {
    * For a price that comes from a config, the config's revision.
    */
   revision: bigint;
+  /** The rate of input tokens that are written to the cache for a long time, one hour. */
+  cache_write_long_micro_usd_per_million?:
+    | bigint
+    | undefined;
+  /** The context tiers, at most 8, each with another threshold. */
+  tiers: PriceTier[];
+  /** The time windows, at most 8. They must not overlap. */
+  windows: PriceWindow[];
 }
 
 /**
@@ -428,7 +511,10 @@ export interface Model {
     | undefined;
   /** How the model treats parameters; at most 20, one for each parameter. */
   parameter_rules: ParameterRule[];
-  /** The current price. A write adds it as a new row of the price book, valid from now. */
+  /**
+   * The price that is valid now. A write adds it as a new row of the price book, valid
+   * from now. ListPrices returns past and future prices.
+   */
   price:
     | ModelPrice
     | undefined;
@@ -892,6 +978,353 @@ export const Provider: MessageFns<Provider> = {
   },
 };
 
+function createBasePriceRates(): PriceRates {
+  return {
+    input_micro_usd_per_million: undefined,
+    cached_input_micro_usd_per_million: undefined,
+    cache_write_micro_usd_per_million: undefined,
+    output_micro_usd_per_million: undefined,
+    reasoning_micro_usd_per_million: undefined,
+    cache_write_long_micro_usd_per_million: undefined,
+  };
+}
+
+export const PriceRates: MessageFns<PriceRates> = {
+  encode(message: PriceRates, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.input_micro_usd_per_million !== undefined) {
+      if (BigInt.asIntN(64, message.input_micro_usd_per_million) !== message.input_micro_usd_per_million) {
+        throw new globalThis.Error(
+          "value provided for field message.input_micro_usd_per_million of type int64 too large",
+        );
+      }
+      writer.uint32(8).int64(message.input_micro_usd_per_million);
+    }
+    if (message.cached_input_micro_usd_per_million !== undefined) {
+      if (
+        BigInt.asIntN(64, message.cached_input_micro_usd_per_million) !== message.cached_input_micro_usd_per_million
+      ) {
+        throw new globalThis.Error(
+          "value provided for field message.cached_input_micro_usd_per_million of type int64 too large",
+        );
+      }
+      writer.uint32(16).int64(message.cached_input_micro_usd_per_million);
+    }
+    if (message.cache_write_micro_usd_per_million !== undefined) {
+      if (BigInt.asIntN(64, message.cache_write_micro_usd_per_million) !== message.cache_write_micro_usd_per_million) {
+        throw new globalThis.Error(
+          "value provided for field message.cache_write_micro_usd_per_million of type int64 too large",
+        );
+      }
+      writer.uint32(24).int64(message.cache_write_micro_usd_per_million);
+    }
+    if (message.output_micro_usd_per_million !== undefined) {
+      if (BigInt.asIntN(64, message.output_micro_usd_per_million) !== message.output_micro_usd_per_million) {
+        throw new globalThis.Error(
+          "value provided for field message.output_micro_usd_per_million of type int64 too large",
+        );
+      }
+      writer.uint32(32).int64(message.output_micro_usd_per_million);
+    }
+    if (message.reasoning_micro_usd_per_million !== undefined) {
+      if (BigInt.asIntN(64, message.reasoning_micro_usd_per_million) !== message.reasoning_micro_usd_per_million) {
+        throw new globalThis.Error(
+          "value provided for field message.reasoning_micro_usd_per_million of type int64 too large",
+        );
+      }
+      writer.uint32(40).int64(message.reasoning_micro_usd_per_million);
+    }
+    if (message.cache_write_long_micro_usd_per_million !== undefined) {
+      if (
+        BigInt.asIntN(64, message.cache_write_long_micro_usd_per_million) !==
+          message.cache_write_long_micro_usd_per_million
+      ) {
+        throw new globalThis.Error(
+          "value provided for field message.cache_write_long_micro_usd_per_million of type int64 too large",
+        );
+      }
+      writer.uint32(48).int64(message.cache_write_long_micro_usd_per_million);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PriceRates {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePriceRates();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.input_micro_usd_per_million = reader.int64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.cached_input_micro_usd_per_million = reader.int64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.cache_write_micro_usd_per_million = reader.int64() as bigint;
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.output_micro_usd_per_million = reader.int64() as bigint;
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.reasoning_micro_usd_per_million = reader.int64() as bigint;
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.cache_write_long_micro_usd_per_million = reader.int64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          throw new globalThis.Error("malformed message");
+        }
+        reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<PriceRates>): PriceRates {
+    return PriceRates.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<PriceRates>): PriceRates {
+    const message = createBasePriceRates();
+    message.input_micro_usd_per_million =
+      (object.input_micro_usd_per_million !== undefined && object.input_micro_usd_per_million !== null)
+        ? BigInt(object.input_micro_usd_per_million)
+        : undefined;
+    message.cached_input_micro_usd_per_million =
+      (object.cached_input_micro_usd_per_million !== undefined && object.cached_input_micro_usd_per_million !== null)
+        ? BigInt(object.cached_input_micro_usd_per_million)
+        : undefined;
+    message.cache_write_micro_usd_per_million =
+      (object.cache_write_micro_usd_per_million !== undefined && object.cache_write_micro_usd_per_million !== null)
+        ? BigInt(object.cache_write_micro_usd_per_million)
+        : undefined;
+    message.output_micro_usd_per_million =
+      (object.output_micro_usd_per_million !== undefined && object.output_micro_usd_per_million !== null)
+        ? BigInt(object.output_micro_usd_per_million)
+        : undefined;
+    message.reasoning_micro_usd_per_million =
+      (object.reasoning_micro_usd_per_million !== undefined && object.reasoning_micro_usd_per_million !== null)
+        ? BigInt(object.reasoning_micro_usd_per_million)
+        : undefined;
+    message.cache_write_long_micro_usd_per_million =
+      (object.cache_write_long_micro_usd_per_million !== undefined &&
+          object.cache_write_long_micro_usd_per_million !== null)
+        ? BigInt(object.cache_write_long_micro_usd_per_million)
+        : undefined;
+    return message;
+  },
+};
+
+function createBasePriceTier(): PriceTier {
+  return { above_input_tokens: 0, rates: undefined };
+}
+
+export const PriceTier: MessageFns<PriceTier> = {
+  encode(message: PriceTier, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.above_input_tokens !== 0) {
+      writer.uint32(8).int32(message.above_input_tokens);
+    }
+    if (message.rates !== undefined) {
+      PriceRates.encode(message.rates, writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PriceTier {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePriceTier();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.above_input_tokens = reader.int32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.rates = PriceRates.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          throw new globalThis.Error("malformed message");
+        }
+        reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<PriceTier>): PriceTier {
+    return PriceTier.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<PriceTier>): PriceTier {
+    const message = createBasePriceTier();
+    message.above_input_tokens = object.above_input_tokens ?? 0;
+    message.rates = (object.rates !== undefined && object.rates !== null)
+      ? PriceRates.fromPartial(object.rates)
+      : undefined;
+    return message;
+  },
+};
+
+function createBasePriceWindow(): PriceWindow {
+  return { start_minute: 0, end_minute: 0, rates: undefined, tiers: [] };
+}
+
+export const PriceWindow: MessageFns<PriceWindow> = {
+  encode(message: PriceWindow, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.start_minute !== 0) {
+      writer.uint32(8).int32(message.start_minute);
+    }
+    if (message.end_minute !== 0) {
+      writer.uint32(16).int32(message.end_minute);
+    }
+    if (message.rates !== undefined) {
+      PriceRates.encode(message.rates, writer.uint32(26).fork()).join();
+    }
+    for (const v of message.tiers) {
+      PriceTier.encode(v!, writer.uint32(34).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PriceWindow {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePriceWindow();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.start_minute = reader.int32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.end_minute = reader.int32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.rates = PriceRates.decode(reader, reader.uint32());
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.tiers.push(PriceTier.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          throw new globalThis.Error("malformed message");
+        }
+        reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<PriceWindow>): PriceWindow {
+    return PriceWindow.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<PriceWindow>): PriceWindow {
+    const message = createBasePriceWindow();
+    message.start_minute = object.start_minute ?? 0;
+    message.end_minute = object.end_minute ?? 0;
+    message.rates = (object.rates !== undefined && object.rates !== null)
+      ? PriceRates.fromPartial(object.rates)
+      : undefined;
+    message.tiers = object.tiers?.map((e) => PriceTier.fromPartial(e)) || [];
+    return message;
+  },
+};
+
 function createBaseModelPrice(): ModelPrice {
   return {
     input_micro_usd_per_million: undefined,
@@ -902,6 +1335,9 @@ function createBaseModelPrice(): ModelPrice {
     source: "",
     valid_from: undefined,
     revision: 0n,
+    cache_write_long_micro_usd_per_million: undefined,
+    tiers: [],
+    windows: [],
   };
 }
 
@@ -960,6 +1396,23 @@ export const ModelPrice: MessageFns<ModelPrice> = {
         throw new globalThis.Error("value provided for field message.revision of type int64 too large");
       }
       writer.uint32(64).int64(message.revision);
+    }
+    if (message.cache_write_long_micro_usd_per_million !== undefined) {
+      if (
+        BigInt.asIntN(64, message.cache_write_long_micro_usd_per_million) !==
+          message.cache_write_long_micro_usd_per_million
+      ) {
+        throw new globalThis.Error(
+          "value provided for field message.cache_write_long_micro_usd_per_million of type int64 too large",
+        );
+      }
+      writer.uint32(72).int64(message.cache_write_long_micro_usd_per_million);
+    }
+    for (const v of message.tiers) {
+      PriceTier.encode(v!, writer.uint32(82).fork()).join();
+    }
+    for (const v of message.windows) {
+      PriceWindow.encode(v!, writer.uint32(90).fork()).join();
     }
     return writer;
   },
@@ -1041,6 +1494,30 @@ export const ModelPrice: MessageFns<ModelPrice> = {
             message.revision = reader.int64() as bigint;
             continue;
           }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.cache_write_long_micro_usd_per_million = reader.int64() as bigint;
+            continue;
+          }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.tiers.push(PriceTier.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.windows.push(PriceWindow.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           throw new globalThis.Error("malformed message");
@@ -1084,6 +1561,13 @@ export const ModelPrice: MessageFns<ModelPrice> = {
     message.source = object.source ?? "";
     message.valid_from = object.valid_from ?? undefined;
     message.revision = (object.revision !== undefined && object.revision !== null) ? BigInt(object.revision) : 0n;
+    message.cache_write_long_micro_usd_per_million =
+      (object.cache_write_long_micro_usd_per_million !== undefined &&
+          object.cache_write_long_micro_usd_per_million !== null)
+        ? BigInt(object.cache_write_long_micro_usd_per_million)
+        : undefined;
+    message.tiers = object.tiers?.map((e) => PriceTier.fromPartial(e)) || [];
+    message.windows = object.windows?.map((e) => PriceWindow.fromPartial(e)) || [];
     return message;
   },
 };

@@ -19,9 +19,122 @@ import {
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
 import { FieldMask } from "../../google/protobuf/field_mask.js";
+import { Timestamp } from "../../google/protobuf/timestamp.js";
 import { KeyCheck } from "./check.js";
-import { Model, Provider } from "./provider.js";
+import { Model, ModelPrice, Provider } from "./provider.js";
 import { Adoption, WaitForAdoption } from "./write.js";
+
+/** The format of a public catalogue of models. */
+export const ImportFormat = {
+  /** UNSPECIFIED - Unspecified; rejected. */
+  UNSPECIFIED: "IMPORT_FORMAT_UNSPECIFIED",
+  /** LITELLM - LiteLLM's `model_prices_and_context_window.json`. */
+  LITELLM: "IMPORT_FORMAT_LITELLM",
+  /** MODELS_DEV - The `api.json` of models.dev. */
+  MODELS_DEV: "IMPORT_FORMAT_MODELS_DEV",
+  UNRECOGNIZED: "UNRECOGNIZED",
+} as const;
+
+export type ImportFormat = typeof ImportFormat[keyof typeof ImportFormat];
+
+export namespace ImportFormat {
+  export type UNSPECIFIED = typeof ImportFormat.UNSPECIFIED;
+  export type LITELLM = typeof ImportFormat.LITELLM;
+  export type MODELS_DEV = typeof ImportFormat.MODELS_DEV;
+  export type UNRECOGNIZED = typeof ImportFormat.UNRECOGNIZED;
+}
+
+export function importFormatFromJSON(object: any): ImportFormat {
+  switch (object) {
+    case 0:
+    case "IMPORT_FORMAT_UNSPECIFIED":
+      return ImportFormat.UNSPECIFIED;
+    case 1:
+    case "IMPORT_FORMAT_LITELLM":
+      return ImportFormat.LITELLM;
+    case 2:
+    case "IMPORT_FORMAT_MODELS_DEV":
+      return ImportFormat.MODELS_DEV;
+    case -1:
+    case "UNRECOGNIZED":
+    default:
+      return ImportFormat.UNRECOGNIZED;
+  }
+}
+
+export function importFormatToNumber(object: ImportFormat): number {
+  switch (object) {
+    case ImportFormat.UNSPECIFIED:
+      return 0;
+    case ImportFormat.LITELLM:
+      return 1;
+    case ImportFormat.MODELS_DEV:
+      return 2;
+    case ImportFormat.UNRECOGNIZED:
+    default:
+      return -1;
+  }
+}
+
+/** How a proposal compares with the catalogue. */
+export const ProposalKind = {
+  /** UNSPECIFIED - Unspecified; never sent. */
+  UNSPECIFIED: "PROPOSAL_KIND_UNSPECIFIED",
+  /** CHANGED - The model has another price. */
+  CHANGED: "PROPOSAL_KIND_CHANGED",
+  /** NEW_PRICE - The model has no price. */
+  NEW_PRICE: "PROPOSAL_KIND_NEW_PRICE",
+  /** NEW_MODEL - The catalogue does not have the model. */
+  NEW_MODEL: "PROPOSAL_KIND_NEW_MODEL",
+  UNRECOGNIZED: "UNRECOGNIZED",
+} as const;
+
+export type ProposalKind = typeof ProposalKind[keyof typeof ProposalKind];
+
+export namespace ProposalKind {
+  export type UNSPECIFIED = typeof ProposalKind.UNSPECIFIED;
+  export type CHANGED = typeof ProposalKind.CHANGED;
+  export type NEW_PRICE = typeof ProposalKind.NEW_PRICE;
+  export type NEW_MODEL = typeof ProposalKind.NEW_MODEL;
+  export type UNRECOGNIZED = typeof ProposalKind.UNRECOGNIZED;
+}
+
+export function proposalKindFromJSON(object: any): ProposalKind {
+  switch (object) {
+    case 0:
+    case "PROPOSAL_KIND_UNSPECIFIED":
+      return ProposalKind.UNSPECIFIED;
+    case 1:
+    case "PROPOSAL_KIND_CHANGED":
+      return ProposalKind.CHANGED;
+    case 2:
+    case "PROPOSAL_KIND_NEW_PRICE":
+      return ProposalKind.NEW_PRICE;
+    case 3:
+    case "PROPOSAL_KIND_NEW_MODEL":
+      return ProposalKind.NEW_MODEL;
+    case -1:
+    case "UNRECOGNIZED":
+    default:
+      return ProposalKind.UNRECOGNIZED;
+  }
+}
+
+export function proposalKindToNumber(object: ProposalKind): number {
+  switch (object) {
+    case ProposalKind.UNSPECIFIED:
+      return 0;
+    case ProposalKind.CHANGED:
+      return 1;
+    case ProposalKind.NEW_PRICE:
+      return 2;
+    case ProposalKind.NEW_MODEL:
+      return 3;
+    case ProposalKind.UNRECOGNIZED:
+    default:
+      return -1;
+  }
+}
 
 /** The request of ListProviders. */
 export interface ListProvidersRequest {
@@ -473,6 +586,241 @@ export interface ValidateApiKeyResponse {
     | undefined;
   /** The store revision at which the provider was read. */
   revision: bigint;
+}
+
+/** The request of ListPrices. */
+export interface ListPricesRequest {
+  /** Only prices of this provider's models, by name or alias. Empty: of all providers. */
+  provider: string;
+  /**
+   * Only prices of the model with exactly this name; needs `provider`. Empty: of all
+   * models.
+   */
+  model_name: string;
+  /** Only the price of each model that is valid at this time. Absent: all prices. */
+  at:
+    | Date
+    | undefined;
+  /**
+   * The lowest store revision at which the request may be served. A replica that has not
+   * reached it waits until the deadline, then fails with UNAVAILABLE
+   * (REVISION_NOT_REACHED). To read your own writes on any replica, send the revision
+   * that the write returned. 0: no wait. A negative value is INVALID_ARGUMENT.
+   */
+  min_revision: bigint;
+  /**
+   * The maximum number of results to return: 0 means 100, more than 1000 means 1000. A
+   * negative value is INVALID_ARGUMENT. A page holds fewer results if they would take
+   * more than 1 MiB; only an empty `next_page_token` marks the last page.
+   */
+  page_size: number;
+  /**
+   * The `next_page_token` of the previous page, sent with the same filter. Empty: the
+   * first page. Any other value is INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
+   */
+  page_token: string;
+}
+
+/** A price of the price book with its model. */
+export interface PricedModel {
+  /** The provider's canonical name. */
+  provider: string;
+  /** The model's name. */
+  model_name: string;
+  /** The price. */
+  price:
+    | ModelPrice
+    | undefined;
+  /**
+   * The end of its validity: the start of the next price of the model, exclusive. Absent:
+   * there is no next price.
+   */
+  valid_until: Date | undefined;
+}
+
+/** The response of ListPrices. */
+export interface ListPricesResponse {
+  /** The prices of this page. */
+  prices: PricedModel[];
+  /** The store revision at which the request was served. */
+  revision: bigint;
+  /** The page token of the next page; empty on the last page. */
+  next_page_token: string;
+}
+
+/** The request of SetPrice. */
+export interface SetPriceRequest {
+  /** The provider, by name or alias. Required. */
+  provider: string;
+  /** The model's exact name. Required. */
+  model_name: string;
+  /** The price. At least one rate is required. `valid_from` and `revision` are ignored. */
+  price:
+    | ModelPrice
+    | undefined;
+  /**
+   * The time from which the price is valid, past or future. Absent: now, by the
+   * database's clock.
+   */
+  valid_from:
+    | Date
+    | undefined;
+  /**
+   * The idempotency key of the write: a UUID. The response is kept for 24 hours. A retry
+   * with the same key and the same request returns the stored response and writes
+   * nothing, so a write whose response was lost can be retried safely. The same key with
+   * a different request is INVALID_ARGUMENT (REQUEST_ID_REUSED).
+   */
+  request_id: string;
+  /**
+   * Run all checks and return what would be stored and the findings, but write nothing.
+   * Ids and revisions of resources that would be created are 0.
+   */
+  validate_only: boolean;
+  /** The reason for the change, recorded in the history: at most 500 characters. */
+  reason: string;
+  /**
+   * Delay the response until the connected watchers of the changed resources have applied
+   * the write, or the timeout has passed. `adoption` in the response lists which watchers
+   * have applied it.
+   */
+  wait_for_adoption: WaitForAdoption | undefined;
+}
+
+/** The response of SetPrice. */
+export interface SetPriceResponse {
+  /** The price as stored. */
+  price:
+    | PricedModel
+    | undefined;
+  /**
+   * The store revision that the write produced; with `validate_only`, the revision at
+   * which the checks ran.
+   */
+  revision: bigint;
+  /**
+   * Which watchers have applied the write. Absent unless the request sets
+   * `wait_for_adoption`.
+   */
+  adoption: Adoption | undefined;
+}
+
+/** The request of ImportModels. */
+export interface ImportModelsRequest {
+  /** The format of `content`. Required. */
+  format: ImportFormat;
+  /** The file: 1 to 3145728 bytes of JSON. Required. */
+  content: Buffer;
+  /**
+   * Where the file was read, for example its URL: at most 150 characters. It becomes part
+   * of the `source` of applied prices. Empty: the name of the format.
+   */
+  source: string;
+  /**
+   * The date of the file. It becomes part of the `source` of applied prices. Absent:
+   * today.
+   */
+  as_of:
+    | Date
+    | undefined;
+  /**
+   * Only models of these providers, by name or alias. Empty: of all providers. At most
+   * 100.
+   */
+  providers: string[];
+  /** The models whose proposal is applied, as `provider/model`, at most 1000. Empty: none. */
+  accept: string[];
+  /**
+   * Proposals whose drift is not above this are applied, in percent, 0 to 1000. Proposals
+   * without a drift are applied only if they are accepted. Absent: none.
+   */
+  apply_up_to_drift_percent?:
+    | number
+    | undefined;
+  /**
+   * Whether models that the catalogue does not have are proposed too. If such a proposal
+   * is applied, the model is created. Default false.
+   */
+  new_models: boolean;
+  /**
+   * The idempotency key of the write: a UUID. The response is kept for 24 hours. A retry
+   * with the same key and the same request returns the stored response and writes
+   * nothing, so a write whose response was lost can be retried safely. The same key with
+   * a different request is INVALID_ARGUMENT (REQUEST_ID_REUSED).
+   */
+  request_id: string;
+  /**
+   * Run all checks and return what would be stored and the findings, but write nothing.
+   * Ids and revisions of resources that would be created are 0.
+   */
+  validate_only: boolean;
+  /** The reason for the change, recorded in the history: at most 500 characters. */
+  reason: string;
+  /**
+   * Delay the response until the connected watchers of the changed resources have applied
+   * the write, or the timeout has passed. `adoption` in the response lists which watchers
+   * have applied it.
+   */
+  wait_for_adoption: WaitForAdoption | undefined;
+}
+
+/** A price that an imported catalogue proposes. */
+export interface PriceProposal {
+  /** The provider's canonical name. */
+  provider: string;
+  /** The model's name. */
+  model_name: string;
+  /** How the proposal compares with the catalogue. */
+  kind: ProposalKind;
+  /** The proposed price, with its source and, if it is applied, its start and revision. */
+  proposed:
+    | ModelPrice
+    | undefined;
+  /** The price that is valid now; absent if there is none. */
+  current:
+    | ModelPrice
+    | undefined;
+  /**
+   * The drift: the greatest relative difference between a proposed and a current rate, in
+   * percent of the current rate, rounded up. Rates that the catalogue does not state keep
+   * their value. Absent if there is no current price, or if a rate is 0 or absent on one
+   * side only, so that no relative difference exists.
+   */
+  drift_percent?:
+    | number
+    | undefined;
+  /** Whether the proposal is applied. */
+  applied: boolean;
+}
+
+/** The response of ImportModels. */
+export interface ImportModelsResponse {
+  /**
+   * The proposals, ordered by (provider, model), at most 1000 of them. Applied ones are
+   * listed first if there are more.
+   */
+  proposals: PriceProposal[];
+  /**
+   * The store revision that the write produced. If nothing was applied, the current
+   * revision; with `validate_only`, the revision at which the checks ran.
+   */
+  revision: bigint;
+  /** The number of proposals. */
+  proposal_count: number;
+  /** The number of applied proposals. */
+  applied_count: number;
+  /** The number of models whose price equals that of the catalogue. */
+  unchanged_count: number;
+  /**
+   * Entries of the file that name a known provider but cannot be read, one sentence each,
+   * at most 50 of them.
+   */
+  skipped: string[];
+  /**
+   * Which watchers have applied the write. Absent unless the request sets
+   * `wait_for_adoption`.
+   */
+  adoption: Adoption | undefined;
 }
 
 function createBaseListProvidersRequest(): ListProvidersRequest {
@@ -2563,6 +2911,1044 @@ export const ValidateApiKeyResponse: MessageFns<ValidateApiKeyResponse> = {
   },
 };
 
+function createBaseListPricesRequest(): ListPricesRequest {
+  return { provider: "", model_name: "", at: undefined, min_revision: 0n, page_size: 0, page_token: "" };
+}
+
+export const ListPricesRequest: MessageFns<ListPricesRequest> = {
+  encode(message: ListPricesRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.provider !== "") {
+      writer.uint32(10).string(message.provider);
+    }
+    if (message.model_name !== "") {
+      writer.uint32(18).string(message.model_name);
+    }
+    if (message.at !== undefined) {
+      Timestamp.encode(toTimestamp(message.at), writer.uint32(26).fork()).join();
+    }
+    if (message.min_revision !== 0n) {
+      if (BigInt.asIntN(64, message.min_revision) !== message.min_revision) {
+        throw new globalThis.Error("value provided for field message.min_revision of type int64 too large");
+      }
+      writer.uint32(80).int64(message.min_revision);
+    }
+    if (message.page_size !== 0) {
+      writer.uint32(160).int32(message.page_size);
+    }
+    if (message.page_token !== "") {
+      writer.uint32(170).string(message.page_token);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListPricesRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListPricesRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.provider = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.model_name = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.at = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 10: {
+            if (tag !== 80) {
+              break;
+            }
+
+            message.min_revision = reader.int64() as bigint;
+            continue;
+          }
+          case 20: {
+            if (tag !== 160) {
+              break;
+            }
+
+            message.page_size = reader.int32();
+            continue;
+          }
+          case 21: {
+            if (tag !== 170) {
+              break;
+            }
+
+            message.page_token = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          throw new globalThis.Error("malformed message");
+        }
+        reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ListPricesRequest>): ListPricesRequest {
+    return ListPricesRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ListPricesRequest>): ListPricesRequest {
+    const message = createBaseListPricesRequest();
+    message.provider = object.provider ?? "";
+    message.model_name = object.model_name ?? "";
+    message.at = object.at ?? undefined;
+    message.min_revision = (object.min_revision !== undefined && object.min_revision !== null)
+      ? BigInt(object.min_revision)
+      : 0n;
+    message.page_size = object.page_size ?? 0;
+    message.page_token = object.page_token ?? "";
+    return message;
+  },
+};
+
+function createBasePricedModel(): PricedModel {
+  return { provider: "", model_name: "", price: undefined, valid_until: undefined };
+}
+
+export const PricedModel: MessageFns<PricedModel> = {
+  encode(message: PricedModel, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.provider !== "") {
+      writer.uint32(10).string(message.provider);
+    }
+    if (message.model_name !== "") {
+      writer.uint32(18).string(message.model_name);
+    }
+    if (message.price !== undefined) {
+      ModelPrice.encode(message.price, writer.uint32(26).fork()).join();
+    }
+    if (message.valid_until !== undefined) {
+      Timestamp.encode(toTimestamp(message.valid_until), writer.uint32(34).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PricedModel {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePricedModel();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.provider = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.model_name = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.price = ModelPrice.decode(reader, reader.uint32());
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.valid_until = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          throw new globalThis.Error("malformed message");
+        }
+        reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<PricedModel>): PricedModel {
+    return PricedModel.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<PricedModel>): PricedModel {
+    const message = createBasePricedModel();
+    message.provider = object.provider ?? "";
+    message.model_name = object.model_name ?? "";
+    message.price = (object.price !== undefined && object.price !== null)
+      ? ModelPrice.fromPartial(object.price)
+      : undefined;
+    message.valid_until = object.valid_until ?? undefined;
+    return message;
+  },
+};
+
+function createBaseListPricesResponse(): ListPricesResponse {
+  return { prices: [], revision: 0n, next_page_token: "" };
+}
+
+export const ListPricesResponse: MessageFns<ListPricesResponse> = {
+  encode(message: ListPricesResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.prices) {
+      PricedModel.encode(v!, writer.uint32(10).fork()).join();
+    }
+    if (message.revision !== 0n) {
+      if (BigInt.asIntN(64, message.revision) !== message.revision) {
+        throw new globalThis.Error("value provided for field message.revision of type int64 too large");
+      }
+      writer.uint32(16).int64(message.revision);
+    }
+    if (message.next_page_token !== "") {
+      writer.uint32(162).string(message.next_page_token);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListPricesResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListPricesResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.prices.push(PricedModel.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.revision = reader.int64() as bigint;
+            continue;
+          }
+          case 20: {
+            if (tag !== 162) {
+              break;
+            }
+
+            message.next_page_token = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          throw new globalThis.Error("malformed message");
+        }
+        reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ListPricesResponse>): ListPricesResponse {
+    return ListPricesResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ListPricesResponse>): ListPricesResponse {
+    const message = createBaseListPricesResponse();
+    message.prices = object.prices?.map((e) => PricedModel.fromPartial(e)) || [];
+    message.revision = (object.revision !== undefined && object.revision !== null) ? BigInt(object.revision) : 0n;
+    message.next_page_token = object.next_page_token ?? "";
+    return message;
+  },
+};
+
+function createBaseSetPriceRequest(): SetPriceRequest {
+  return {
+    provider: "",
+    model_name: "",
+    price: undefined,
+    valid_from: undefined,
+    request_id: "",
+    validate_only: false,
+    reason: "",
+    wait_for_adoption: undefined,
+  };
+}
+
+export const SetPriceRequest: MessageFns<SetPriceRequest> = {
+  encode(message: SetPriceRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.provider !== "") {
+      writer.uint32(10).string(message.provider);
+    }
+    if (message.model_name !== "") {
+      writer.uint32(26).string(message.model_name);
+    }
+    if (message.price !== undefined) {
+      ModelPrice.encode(message.price, writer.uint32(34).fork()).join();
+    }
+    if (message.valid_from !== undefined) {
+      Timestamp.encode(toTimestamp(message.valid_from), writer.uint32(42).fork()).join();
+    }
+    if (message.request_id !== "") {
+      writer.uint32(82).string(message.request_id);
+    }
+    if (message.validate_only !== false) {
+      writer.uint32(88).bool(message.validate_only);
+    }
+    if (message.reason !== "") {
+      writer.uint32(98).string(message.reason);
+    }
+    if (message.wait_for_adoption !== undefined) {
+      WaitForAdoption.encode(message.wait_for_adoption, writer.uint32(106).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SetPriceRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSetPriceRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.provider = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.model_name = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.price = ModelPrice.decode(reader, reader.uint32());
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.valid_from = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.request_id = reader.string();
+            continue;
+          }
+          case 11: {
+            if (tag !== 88) {
+              break;
+            }
+
+            message.validate_only = reader.bool();
+            continue;
+          }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.wait_for_adoption = WaitForAdoption.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          throw new globalThis.Error("malformed message");
+        }
+        reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<SetPriceRequest>): SetPriceRequest {
+    return SetPriceRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<SetPriceRequest>): SetPriceRequest {
+    const message = createBaseSetPriceRequest();
+    message.provider = object.provider ?? "";
+    message.model_name = object.model_name ?? "";
+    message.price = (object.price !== undefined && object.price !== null)
+      ? ModelPrice.fromPartial(object.price)
+      : undefined;
+    message.valid_from = object.valid_from ?? undefined;
+    message.request_id = object.request_id ?? "";
+    message.validate_only = object.validate_only ?? false;
+    message.reason = object.reason ?? "";
+    message.wait_for_adoption = (object.wait_for_adoption !== undefined && object.wait_for_adoption !== null)
+      ? WaitForAdoption.fromPartial(object.wait_for_adoption)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseSetPriceResponse(): SetPriceResponse {
+  return { price: undefined, revision: 0n, adoption: undefined };
+}
+
+export const SetPriceResponse: MessageFns<SetPriceResponse> = {
+  encode(message: SetPriceResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.price !== undefined) {
+      PricedModel.encode(message.price, writer.uint32(10).fork()).join();
+    }
+    if (message.revision !== 0n) {
+      if (BigInt.asIntN(64, message.revision) !== message.revision) {
+        throw new globalThis.Error("value provided for field message.revision of type int64 too large");
+      }
+      writer.uint32(16).int64(message.revision);
+    }
+    if (message.adoption !== undefined) {
+      Adoption.encode(message.adoption, writer.uint32(106).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SetPriceResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSetPriceResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.price = PricedModel.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.revision = reader.int64() as bigint;
+            continue;
+          }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.adoption = Adoption.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          throw new globalThis.Error("malformed message");
+        }
+        reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<SetPriceResponse>): SetPriceResponse {
+    return SetPriceResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<SetPriceResponse>): SetPriceResponse {
+    const message = createBaseSetPriceResponse();
+    message.price = (object.price !== undefined && object.price !== null)
+      ? PricedModel.fromPartial(object.price)
+      : undefined;
+    message.revision = (object.revision !== undefined && object.revision !== null) ? BigInt(object.revision) : 0n;
+    message.adoption = (object.adoption !== undefined && object.adoption !== null)
+      ? Adoption.fromPartial(object.adoption)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseImportModelsRequest(): ImportModelsRequest {
+  return {
+    format: ImportFormat.UNSPECIFIED,
+    content: Buffer.alloc(0),
+    source: "",
+    as_of: undefined,
+    providers: [],
+    accept: [],
+    apply_up_to_drift_percent: undefined,
+    new_models: false,
+    request_id: "",
+    validate_only: false,
+    reason: "",
+    wait_for_adoption: undefined,
+  };
+}
+
+export const ImportModelsRequest: MessageFns<ImportModelsRequest> = {
+  encode(message: ImportModelsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.format !== ImportFormat.UNSPECIFIED) {
+      writer.uint32(8).int32(importFormatToNumber(message.format));
+    }
+    if (message.content.length !== 0) {
+      writer.uint32(26).bytes(message.content);
+    }
+    if (message.source !== "") {
+      writer.uint32(34).string(message.source);
+    }
+    if (message.as_of !== undefined) {
+      Timestamp.encode(toTimestamp(message.as_of), writer.uint32(42).fork()).join();
+    }
+    for (const v of message.providers) {
+      writer.uint32(50).string(v!);
+    }
+    for (const v of message.accept) {
+      writer.uint32(58).string(v!);
+    }
+    if (message.apply_up_to_drift_percent !== undefined) {
+      writer.uint32(64).int32(message.apply_up_to_drift_percent);
+    }
+    if (message.new_models !== false) {
+      writer.uint32(72).bool(message.new_models);
+    }
+    if (message.request_id !== "") {
+      writer.uint32(82).string(message.request_id);
+    }
+    if (message.validate_only !== false) {
+      writer.uint32(88).bool(message.validate_only);
+    }
+    if (message.reason !== "") {
+      writer.uint32(98).string(message.reason);
+    }
+    if (message.wait_for_adoption !== undefined) {
+      WaitForAdoption.encode(message.wait_for_adoption, writer.uint32(106).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ImportModelsRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseImportModelsRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.format = importFormatFromJSON(reader.int32());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.content = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.source = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.as_of = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.providers.push(reader.string());
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.accept.push(reader.string());
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.apply_up_to_drift_percent = reader.int32();
+            continue;
+          }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.new_models = reader.bool();
+            continue;
+          }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.request_id = reader.string();
+            continue;
+          }
+          case 11: {
+            if (tag !== 88) {
+              break;
+            }
+
+            message.validate_only = reader.bool();
+            continue;
+          }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.wait_for_adoption = WaitForAdoption.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          throw new globalThis.Error("malformed message");
+        }
+        reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ImportModelsRequest>): ImportModelsRequest {
+    return ImportModelsRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ImportModelsRequest>): ImportModelsRequest {
+    const message = createBaseImportModelsRequest();
+    message.format = object.format ?? ImportFormat.UNSPECIFIED;
+    message.content = object.content ?? Buffer.alloc(0);
+    message.source = object.source ?? "";
+    message.as_of = object.as_of ?? undefined;
+    message.providers = object.providers?.map((e) => e) || [];
+    message.accept = object.accept?.map((e) => e) || [];
+    message.apply_up_to_drift_percent = object.apply_up_to_drift_percent ?? undefined;
+    message.new_models = object.new_models ?? false;
+    message.request_id = object.request_id ?? "";
+    message.validate_only = object.validate_only ?? false;
+    message.reason = object.reason ?? "";
+    message.wait_for_adoption = (object.wait_for_adoption !== undefined && object.wait_for_adoption !== null)
+      ? WaitForAdoption.fromPartial(object.wait_for_adoption)
+      : undefined;
+    return message;
+  },
+};
+
+function createBasePriceProposal(): PriceProposal {
+  return {
+    provider: "",
+    model_name: "",
+    kind: ProposalKind.UNSPECIFIED,
+    proposed: undefined,
+    current: undefined,
+    drift_percent: undefined,
+    applied: false,
+  };
+}
+
+export const PriceProposal: MessageFns<PriceProposal> = {
+  encode(message: PriceProposal, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.provider !== "") {
+      writer.uint32(10).string(message.provider);
+    }
+    if (message.model_name !== "") {
+      writer.uint32(18).string(message.model_name);
+    }
+    if (message.kind !== ProposalKind.UNSPECIFIED) {
+      writer.uint32(24).int32(proposalKindToNumber(message.kind));
+    }
+    if (message.proposed !== undefined) {
+      ModelPrice.encode(message.proposed, writer.uint32(34).fork()).join();
+    }
+    if (message.current !== undefined) {
+      ModelPrice.encode(message.current, writer.uint32(42).fork()).join();
+    }
+    if (message.drift_percent !== undefined) {
+      writer.uint32(48).int32(message.drift_percent);
+    }
+    if (message.applied !== false) {
+      writer.uint32(56).bool(message.applied);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PriceProposal {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePriceProposal();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.provider = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.model_name = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.kind = proposalKindFromJSON(reader.int32());
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.proposed = ModelPrice.decode(reader, reader.uint32());
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.current = ModelPrice.decode(reader, reader.uint32());
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.drift_percent = reader.int32();
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.applied = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          throw new globalThis.Error("malformed message");
+        }
+        reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<PriceProposal>): PriceProposal {
+    return PriceProposal.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<PriceProposal>): PriceProposal {
+    const message = createBasePriceProposal();
+    message.provider = object.provider ?? "";
+    message.model_name = object.model_name ?? "";
+    message.kind = object.kind ?? ProposalKind.UNSPECIFIED;
+    message.proposed = (object.proposed !== undefined && object.proposed !== null)
+      ? ModelPrice.fromPartial(object.proposed)
+      : undefined;
+    message.current = (object.current !== undefined && object.current !== null)
+      ? ModelPrice.fromPartial(object.current)
+      : undefined;
+    message.drift_percent = object.drift_percent ?? undefined;
+    message.applied = object.applied ?? false;
+    return message;
+  },
+};
+
+function createBaseImportModelsResponse(): ImportModelsResponse {
+  return {
+    proposals: [],
+    revision: 0n,
+    proposal_count: 0,
+    applied_count: 0,
+    unchanged_count: 0,
+    skipped: [],
+    adoption: undefined,
+  };
+}
+
+export const ImportModelsResponse: MessageFns<ImportModelsResponse> = {
+  encode(message: ImportModelsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.proposals) {
+      PriceProposal.encode(v!, writer.uint32(10).fork()).join();
+    }
+    if (message.revision !== 0n) {
+      if (BigInt.asIntN(64, message.revision) !== message.revision) {
+        throw new globalThis.Error("value provided for field message.revision of type int64 too large");
+      }
+      writer.uint32(16).int64(message.revision);
+    }
+    if (message.proposal_count !== 0) {
+      writer.uint32(24).int32(message.proposal_count);
+    }
+    if (message.applied_count !== 0) {
+      writer.uint32(32).int32(message.applied_count);
+    }
+    if (message.unchanged_count !== 0) {
+      writer.uint32(40).int32(message.unchanged_count);
+    }
+    for (const v of message.skipped) {
+      writer.uint32(50).string(v!);
+    }
+    if (message.adoption !== undefined) {
+      Adoption.encode(message.adoption, writer.uint32(106).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ImportModelsResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseImportModelsResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.proposals.push(PriceProposal.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.revision = reader.int64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.proposal_count = reader.int32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.applied_count = reader.int32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.unchanged_count = reader.int32();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.skipped.push(reader.string());
+            continue;
+          }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.adoption = Adoption.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          throw new globalThis.Error("malformed message");
+        }
+        reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ImportModelsResponse>): ImportModelsResponse {
+    return ImportModelsResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ImportModelsResponse>): ImportModelsResponse {
+    const message = createBaseImportModelsResponse();
+    message.proposals = object.proposals?.map((e) => PriceProposal.fromPartial(e)) || [];
+    message.revision = (object.revision !== undefined && object.revision !== null) ? BigInt(object.revision) : 0n;
+    message.proposal_count = object.proposal_count ?? 0;
+    message.applied_count = object.applied_count ?? 0;
+    message.unchanged_count = object.unchanged_count ?? 0;
+    message.skipped = object.skipped?.map((e) => e) || [];
+    message.adoption = (object.adoption !== undefined && object.adoption !== null)
+      ? Adoption.fromPartial(object.adoption)
+      : undefined;
+    return message;
+  },
+};
+
 /**
  * Providers and models, stored as data (the catalogue). Four providers are built in:
  * `openai`, `deepseek`, `grok` and `claude`. Operators can add any number of
@@ -2718,6 +4104,59 @@ export const ProviderServiceService = {
     responseDeserialize: (value: Buffer): DeleteModelResponse => DeleteModelResponse.decode(value),
   },
   /**
+   * Lists the prices of the price book, ordered by (provider, model) and then newest
+   * first, in pages. The list includes prices that are not valid yet.
+   *
+   * Errors: NOT_FOUND (PROVIDER_NOT_FOUND or MODEL_NOT_FOUND).
+   */
+  listPrices: {
+    path: "/agentllm.v1.ProviderService/ListPrices" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ListPricesRequest): Buffer => Buffer.from(ListPricesRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ListPricesRequest => ListPricesRequest.decode(value),
+    responseSerialize: (value: ListPricesResponse): Buffer => Buffer.from(ListPricesResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ListPricesResponse => ListPricesResponse.decode(value),
+  },
+  /**
+   * Adds a price of a model to the price book, valid from a given time until the next
+   * price of the model. Existing prices never change, and neither does the stored cost of
+   * attempts that are recorded already. A price that is valid from a past time applies to
+   * attempts that are recorded later, and to UsageService.RepriceUsage.
+   *
+   * Errors: NOT_FOUND (PROVIDER_NOT_FOUND or MODEL_NOT_FOUND); ALREADY_EXISTS
+   * (PRICE_EXISTS) if the model has a price from exactly this time.
+   */
+  setPrice: {
+    path: "/agentllm.v1.ProviderService/SetPrice" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: SetPriceRequest): Buffer => Buffer.from(SetPriceRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): SetPriceRequest => SetPriceRequest.decode(value),
+    responseSerialize: (value: SetPriceResponse): Buffer => Buffer.from(SetPriceResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): SetPriceResponse => SetPriceResponse.decode(value),
+  },
+  /**
+   * Compares the price book with a public catalogue and returns a proposal for each model
+   * whose price differs. A proposal is applied if the request accepts it, or if its drift
+   * is not above `apply_up_to_drift_percent`. Applied prices are valid from now, in one
+   * revision. With `validate_only` nothing is applied, and `applied` states what would
+   * be. The service reads only the bytes of the request; it fetches nothing.
+   *
+   * Errors: INVALID_ARGUMENT (INVALID_FIELDS) if `content` is not a catalogue of the
+   * format, or `accept` names a model without a proposal.
+   */
+  importModels: {
+    path: "/agentllm.v1.ProviderService/ImportModels" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ImportModelsRequest): Buffer => Buffer.from(ImportModelsRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ImportModelsRequest => ImportModelsRequest.decode(value),
+    responseSerialize: (value: ImportModelsResponse): Buffer =>
+      Buffer.from(ImportModelsResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ImportModelsResponse => ImportModelsResponse.decode(value),
+  },
+  /**
    * Checks with a provider that an API key is valid and, if the request names a model,
    * that the model exists. Nothing is stored, and the key is discarded after the check.
    * An invalid key is a response (CHECK_STATUS_INVALID), not an error. The check uses no
@@ -2798,6 +4237,34 @@ export interface ProviderServiceServer extends UntypedServiceImplementation {
    * FAILED_PRECONDITION (BUILT_IN_MODEL) if it is part of the built-in catalogue.
    */
   deleteModel: handleUnaryCall<DeleteModelRequest, DeleteModelResponse>;
+  /**
+   * Lists the prices of the price book, ordered by (provider, model) and then newest
+   * first, in pages. The list includes prices that are not valid yet.
+   *
+   * Errors: NOT_FOUND (PROVIDER_NOT_FOUND or MODEL_NOT_FOUND).
+   */
+  listPrices: handleUnaryCall<ListPricesRequest, ListPricesResponse>;
+  /**
+   * Adds a price of a model to the price book, valid from a given time until the next
+   * price of the model. Existing prices never change, and neither does the stored cost of
+   * attempts that are recorded already. A price that is valid from a past time applies to
+   * attempts that are recorded later, and to UsageService.RepriceUsage.
+   *
+   * Errors: NOT_FOUND (PROVIDER_NOT_FOUND or MODEL_NOT_FOUND); ALREADY_EXISTS
+   * (PRICE_EXISTS) if the model has a price from exactly this time.
+   */
+  setPrice: handleUnaryCall<SetPriceRequest, SetPriceResponse>;
+  /**
+   * Compares the price book with a public catalogue and returns a proposal for each model
+   * whose price differs. A proposal is applied if the request accepts it, or if its drift
+   * is not above `apply_up_to_drift_percent`. Applied prices are valid from now, in one
+   * revision. With `validate_only` nothing is applied, and `applied` states what would
+   * be. The service reads only the bytes of the request; it fetches nothing.
+   *
+   * Errors: INVALID_ARGUMENT (INVALID_FIELDS) if `content` is not a catalogue of the
+   * format, or `accept` names a model without a proposal.
+   */
+  importModels: handleUnaryCall<ImportModelsRequest, ImportModelsResponse>;
   /**
    * Checks with a provider that an API key is valid and, if the request names a model,
    * that the model exists. Nothing is stored, and the key is discarded after the check.
@@ -3010,6 +4477,76 @@ export interface ProviderServiceClient extends Client {
     callback: (error: ServiceError | null, response: DeleteModelResponse) => void,
   ): ClientUnaryCall;
   /**
+   * Lists the prices of the price book, ordered by (provider, model) and then newest
+   * first, in pages. The list includes prices that are not valid yet.
+   *
+   * Errors: NOT_FOUND (PROVIDER_NOT_FOUND or MODEL_NOT_FOUND).
+   */
+  listPrices(
+    request: ListPricesRequest,
+    callback: (error: ServiceError | null, response: ListPricesResponse) => void,
+  ): ClientUnaryCall;
+  listPrices(
+    request: ListPricesRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ListPricesResponse) => void,
+  ): ClientUnaryCall;
+  listPrices(
+    request: ListPricesRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ListPricesResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Adds a price of a model to the price book, valid from a given time until the next
+   * price of the model. Existing prices never change, and neither does the stored cost of
+   * attempts that are recorded already. A price that is valid from a past time applies to
+   * attempts that are recorded later, and to UsageService.RepriceUsage.
+   *
+   * Errors: NOT_FOUND (PROVIDER_NOT_FOUND or MODEL_NOT_FOUND); ALREADY_EXISTS
+   * (PRICE_EXISTS) if the model has a price from exactly this time.
+   */
+  setPrice(
+    request: SetPriceRequest,
+    callback: (error: ServiceError | null, response: SetPriceResponse) => void,
+  ): ClientUnaryCall;
+  setPrice(
+    request: SetPriceRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: SetPriceResponse) => void,
+  ): ClientUnaryCall;
+  setPrice(
+    request: SetPriceRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: SetPriceResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Compares the price book with a public catalogue and returns a proposal for each model
+   * whose price differs. A proposal is applied if the request accepts it, or if its drift
+   * is not above `apply_up_to_drift_percent`. Applied prices are valid from now, in one
+   * revision. With `validate_only` nothing is applied, and `applied` states what would
+   * be. The service reads only the bytes of the request; it fetches nothing.
+   *
+   * Errors: INVALID_ARGUMENT (INVALID_FIELDS) if `content` is not a catalogue of the
+   * format, or `accept` names a model without a proposal.
+   */
+  importModels(
+    request: ImportModelsRequest,
+    callback: (error: ServiceError | null, response: ImportModelsResponse) => void,
+  ): ClientUnaryCall;
+  importModels(
+    request: ImportModelsRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ImportModelsResponse) => void,
+  ): ClientUnaryCall;
+  importModels(
+    request: ImportModelsRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ImportModelsResponse) => void,
+  ): ClientUnaryCall;
+  /**
    * Checks with a provider that an API key is valid and, if the request names a model,
    * that the model exists. Nothing is stored, and the key is discarded after the check.
    * An invalid key is a response (CHECK_STATUS_INVALID), not an error. The check uses no
@@ -3052,6 +4589,18 @@ type DeepPartial<T> = T extends bigint ? string | number | bigint
   : T extends ReadonlyArray<infer U> ? ReadonlyArray<DeepPartial<U>>
   : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
   : Partial<T>;
+
+function toTimestamp(date: Date): Timestamp {
+  const seconds = BigInt(Math.trunc(date.getTime() / 1_000));
+  const nanos = (date.getTime() % 1_000) * 1_000_000;
+  return { seconds, nanos };
+}
+
+function fromTimestamp(t: Timestamp): Date {
+  let millis = (globalThis.Number(t.seconds.toString()) || 0) * 1_000;
+  millis += (t.nanos || 0) / 1_000_000;
+  return new globalThis.Date(millis);
+}
 
 interface MessageFns<T> {
   encode(message: T, writer?: BinaryWriter): BinaryWriter;

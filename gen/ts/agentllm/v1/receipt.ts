@@ -498,6 +498,11 @@ export interface ModelUsage {
    * provider sent none or a larger one, and in the total of a receipt.
    */
   raw_json: string;
+  /**
+   * The part of `input_cache_write_tokens` that stays in the cache for one hour. Absent:
+   * the provider did not report it, and all of them count as written for a short time.
+   */
+  input_cache_write_long_tokens?: number | undefined;
 }
 
 /**
@@ -577,14 +582,21 @@ export interface Attempt {
   response_bytes: bigint;
   /**
    * The parameters, by their names in AgentLLMConfig, that this attempt omitted because
-   * an earlier attempt at the hop was rejected for them.
+   * an earlier attempt at the hop was rejected for them; at most 50.
    */
   stripped_parameters: string[];
   /**
    * The usage that the provider reported. Absent if it reported none, so that the usage
    * is unknown.
    */
-  usage: ModelUsage | undefined;
+  usage:
+    | ModelUsage
+    | undefined;
+  /**
+   * The reservation that the attempt draws on: a UUID. Empty: none. The cost counts
+   * against every budget that covers the agent, with or without a reservation.
+   */
+  reservation_id: string;
 }
 
 /** A hop of the chain that a call skipped. */
@@ -699,7 +711,14 @@ export interface Receipt {
    * attempt reported it. Attempts without `usage` are not included: what they cost is
    * unknown.
    */
-  usage: ModelUsage | undefined;
+  usage:
+    | ModelUsage
+    | undefined;
+  /**
+   * The names of the budgets that were exhausted when the call began and made it start at
+   * a later hop, or fail.
+   */
+  exhausted_budgets: string[];
 }
 
 function createBaseModelUsage(): ModelUsage {
@@ -712,6 +731,7 @@ function createBaseModelUsage(): ModelUsage {
     output_text_tokens: undefined,
     output_reasoning_tokens: undefined,
     raw_json: "",
+    input_cache_write_long_tokens: undefined,
   };
 }
 
@@ -740,6 +760,9 @@ export const ModelUsage: MessageFns<ModelUsage> = {
     }
     if (message.raw_json !== "") {
       writer.uint32(66).string(message.raw_json);
+    }
+    if (message.input_cache_write_long_tokens !== undefined) {
+      writer.uint32(72).int32(message.input_cache_write_long_tokens);
     }
     return writer;
   },
@@ -821,6 +844,14 @@ export const ModelUsage: MessageFns<ModelUsage> = {
             message.raw_json = reader.string();
             continue;
           }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.input_cache_write_long_tokens = reader.int32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           throw new globalThis.Error("malformed message");
@@ -849,6 +880,7 @@ export const ModelUsage: MessageFns<ModelUsage> = {
     message.output_text_tokens = object.output_text_tokens ?? undefined;
     message.output_reasoning_tokens = object.output_reasoning_tokens ?? undefined;
     message.raw_json = object.raw_json ?? "";
+    message.input_cache_write_long_tokens = object.input_cache_write_long_tokens ?? undefined;
     return message;
   },
 };
@@ -878,6 +910,7 @@ function createBaseAttempt(): Attempt {
     response_bytes: 0n,
     stripped_parameters: [],
     usage: undefined,
+    reservation_id: "",
   };
 }
 
@@ -954,6 +987,9 @@ export const Attempt: MessageFns<Attempt> = {
     }
     if (message.usage !== undefined) {
       ModelUsage.encode(message.usage, writer.uint32(186).fork()).join();
+    }
+    if (message.reservation_id !== "") {
+      writer.uint32(194).string(message.reservation_id);
     }
     return writer;
   },
@@ -1155,6 +1191,14 @@ export const Attempt: MessageFns<Attempt> = {
             message.usage = ModelUsage.decode(reader, reader.uint32());
             continue;
           }
+          case 24: {
+            if (tag !== 194) {
+              break;
+            }
+
+            message.reservation_id = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           throw new globalThis.Error("malformed message");
@@ -1202,6 +1246,7 @@ export const Attempt: MessageFns<Attempt> = {
     message.usage = (object.usage !== undefined && object.usage !== null)
       ? ModelUsage.fromPartial(object.usage)
       : undefined;
+    message.reservation_id = object.reservation_id ?? "";
     return message;
   },
 };
@@ -1430,6 +1475,7 @@ function createBaseReceipt(): Receipt {
     parameters: [],
     adaptations: [],
     usage: undefined,
+    exhausted_budgets: [],
   };
 }
 
@@ -1503,6 +1549,9 @@ export const Receipt: MessageFns<Receipt> = {
     }
     if (message.usage !== undefined) {
       ModelUsage.encode(message.usage, writer.uint32(178).fork()).join();
+    }
+    for (const v of message.exhausted_budgets) {
+      writer.uint32(186).string(v!);
     }
     return writer;
   },
@@ -1696,6 +1745,14 @@ export const Receipt: MessageFns<Receipt> = {
             message.usage = ModelUsage.decode(reader, reader.uint32());
             continue;
           }
+          case 23: {
+            if (tag !== 186) {
+              break;
+            }
+
+            message.exhausted_budgets.push(reader.string());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           throw new globalThis.Error("malformed message");
@@ -1740,6 +1797,7 @@ export const Receipt: MessageFns<Receipt> = {
     message.usage = (object.usage !== undefined && object.usage !== null)
       ? ModelUsage.fromPartial(object.usage)
       : undefined;
+    message.exhausted_budgets = object.exhausted_budgets?.map((e) => e) || [];
     return message;
   },
 };

@@ -98,8 +98,8 @@ export function valueSourceToNumber(object: ValueSource): number {
 
 /**
  * Why a hop is skipped. If several reasons apply, a duplicate is reported first, then the
- * policy, then the state of the provider. A resolution has the reasons that are known
- * before a call; the receipt of a call can have all of them.
+ * policy, then the state of the provider, then the budgets. A resolution has the reasons
+ * that are known before a call; the receipt of a call can have all of them.
  */
 export const SkipReason = {
   /** UNSPECIFIED - Unspecified; never sent. */
@@ -130,6 +130,18 @@ export const SkipReason = {
   CONTEXT_TOO_SMALL: "SKIP_REASON_CONTEXT_TOO_SMALL",
   /** NO_KEY - No API key is set for it. Only in receipts. */
   NO_KEY: "SKIP_REASON_NO_KEY",
+  /**
+   * BUDGET_EXHAUSTED - A budget that covers the agent is exhausted: with BUDGET_ACTION_BLOCK every hop is
+   * skipped, with BUDGET_ACTION_STEP_DOWN every hop before the one that the budget names.
+   * In a resolution, only budgets for all agents, a type or the agent; those for a run
+   * only in receipts.
+   */
+  BUDGET_EXHAUSTED: "SKIP_REASON_BUDGET_EXHAUSTED",
+  /**
+   * NO_PRICE - A budget with BUDGET_ACTION_BLOCK covers the agent, and the price of the hop is
+   * unknown, so that its cost cannot be limited.
+   */
+  NO_PRICE: "SKIP_REASON_NO_PRICE",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
 
@@ -147,6 +159,8 @@ export namespace SkipReason {
   export type CAPABILITY = typeof SkipReason.CAPABILITY;
   export type CONTEXT_TOO_SMALL = typeof SkipReason.CONTEXT_TOO_SMALL;
   export type NO_KEY = typeof SkipReason.NO_KEY;
+  export type BUDGET_EXHAUSTED = typeof SkipReason.BUDGET_EXHAUSTED;
+  export type NO_PRICE = typeof SkipReason.NO_PRICE;
   export type UNRECOGNIZED = typeof SkipReason.UNRECOGNIZED;
 }
 
@@ -185,6 +199,12 @@ export function skipReasonFromJSON(object: any): SkipReason {
     case 10:
     case "SKIP_REASON_NO_KEY":
       return SkipReason.NO_KEY;
+    case 11:
+    case "SKIP_REASON_BUDGET_EXHAUSTED":
+      return SkipReason.BUDGET_EXHAUSTED;
+    case 12:
+    case "SKIP_REASON_NO_PRICE":
+      return SkipReason.NO_PRICE;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -216,6 +236,10 @@ export function skipReasonToNumber(object: SkipReason): number {
       return 9;
     case SkipReason.NO_KEY:
       return 10;
+    case SkipReason.BUDGET_EXHAUSTED:
+      return 11;
+    case SkipReason.NO_PRICE:
+      return 12;
     case SkipReason.UNRECOGNIZED:
     default:
       return -1;
@@ -279,10 +303,10 @@ export interface ResolvedParameter {
 /** The price of a hop. */
 export interface ResolvedPrice {
   /**
-   * The rates per million tokens; unknown rates are absent. A price given in the config
-   * (`cost_per_1k_input_tokens`, `cost_per_1k_output_tokens`) is converted. This price
-   * applies to the config's own model; the price of the fallback comes from the
-   * catalogue.
+   * The rates per million tokens, with tiers and time windows; unknown rates are absent.
+   * A price given in the config (`cost_per_1k_input_tokens`, `cost_per_1k_output_tokens`)
+   * is converted. This price applies to the config's own model; the price of the fallback
+   * comes from the catalogue.
    */
   price:
     | ModelPrice
@@ -414,6 +438,11 @@ export interface ResolvedConfig {
   findings: Finding[];
   /** Which hops may replace the first one. */
   substitution_policy: SubstitutionPolicy;
+  /**
+   * The names of the exhausted budgets that cover the agent, including those that the
+   * request simulates.
+   */
+  exhausted_budgets: string[];
 }
 
 function createBaseProvenance(): Provenance {
@@ -1234,6 +1263,7 @@ function createBaseResolvedConfig(): ResolvedConfig {
     skipped: [],
     findings: [],
     substitution_policy: SubstitutionPolicy.UNSPECIFIED,
+    exhausted_budgets: [],
   };
 }
 
@@ -1256,6 +1286,9 @@ export const ResolvedConfig: MessageFns<ResolvedConfig> = {
     }
     if (message.substitution_policy !== SubstitutionPolicy.UNSPECIFIED) {
       writer.uint32(48).int32(substitutionPolicyToNumber(message.substitution_policy));
+    }
+    for (const v of message.exhausted_budgets) {
+      writer.uint32(58).string(v!);
     }
     return writer;
   },
@@ -1321,6 +1354,14 @@ export const ResolvedConfig: MessageFns<ResolvedConfig> = {
             message.substitution_policy = substitutionPolicyFromJSON(reader.int32());
             continue;
           }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.exhausted_budgets.push(reader.string());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           throw new globalThis.Error("malformed message");
@@ -1347,6 +1388,7 @@ export const ResolvedConfig: MessageFns<ResolvedConfig> = {
     message.skipped = object.skipped?.map((e) => SkippedHop.fromPartial(e)) || [];
     message.findings = object.findings?.map((e) => Finding.fromPartial(e)) || [];
     message.substitution_policy = object.substitution_policy ?? SubstitutionPolicy.UNSPECIFIED;
+    message.exhausted_budgets = object.exhausted_budgets?.map((e) => e) || [];
     return message;
   },
 };

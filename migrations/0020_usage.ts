@@ -1,0 +1,157 @@
+import type { Knex } from 'knex';
+
+// Recorded attempts, their sums for each hour of UTC, adjustments, and reports of dropped attempts. None of them takes a
+// revision.
+
+/**
+ * The attempts are partitioned by month into a fixed ring of partitions: a month and the month 13 months later share
+ * one. Partitions are not created later, because a role that only uses the schema may not create them, and because the
+ * catalogue must be the same after `down` and `up`. A month that is no longer retained is removed by TRUNCATE of its
+ * partition, or by DELETE if the partition also has attempts that are retained (a retention above 12 months).
+ */
+export const USAGE_PARTITIONS = 13;
+const MONTH = `(extract(year from started_at at time zone 'UTC')::int * 12
+  + extract(month from started_at at time zone 'UTC')::int)`;
+/** The name of the partition of a slot. */
+export const usagePartition = (slot: number): string => `llm_usage_attempts_${String(slot).padStart(2, '0')}`;
+const SLOTS = Array.from({ length: USAGE_PARTITIONS }, (_, slot) => slot);
+
+/**
+ * A unique index of a partitioned table must contain the partition key, so it would accept an attempt again with
+ * another start. This table makes the id alone unique; the writer inserts here first, and stores and sums only the
+ * attempts whose id was new. It needs no index by time: the ids of a month are those of its partition.
+ */
+async function createAttemptIds(knex: Knex): Promise<void> {
+  await knex.schema.createTable('llm_usage_attempt_ids', (table) => {
+    table.uuid('attempt_id').primary();
+  });
+}
+
+/** The columns are those that reports read. `record` is the encoded UsageRecord, complete as it was reported. */
+async function createAttempts(knex: Knex): Promise<void> {
+  await knex.raw(`create table llm_usage_attempts (
+    slot smallint not null,
+    started_at timestamptz not null,
+    attempt_id uuid not null,
+    recorded_at timestamptz not null default now(),
+    agent_id integer not null,
+    agent_name varchar(255) not null,
+    config_id integer,
+    provider varchar(50) not null,
+    model_name varchar(100) not null,
+    experiment varchar(100) not null default '',
+    variant varchar(100) not null default '',
+    run_id varchar(100) not null default '',
+    outcome varchar(40) not null,
+    fallback boolean not null,
+    input_tokens integer,
+    input_no_cache_tokens integer,
+    input_cache_read_tokens integer,
+    input_cache_write_tokens integer,
+    input_cache_write_long_tokens integer,
+    output_tokens integer,
+    output_reasoning_tokens integer,
+    cost_nano_usd bigint,
+    unpriced_reason varchar(40),
+    price_revision bigint not null default 0,
+    price_from_config boolean not null default false,
+    record bytea not null,
+    constraint llm_usage_attempts_pkey primary key (slot, started_at, attempt_id),
+    constraint ck_llm_usage_attempts_slot check (slot = ${MONTH} % ${USAGE_PARTITIONS}),
+    constraint ck_llm_usage_attempts_cost check ((cost_nano_usd is null) = (unpriced_reason is not null) and cost_nano_usd >= 0)
+  ) partition by list (slot)`);
+  for (const slot of SLOTS)
+    await knex.raw(`create table ${usagePartition(slot)} partition of llm_usage_attempts for values in (${slot})`);
+}
+
+/**
+ * The key has the dimensions of QueryUsage. `config_id` is 0 for the default model of an agent, because null is never
+ * equal to null in a key. A writer updates the rows of a batch in the order of the key, so that two writers do not wait
+ * for each other. The sum of costs is numeric: a bigint would overflow, and fail a batch, if a reporter sent absurd
+ * counts for long enough.
+ */
+async function createHourly(knex: Knex): Promise<void> {
+  await knex.schema.createTable('llm_usage_hourly', (table) => {
+    table.timestamp('hour').notNullable();
+    table.integer('agent_id').notNullable();
+    table.integer('config_id').notNullable();
+    table.string('provider', 50).notNullable();
+    table.string('model_name', 100).notNullable();
+    table.string('experiment', 100).notNullable();
+    table.string('variant', 100).notNullable();
+    table.string('outcome', 40).notNullable();
+    table.boolean('fallback').notNullable();
+    // The name in the newest attempt; not part of the key, because an agent can be renamed.
+    table.string('agent_name', 255).notNullable();
+    for (const count of ['attempts', 'unpriced_attempts', ...TOKENS]) table.bigInteger(count).notNullable();
+    table.specificType('cost_nano_usd', 'numeric(38, 0)').notNullable();
+    table.primary(
+      ['hour', 'agent_id', 'config_id', 'provider', 'model_name', 'experiment', 'variant', 'outcome', 'fallback'],
+      { constraintName: 'llm_usage_hourly_pkey' },
+    );
+    table.check(
+      `date_trunc('hour', hour at time zone 'UTC') = hour at time zone 'UTC'`,
+      undefined,
+      'ck_llm_usage_hourly_hour',
+    );
+  });
+}
+
+const TOKENS = [
+  'input_tokens',
+  'input_no_cache_tokens',
+  'input_cache_read_tokens',
+  'input_cache_write_tokens',
+  'input_cache_write_long_tokens',
+  'output_tokens',
+  'output_reasoning_tokens',
+];
+
+/** An adjustment is the difference to the cost that applied before it. The sums include it. */
+async function createAdjustments(knex: Knex): Promise<void> {
+  await knex.schema.createTable('llm_usage_adjustments', (table) => {
+    table.bigIncrements('id');
+    table.uuid('attempt_id').notNullable();
+    table.timestamp('started_at').notNullable();
+    table.bigInteger('adjustment_nano_usd').notNullable();
+    table.bigInteger('price_revision').notNullable();
+    table.string('actor', 100).notNullable();
+    table.string('reason', 500).notNullable();
+    table.timestamp('created_at').notNullable().defaultTo(knex.fn.now());
+    table.index(['attempt_id'], 'ix_llm_usage_adjustments_attempt_id');
+    table.index(['started_at'], 'ix_llm_usage_adjustments_started_at');
+  });
+}
+
+async function createLosses(knex: Knex): Promise<void> {
+  await knex.schema.createTable('llm_usage_losses', (table) => {
+    table.uuid('loss_id').primary();
+    table.string('agent_name', 255).notNullable();
+    table.bigInteger('attempts').notNullable();
+    table.timestamp('first_at').notNullable();
+    table.timestamp('last_at').notNullable();
+    table.string('actor', 100).notNullable();
+    table.timestamp('recorded_at').notNullable().defaultTo(knex.fn.now());
+    table.index(['last_at'], 'ix_llm_usage_losses_last_at');
+    table.check('attempts >= 1 and first_at <= last_at', undefined, 'ck_llm_usage_losses_range');
+  });
+}
+
+export async function up(knex: Knex): Promise<void> {
+  await createAttemptIds(knex);
+  await createAttempts(knex);
+  await createHourly(knex);
+  await createAdjustments(knex);
+  await createLosses(knex);
+}
+
+export async function down(knex: Knex): Promise<void> {
+  for (const table of [
+    'llm_usage_losses',
+    'llm_usage_adjustments',
+    'llm_usage_hourly',
+    'llm_usage_attempts',
+    'llm_usage_attempt_ids',
+  ])
+    await knex.schema.dropTable(table);
+}

@@ -1,0 +1,170 @@
+import type { ModelUsage } from '../../gen/ts/agentllm/v1/receipt.js';
+import type { UnpricedReason } from '../../gen/ts/agentllm/v1/usage.js';
+import { limits } from '../limits.js';
+import { microUsdPerMillion } from './price.js';
+import type { Config, Price, PriceTier, PriceWindow, Rates, TieredRates } from './rows.js';
+
+/*
+ * The cost of an attempt. Rates are integers in micro-USD per million model tokens, which is 10^-12 USD per token, so a
+ * sum of tokens times rates is exact. It is rounded once, to whole nano-USD.
+ */
+
+/** The counts of model tokens that a cost depends on; undefined: the provider did not report the kind. */
+export type TokenCounts = Partial<
+  Pick<
+    ModelUsage,
+    | 'input_tokens'
+    | 'input_cache_read_tokens'
+    | 'input_cache_write_tokens'
+    | 'input_cache_write_long_tokens'
+    | 'output_tokens'
+    | 'output_reasoning_tokens'
+  >
+>;
+
+/** Model tokens by the rate that they are billed at. Every token is in exactly one kind. */
+export type TokenKinds = Readonly<Record<keyof Rates, number>>;
+
+/** A cost in nano-USD, or why it is unknown. */
+export type Cost =
+  | { readonly nanoUsd: bigint; readonly unpriced: undefined }
+  | { readonly nanoUsd: undefined; readonly unpriced: Exclude<UnpricedReason, 'UNPRICED_REASON_UNSPECIFIED'> };
+
+const PICO_PER_NANO = 1000n;
+const MINUTE_MS = 60_000;
+const DAY_MINUTES = 1440;
+
+/** The price that is valid at a time. @param prices of one model, oldest first. */
+export function priceAt(prices: readonly Price[], at: Date): Price | undefined {
+  let [from, to] = [0, prices.length];
+  while (from < to) {
+    const middle = (from + to) >>> 1;
+    if ((prices[middle] as Price).valid_from.getTime() <= at.getTime()) from = middle + 1;
+    else to = middle;
+  }
+  return prices[from - 1];
+}
+
+/**
+ * The rates that apply to a request: those of the time window that it begins in, otherwise those of the price; and of
+ * these, those of the tier that its input tokens reach. A tier and a window state only the rates that differ.
+ */
+export function ratesAt(price: TieredRates, at: Date, inputTokens: number): Rates {
+  const { tiers, windows, ...base } = price;
+  const window = windows.find((one) => isWithin(one, at));
+  const tier = tierFor(window ? window.tiers : tiers, inputTokens);
+  return { ...base, ...window?.rates, ...tier?.rates };
+}
+
+function isWithin({ start_minute: start, end_minute: end }: PriceWindow, at: Date): boolean {
+  const minute = at.getUTCHours() * 60 + at.getUTCMinutes();
+  return start < end ? minute >= start && minute < end : minute >= start || minute < end;
+}
+
+function tierFor(tiers: readonly PriceTier[], inputTokens: number): PriceTier | undefined {
+  const reached = tiers.filter(({ above_input_tokens }) => inputTokens > above_input_tokens);
+  return reached.sort((a, b) => b.above_input_tokens - a.above_input_tokens)[0];
+}
+
+/** Whether two windows of a day have a minute in common. */
+export function overlap(a: PriceWindow, b: PriceWindow): boolean {
+  const contains = ({ start_minute: start, end_minute: end }: PriceWindow, minute: number) =>
+    isWithin({ start_minute: start, end_minute: end, rates: {}, tiers: [] }, new Date(minute * MINUTE_MS));
+  return contains(a, b.start_minute % DAY_MINUTES) || contains(b, a.start_minute % DAY_MINUTES);
+}
+
+/**
+ * The tokens of a usage by kind. Tokens whose kind the provider did not report count as input or as output.
+ * @returns undefined if the input or the output is not reported, or if the kinds exceed their total.
+ */
+export function tokenKindsOf(usage: TokenCounts): TokenKinds | undefined {
+  const { input_tokens: input, output_tokens: output } = usage;
+  if (input === undefined || output === undefined) return undefined;
+  const read = usage.input_cache_read_tokens ?? 0;
+  const write = usage.input_cache_write_tokens ?? 0;
+  const long = usage.input_cache_write_long_tokens ?? 0;
+  const reasoning = usage.output_reasoning_tokens ?? 0;
+  const kinds: TokenKinds = {
+    input_micro_usd_per_million: input - read - write,
+    cached_input_micro_usd_per_million: read,
+    cache_write_micro_usd_per_million: write - long,
+    cache_write_long_micro_usd_per_million: long,
+    output_micro_usd_per_million: output - reasoning,
+    reasoning_micro_usd_per_million: reasoning,
+  };
+  return Object.values(kinds).every((count) => count >= 0) ? kinds : undefined;
+}
+
+/** The cost of tokens at fixed rates in nano-USD, half a nano-USD rounded up; undefined if a rate is unknown. */
+export function nanoUsdOf(kinds: TokenKinds, rates: Rates): bigint | undefined {
+  const complete: Rates = {
+    ...rates,
+    reasoning_micro_usd_per_million: rates.reasoning_micro_usd_per_million ?? rates.output_micro_usd_per_million,
+  };
+  let picoUsd = 0n;
+  for (const [kind, count] of Object.entries(kinds) as [keyof Rates, number][]) {
+    if (count === 0) continue;
+    const rate = complete[kind];
+    if (rate === null) return undefined;
+    picoUsd += BigInt(count) * BigInt(rate);
+  }
+  return (picoUsd + PICO_PER_NANO / 2n) / PICO_PER_NANO;
+}
+
+/**
+ * The price that applies to an attempt: the one that its config gives for its own model, otherwise the one of the price
+ * book that is valid at the start of the attempt. The inline fallback of a config is priced by the price book.
+ * @param config the config of the attempt, as it was when the call began.
+ * @param prices of the model, oldest first; undefined if the model is not in the catalogue.
+ */
+export function priceOfAttempt(attempt: PricedAttempt): TieredRates | undefined {
+  const { config, provider, model_name, prices, started_at } = attempt;
+  if (config?.price_given && config.provider === provider && config.model_name === model_name)
+    return configRates(config);
+  return prices && priceAt(prices, started_at);
+}
+
+/** What the cost of an attempt depends on. */
+export interface PricedAttempt {
+  readonly provider: string;
+  readonly model_name: string;
+  readonly started_at: Date;
+  readonly usage: TokenCounts | undefined;
+  readonly config: PricedConfig | undefined;
+  readonly prices: readonly Price[] | undefined;
+}
+
+type PricedConfig = Pick<
+  Config,
+  'provider' | 'model_name' | 'price_given' | 'cost_per_1k_input_tokens' | 'cost_per_1k_output_tokens'
+>;
+
+/** The price of a config, which applies to all kinds of input and of output alike. */
+export function configRates(config: PricedConfig): TieredRates {
+  const input = microUsdPerMillion(config.cost_per_1k_input_tokens);
+  const output = microUsdPerMillion(config.cost_per_1k_output_tokens);
+  return {
+    input_micro_usd_per_million: input,
+    cached_input_micro_usd_per_million: input,
+    cache_write_micro_usd_per_million: input,
+    cache_write_long_micro_usd_per_million: input,
+    output_micro_usd_per_million: output,
+    reasoning_micro_usd_per_million: output,
+    tiers: [],
+    windows: [],
+  };
+}
+
+/** The cost of an attempt, rounded once. It is unknown, never 0, if the usage, the price or a rate is unknown. */
+export function costOfAttempt(attempt: PricedAttempt): Cost {
+  const { usage, started_at } = attempt;
+  const kinds = usage && tokenKindsOf(usage);
+  if (!kinds) return unknown('UNPRICED_REASON_NO_USAGE');
+  const price = priceOfAttempt(attempt);
+  if (!price) return unknown(attempt.prices ? 'UNPRICED_REASON_NO_PRICE' : 'UNPRICED_REASON_UNKNOWN_MODEL');
+  const nanoUsd = nanoUsdOf(kinds, ratesAt(price, started_at, usage?.input_tokens ?? 0));
+  if (nanoUsd === undefined) return unknown('UNPRICED_REASON_NO_RATE');
+  return nanoUsd > limits.attemptCost ? unknown('UNPRICED_REASON_TOO_HIGH') : { nanoUsd, unpriced: undefined };
+}
+
+const unknown = (unpriced: NonNullable<Cost['unpriced']>): Cost => ({ nanoUsd: undefined, unpriced });
