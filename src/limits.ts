@@ -227,6 +227,8 @@ export const limits = {
   tierTokens: { min: 1, max: 100_000_000 },
   windowStart: { min: 0, max: 1439 },
   windowEnd: { min: 1, max: 1440 },
+  /** Days of the week as in ISO 8601: Monday is 1. */
+  weekday: { min: 1, max: 7 },
   /** Bytes of an imported catalogue; the published files have about half of it. */
   importBytes: 3 * 1024 * 1024,
   importSource: 150,

@@ -181,6 +181,7 @@ export function priceMessage(
       ...window,
       rates: otherRates(window.rates),
       tiers: window.tiers.map(tierMessage),
+      weekdays: [...(window.weekdays ?? [])],
     })),
   };
 }
