@@ -203,7 +203,8 @@ export function priceRow(price: ModelPrice, model: Model): Price {
     })),
     source: price.source,
     valid_from: price.valid_from ?? NEVER,
-    created_at: NEVER,
+    // The service sends only the price that is valid by its own clock.
+    created_at: price.valid_from ?? NEVER,
     revision: Number(price.revision),
   };
 }
