@@ -232,9 +232,9 @@ export const limits = {
   /** Bytes of an imported catalogue; the published files have about half of it. */
   importBytes: 3 * 1024 * 1024,
   importSource: 150,
-  /** JSON values and models of an imported catalogue; the published files have a third of it. */
+  /** JSON values of an imported catalogue, and models of known providers; the published files have a third of it. */
   importValues: 500_000,
-  importEntries: 20_000,
+  importEntries: 5_000,
   driftPercent: { min: 0, max: 1000 },
   /** Proposals and unreadable entries in the response of an import. */
   importProposals: 1000,

@@ -11,7 +11,7 @@ import type { ImportedModel } from '../../domain/price_import/entry.js';
 import { JsonError, JsonReader, type JsonValue } from '../../domain/price_import/json.js';
 import { litellmModels } from '../../domain/price_import/litellm.js';
 import { modelsDevModels } from '../../domain/price_import/models_dev.js';
-import { type Comparison, compare, type Proposal } from '../../domain/price_import/proposals.js';
+import { type Comparison, compare, newModelOf, type Proposal } from '../../domain/price_import/proposals.js';
 import type { Price } from '../../domain/rows.js';
 import type { State } from '../../domain/state.js';
 import { limits } from '../../limits.js';
@@ -43,7 +43,9 @@ export async function importModels(backend: Backend, call: ImportCall): Promise<
   const { request } = call;
   const format = FORMATS[request.format];
   // Read once, before the plan, which runs more than once and must be short.
-  const read = format ? await readFile(format, request.content, call.signal) : { problem: undefined, models: [] };
+  const read = format
+    ? await readFile(backend.store.state, format, request.content, call.signal)
+    : { problem: undefined, models: [] };
   return write(backend, call, {
     plan(state, draft, problems) {
       if (!format) problems.add('format', 'is required');
@@ -78,7 +80,7 @@ interface ReadFile {
 const TOKENS_PER_STEP = 1000;
 
 /** Reads a file in time slices. A file that is not of the format is a problem; an entry that is not, is part of the result. */
-async function readFile(format: Format, content: Uint8Array, signal: AbortSignal): Promise<ReadFile> {
+async function readFile(state: State, format: Format, content: Uint8Array, signal: AbortSignal): Promise<ReadFile> {
   const problemOf = (problem: string): ReadFile => ({ problem, models: [] });
   if (content.length === 0) return problemOf('is required');
   if (content.length > limits.importBytes)
@@ -89,8 +91,10 @@ async function readFile(format: Format, content: Uint8Array, signal: AbortSignal
     let hasForm = false;
     for await (const model of inSlices(format.models(file), () => signal.aborted)) {
       hasForm ||= model !== undefined;
-      if (model) models.push(model);
-      if (models.length > limits.importEntries) return problemOf(`must have at most ${limits.importEntries} models`);
+      // The plan compares all of them at once, so their number is limited.
+      if (model && state.provider(model.provider)) models.push(model);
+      if (models.length > limits.importEntries)
+        return problemOf(`must have at most ${limits.importEntries} models of known providers`);
     }
     signal.throwIfAborted();
     return hasForm ? { problem: undefined, models } : problemOf(`must be a file of ${format.name}: ${format.entry}`);
@@ -164,9 +168,9 @@ const sourceOf = ({ source, as_of }: ImportModelsRequest, { name }: Format, now:
   `${source || name}, ${(as_of ?? now).toISOString().slice(0, 10)}`;
 
 function apply(state: State, draft: Draft, proposal: Proposal, source: string, asOf: Date | undefined): Price {
-  const { model: existing, newModel, proposed } = proposal;
+  const { model: existing, proposed } = proposal;
   if (existing) claim(draft, existing);
-  const model = existing ?? draft.create('model', { ...newModel, as_of: asOf ?? draft.now });
+  const model = existing ?? draft.create('model', { ...newModelOf(proposal), as_of: asOf ?? draft.now });
   const prices = existing ? state.pricesOf(existing.id) : [];
   return addPrice(draft, model, { ...proposed, source }, startNow(prices, draft.now));
 }

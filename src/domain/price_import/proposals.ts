@@ -6,7 +6,7 @@ import { currentPrice } from '../price_book.js';
 import type { Model, OtherRates, Price, PriceTier, Rates, TieredRates } from '../rows.js';
 import { byModelName, type State } from '../state.js';
 import { printable } from '../text.js';
-import type { ImportedModel, StatedPrice } from './entry.js';
+import type { ImportedFacts, ImportedModel, StatedPrice } from './entry.js';
 
 /** A price that an imported catalogue proposes. */
 export interface Proposal {
@@ -19,8 +19,8 @@ export interface Proposal {
   readonly drift: number | undefined;
   /** The existing model. */
   readonly model: Model | undefined;
-  /** The model to create if the catalogue does not have it. */
-  readonly newModel: Model;
+  /** The facts for a model that the catalogue does not have. */
+  readonly facts: ImportedFacts;
 }
 
 export interface Comparison {
@@ -80,12 +80,12 @@ function byModel(
 }
 
 function compareModel(state: State, entries: readonly Entry[], { newModels, now }: ComparisonOptions): Result {
-  const [{ provider, imported }] = entries as readonly [Entry, ...Entry[]];
+  const [{ provider, imported }, ...others] = entries as readonly [Entry, ...Entry[]];
   const model = state.model(provider, imported.name);
   const problems = entries.flatMap((one) => [...one.imported.problems, ...(model ? [] : one.imported.factProblems)]);
   if (!model && !newModels && imported.problems.length === 0) return 'ignored';
   if (problems.length > 0) return skip(imported, problems.join('; '));
-  const other = entries.find((one) => !samePrice(one.imported.price, imported.price));
+  const other = others.find((one) => !samePrice(one.imported.price, imported.price));
   if (other) return skip(imported, `has another price than ${printable(other.imported.entry, 100)}`);
   if (Object.keys(imported.price.rates).length === 0) return 'ignored';
   const current = model && currentPrice(state.pricesOf(model.id), now);
@@ -149,7 +149,6 @@ function proposalOf(
   model: Model | undefined,
   current: Price | undefined,
 ): Proposal {
-  const known = Object.fromEntries(Object.entries(facts).filter(([, value]) => value !== undefined));
   return {
     provider,
     name,
@@ -158,8 +157,14 @@ function proposalOf(
     current,
     drift: current && driftOf(current, proposed),
     model,
-    newModel: { ...newModel(), ...known, provider, name },
+    facts,
   };
+}
+
+/** The model of a proposal for a model that the catalogue does not have. */
+export function newModelOf({ provider, name, facts }: Proposal): Model {
+  const known = Object.fromEntries(Object.entries(facts).filter(([, value]) => value !== undefined));
+  return { ...newModel(), ...known, provider, name };
 }
 
 const KINDS: readonly (keyof Rates)[] = [

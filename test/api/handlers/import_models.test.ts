@@ -193,8 +193,8 @@ describe.each(['embedded', 'postgres'] as const)('ImportModels on %s', (backend)
       `must have at most ${limits.importBytes} bytes, not ${limits.importBytes + 1}`,
     ],
     [
-      `{${Array.from({ length: limits.importEntries + 1 }, (_, at) => `"${at}":{"litellm_provider":"x"}`).join()}}`,
-      `must have at most ${limits.importEntries} models`,
+      `{${Array.from({ length: limits.importEntries + 1 }, (_, at) => `"${at}":{"litellm_provider":"openai"}`).join()}}`,
+      `must have at most ${limits.importEntries} models of known providers`,
     ],
   ])('refuses content that is not a catalogue (%#)', async (text, description) => {
     const error = await invalid(

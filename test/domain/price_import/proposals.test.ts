@@ -3,7 +3,7 @@ import { newModel, ratesOf } from '../../../src/domain/catalogue.js';
 import type { ImportedModel } from '../../../src/domain/price_import/entry.js';
 import { litellmModels } from '../../../src/domain/price_import/litellm.js';
 import { modelsDevModels } from '../../../src/domain/price_import/models_dev.js';
-import { compare } from '../../../src/domain/price_import/proposals.js';
+import { compare, newModelOf, type Proposal } from '../../../src/domain/price_import/proposals.js';
 import type { Price, PriceWindow, TieredRates } from '../../../src/domain/rows.js';
 import { NOW, seededCatalogue, type World } from '../support.js';
 import { fixture, modelsIn } from './support.js';
@@ -142,15 +142,13 @@ describe('compare', () => {
     });
     expect(outcome(worldWith(), unknown)).toEqual(only({}));
     const [proposal] = compare(worldWith().state, [unknown], { ...OPTIONS, newModels: true }).proposals;
-    expect(proposal).toMatchObject({
-      kind: 'PROPOSAL_KIND_NEW_MODEL',
-      newModel: {
-        provider: 'openai',
-        name: 'new',
-        context_window_tokens: 5,
-        supports_vision: null,
-        origin: 'operator',
-      },
+    expect(proposal?.kind).toBe('PROPOSAL_KIND_NEW_MODEL');
+    expect(newModelOf(proposal as Proposal)).toMatchObject({
+      provider: 'openai',
+      name: 'new',
+      context_window_tokens: 5,
+      supports_vision: null,
+      origin: 'operator',
     });
   });
 
