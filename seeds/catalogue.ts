@@ -1,12 +1,13 @@
 import { newModel, newProvider, ratesOf } from '../src/domain/catalogue.js';
 import type { Draft } from '../src/domain/draft.js';
-import type { Model, Price, Provider, Rates } from '../src/domain/rows.js';
+import { currentPrice, startNow } from '../src/domain/price_book.js';
+import type { Model, Price, Provider, TieredRates } from '../src/domain/rows.js';
 import type { State } from '../src/domain/state.js';
 import type { Plan } from '../src/store/write/planned_write.js';
 import { readData } from './data.js';
 
 type ProviderData = Partial<Provider> & { readonly name: string };
-type PriceData = Partial<Rates> & { readonly source: string };
+type PriceData = Partial<TieredRates> & { readonly source: string };
 type ModelData = Omit<Partial<Model>, 'as_of' | 'retires_at'> & {
   readonly provider: string;
   readonly name: string;
@@ -42,18 +43,17 @@ function putModel(state: State, draft: Draft, { price, as_of, retires_at, ...dat
   };
   const model = before ?? draft.create('model', { ...newModel(), ...row, ...SEEDED });
   if (before?.origin === 'seed' && differs(before, row)) draft.update('model', before, { ...before, ...row });
-  const last = before && state.pricesOf(before.id).at(-1);
-  if (price && !last) draft.create('price', priceRow(price, model, as_of ? new Date(as_of) : draft.now, draft));
-  // An operator who adds a price becomes the last writer of the model.
-  else if (price && last && before.origin === 'seed' && differs(last, ratesOf(price)))
-    addPrice(price, last, model, draft);
+  const prices = before ? state.pricesOf(before.id) : [];
+  const current = currentPrice(prices, draft.now);
+  if (price && prices.length === 0) draft.create('price', priceRow(price, model, firstStart(as_of, draft), draft));
+  // An operator who adds a price becomes the last writer of the model. A new price never applies to the past.
+  else if (price && before?.origin === 'seed' && differs(current ?? {}, ratesOf(price)))
+    draft.create('price', priceRow(price, model, startNow(prices, draft.now), draft));
 }
 
-/** Adds a price after the last one. It never applies to the past. */
-function addPrice(price: PriceData, last: Price, model: Model, draft: Draft): void {
-  const validFrom = new Date(Math.max(draft.now.getTime(), last.valid_from.getTime() + 1));
-  draft.create('price', priceRow(price, model, validFrom, draft));
-}
+/** The first price of a model is valid since the date of its facts, and in any case now. */
+const firstStart = (as_of: string | undefined, { now }: Draft): Date =>
+  as_of ? new Date(Math.min(new Date(as_of).getTime(), now.getTime())) : now;
 
 function priceRow(price: PriceData, model: Model, valid_from: Date, { now: created_at }: Draft): Price {
   const others = { valid_from, created_at, id: 0, model_id: model.id, revision: 0 };

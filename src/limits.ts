@@ -227,9 +227,14 @@ export const limits = {
   tierTokens: { min: 1, max: 100_000_000 },
   windowStart: { min: 0, max: 1439 },
   windowEnd: { min: 1, max: 1440 },
+  /** Days of the week as in ISO 8601: Monday is 1. */
+  weekday: { min: 1, max: 7 },
   /** Bytes of an imported catalogue; the published files have about half of it. */
   importBytes: 3 * 1024 * 1024,
   importSource: 150,
+  /** JSON values of an imported catalogue, and models of known providers; the published files have a third of it. */
+  importValues: 500_000,
+  importEntries: 5_000,
   driftPercent: { min: 0, max: 1000 },
   /** Proposals and unreadable entries in the response of an import. */
   importProposals: 1000,

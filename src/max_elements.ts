@@ -25,6 +25,7 @@ export const maxElements = {
   'agentllm.v1.ParameterRule.allowed_values': 50,
   'agentllm.v1.ParameterRule.not_with': 20,
   'agentllm.v1.PriceWindow.tiers': 8,
+  'agentllm.v1.PriceWindow.weekdays': 7,
   'agentllm.v1.Provider.aliases': 20,
   'agentllm.v1.Provider.api_key_env_vars': 5,
   'agentllm.v1.Provider.parameter_rules': 20,

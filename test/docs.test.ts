@@ -99,6 +99,7 @@ describe('the transcripts', () => {
         'operating.md',
         'own-provider.md',
         'postgresql.md',
+        'prices.md',
         'rehearsal.md',
         'rotate-key.md',
         'set-a-model.md',

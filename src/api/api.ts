@@ -25,7 +25,7 @@ import { auditService } from './handlers/audit.js';
 import type { Backend } from './handlers/backend.js';
 import { configService } from './handlers/configs.js';
 import { credentialService } from './handlers/credentials.js';
-import { type ProviderMethods, providerService } from './handlers/providers.js';
+import { providerService } from './handlers/providers.js';
 import { accessService } from './handlers/tokens.js';
 import { watchService } from './handlers/watches.js';
 import { WatchMessageEncoder } from './messages/watch_messages.js';
@@ -102,14 +102,12 @@ export function createApi(parts: ApiParts, { anonymous, ...options }: ApiOptions
   };
 }
 
-const { listPrices: _, setPrice: __, importModels: ___, ...providerMethods } = ProviderServiceService;
-
 const servicesOf = (backend: Backend, context: DispatchContext): readonly ApiService[] => [
   apiServiceOf(AccessServiceService, accessService(backend), context),
   apiServiceOf(AgentServiceService, agentService(backend), context),
   apiServiceOf(AgentLLMConfigServiceService, configService(backend), context),
   apiServiceOf(AgentLLMConfigWatchServiceService, watchService(backend), context),
-  apiServiceOf<ProviderMethods>(providerMethods, providerService(backend), context),
+  apiServiceOf(ProviderServiceService, providerService(backend), context),
   apiServiceOf(CredentialServiceService, credentialService(backend), context),
   apiServiceOf(AuditServiceService, auditService(backend), context),
 ];

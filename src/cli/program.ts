@@ -34,6 +34,7 @@ const COMMANDS: readonly (readonly [name: string, group: string, load: () => Pro
   ['audit', CHANGES, async () => remoteCommand((await import('./remote/audit.js')).audit)],
   ['providers', KEYS, async () => (await import('./remote/providers.js')).providersCommand()],
   ['models', KEYS, async () => (await import('./remote/models.js')).modelsCommand()],
+  ['prices', KEYS, async () => (await import('./remote/prices.js')).pricesCommand()],
   ['credentials', KEYS, async () => (await import('./remote/credentials.js')).credentialsCommand()],
   ['token', ACCESS, async () => (await import('./remote/token.js')).tokenCommand()],
   ['rehearse', REHEARSAL, async () => remoteCommand((await import('./remote/rehearse.js')).rehearseAgent)],

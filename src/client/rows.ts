@@ -195,14 +195,16 @@ export function priceRow(price: ModelPrice, model: Model): Price {
     cache_write_long_micro_usd_per_million: rate(price.cache_write_long_micro_usd_per_million),
     // A cache file of an earlier release has no tiers and windows.
     tiers: (price.tiers ?? []).map(tierRow),
-    windows: (price.windows ?? []).map((window) => ({
+    windows: (price.windows ?? []).map(({ weekdays, ...window }) => ({
       ...window,
       rates: otherRates(window.rates),
       tiers: window.tiers.map(tierRow),
+      ...(weekdays.length > 0 && { weekdays }),
     })),
     source: price.source,
     valid_from: price.valid_from ?? NEVER,
-    created_at: NEVER,
+    // The service sends only the price that is valid by its own clock.
+    created_at: price.valid_from ?? NEVER,
     revision: Number(price.revision),
   };
 }

@@ -7,7 +7,7 @@ import { maxElements } from '../max_elements.js';
 import { urlProblem } from './addresses.js';
 import { readBaseUrl } from './base_url.js';
 import { defaultWireApi, wireApisOf } from './dialects.js';
-import { count, flag, list, name, number, oneOf, ownName, text } from './fields.js';
+import { count, flag, list, name, number, oneOf, ownName, text, time } from './fields.js';
 import { variableProblem } from './key_choice.js';
 import { PARAMETERS } from './parameters.js';
 import { applyPatch, type FieldSpecs, type Patch, touches } from './patch.js';
@@ -186,12 +186,6 @@ function wireApiProblem({ dialect, wire_api }: Provider): string | undefined {
 }
 
 const modelOptional = (schema: z.ZodType) => ({ schema, cleared: null });
-const A_TIME = 'must be a time between the years 1970 and 9999';
-// ts-proto encodes fractions of seconds before 1970 as negative nanos, which other decoders reject.
-const time = z
-  .date({ error: A_TIME })
-  .refine((value) => value.getTime() >= 0 && value.getUTCFullYear() <= 9999, A_TIME);
-
 /** The fields of a model that a request can set, by their paths below `model`. */
 export const modelFields: FieldSpecs = {
   display_name: modelOptional(text(limits.displayName)),

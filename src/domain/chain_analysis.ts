@@ -30,7 +30,7 @@ export function analyzeChain(
   now: Date,
   { namesCommands = true, overrides = {} }: AnalysisOptions = {},
 ): ChainAnalysis {
-  const hops = chainOf(view, agent, configs).map((hop) => analyzeHop(view, agent, hop, overrides));
+  const hops = chainOf(view, agent, configs).map((hop) => analyzeHop(view, agent, hop, now, overrides));
   const hopsDropped = (reason: ChainHop['dropped']) => hops.filter(({ planned }) => planned.dropped === reason);
   const findings = [
     ...aboutAgent(agent, configs),
@@ -42,7 +42,13 @@ export function analyzeChain(
   return { hops, findings };
 }
 
-function analyzeHop(view: ResolveView, agent: Agent, planned: ChainHop, overrides: ParameterValues): AnalyzedHop {
+function analyzeHop(
+  view: ResolveView,
+  agent: Agent,
+  planned: ChainHop,
+  now: Date,
+  overrides: ParameterValues,
+): AnalyzedHop {
   const provider = view.provider(planned.provider);
   const model = provider && view.model(provider.name, planned.model_name);
   const key = planned.config && storedKeyOf(view, planned.config, planned.provider);
@@ -56,7 +62,7 @@ function analyzeHop(view: ResolveView, agent: Agent, planned: ChainHop, override
     keyState: key
       ? view.encryption.stateOf(key.source === 'KEY_SOURCE_CONFIG' ? 'config' : 'credential', key.row)
       : NO_KEY,
-    price: priceOf(view, planned, model),
+    price: priceOf(view, planned, model, now),
   };
 }
 const NO_KEY = 'API_KEY_STATE_NONE';

@@ -32,7 +32,10 @@ export type Cost =
 
 const PICO_PER_NANO = 1000n;
 const MINUTE_MS = 60_000;
-const DAY_MINUTES = 1440;
+const DAY_MS = 86_400_000;
+const EVERY_DAY: readonly number[] = [1, 2, 3, 4, 5, 6, 7];
+/** A Sunday, in days since the epoch. */
+const A_SUNDAY = 3;
 
 /** The price that is valid at a time. @param prices of one model, oldest first. */
 export function priceAt(prices: readonly Price[], at: Date): Price | undefined {
@@ -56,9 +59,14 @@ export function ratesAt(price: TieredRates, at: Date, inputTokens: number): Rate
   return { ...base, ...window?.rates, ...tier?.rates };
 }
 
-function isWithin({ start_minute: start, end_minute: end }: PriceWindow, at: Date): boolean {
+type WindowTimes = Pick<PriceWindow, 'start_minute' | 'end_minute' | 'weekdays'>;
+
+function isWithin({ start_minute: start, end_minute: end, weekdays }: WindowTimes, at: Date): boolean {
   const minute = at.getUTCHours() * 60 + at.getUTCMinutes();
-  return start < end ? minute >= start && minute < end : minute >= start || minute < end;
+  const startsOn = (day: number) => weekdays === undefined || weekdays.includes(((day + 6) % 7) + 1);
+  const today = at.getUTCDay();
+  if (start < end) return minute >= start && minute < end && startsOn(today);
+  return (minute >= start && startsOn(today)) || (minute < end && startsOn(today - 1));
 }
 
 function tierFor(tiers: readonly PriceTier[], inputTokens: number): PriceTier | undefined {
@@ -66,12 +74,14 @@ function tierFor(tiers: readonly PriceTier[], inputTokens: number): PriceTier | 
   return reached.sort((a, b) => b.above_input_tokens - a.above_input_tokens)[0];
 }
 
-/** Whether two windows of a day have a minute in common. */
-export function overlap(a: PriceWindow, b: PriceWindow): boolean {
-  const contains = ({ start_minute: start, end_minute: end }: PriceWindow, minute: number) =>
-    isWithin({ start_minute: start, end_minute: end, rates: {}, tiers: [] }, new Date(minute * MINUTE_MS));
-  return contains(a, b.start_minute % DAY_MINUTES) || contains(b, a.start_minute % DAY_MINUTES);
+/** Whether two windows have a minute in common: then one of them is in progress when the other starts. */
+export function overlap(a: WindowTimes, b: WindowTimes): boolean {
+  return startsOf(b).some((start) => isWithin(a, start)) || startsOf(a).some((start) => isWithin(b, start));
 }
+
+/** The starts of a window in one week. */
+const startsOf = ({ start_minute, weekdays = EVERY_DAY }: WindowTimes): Date[] =>
+  weekdays.map((day) => new Date((A_SUNDAY + day) * DAY_MS + start_minute * MINUTE_MS));
 
 /**
  * The tokens of a usage by kind. Tokens whose kind the provider did not report count as input or as output.

@@ -64,6 +64,12 @@ export const count = integer({ min: 1, max: limits.maxInt32 });
 
 export const flag = z.boolean();
 
+const A_TIME = 'must be a time between the years 1970 and 9999';
+/** ts-proto encodes fractions of seconds before 1970 as negative nanos, which other decoders reject. */
+export const time = z
+  .date({ error: A_TIME })
+  .refine((value) => value.getTime() >= 0 && value.getUTCFullYear() <= 9999, A_TIME);
+
 /** One of the listed words. */
 export const oneOf = <const T extends readonly [string, ...string[]]>(...values: T) =>
   z.enum(values, { error: () => `must be one of ${values.join(', ')}` });

@@ -1,5 +1,6 @@
 import type { PlannedHop } from './chain.js';
-import type { Config, Model, Price, TieredRates } from './rows.js';
+import { currentPrice } from './price_book.js';
+import type { Config, Model, TieredRates } from './rows.js';
 import type { ResolveView } from './view.js';
 
 /** The price of a hop, and where it is stored. */
@@ -16,19 +17,21 @@ export interface HopPrice {
 }
 
 /**
- * The price of a hop: that of its config, else the newest one in the price book. The price of a config is for its model
- * only; its fallback uses the price book. Times are not compared: a price enters the state when it becomes valid by the
- * clock of the database, and the clock of this machine may be slow.
+ * The price of a hop: that of its config, else the one in the price book that is valid now. The price of a config is for
+ * its model only; its fallback uses the price book.
  */
 export function priceOf(
   view: Pick<ResolveView, 'pricesOf'>,
   hop: PlannedHop,
   model: Model | undefined,
+  now: Date,
 ): HopPrice | undefined {
   if (hop.source === 'HOP_SOURCE_CONFIG' && hop.config?.price_given)
     return { price: configPrice(hop.config), source: 'VALUE_SOURCE_CONFIG' };
-  const newest = model && view.pricesOf(model.id).at(-1);
-  return newest && isKnown(newest) ? { price: ratesIn(newest), source: 'VALUE_SOURCE_MODEL' } : undefined;
+  const current = model && currentPrice(view.pricesOf(model.id), now);
+  if (!current) return undefined;
+  const { id: _, model_id: __, created_at: ___, ...price } = current;
+  return { price, source: 'VALUE_SOURCE_MODEL' };
 }
 
 const configPrice = (config: Config): HopPrice['price'] => ({
@@ -47,14 +50,3 @@ const configPrice = (config: Config): HopPrice['price'] => ({
 
 /** Converts USD per thousand model tokens to micro-USD per million; the largest value, 10^15, is exact in a number. */
 export const microUsdPerMillion = (usdPer1k: number): number => Math.round(usdPer1k * 1e9);
-
-const isKnown = (price: Price) =>
-  [
-    price.input_micro_usd_per_million,
-    price.cached_input_micro_usd_per_million,
-    price.cache_write_micro_usd_per_million,
-    price.output_micro_usd_per_million,
-    price.reasoning_micro_usd_per_million,
-  ].some((rate) => rate !== null);
-
-const ratesIn = ({ id: _, model_id: __, created_at: ___, ...price }: Price): HopPrice['price'] => price;

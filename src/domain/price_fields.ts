@@ -2,7 +2,7 @@ import { z } from 'zod';
 import { limits } from '../limits.js';
 import { maxElements } from '../max_elements.js';
 import { overlap } from './cost.js';
-import { int64, integer, text } from './fields.js';
+import { int64, integer, list, text } from './fields.js';
 import type { OtherRates, PriceTier, PriceWindow } from './rows.js';
 
 /* The types of a price in a request. */
@@ -38,13 +38,21 @@ const tiers = listOf(
       context.addIssue({ code: 'custom', path: [at], message: 'must have another threshold than the other tiers' });
 });
 
+const allDays = maxElements['agentllm.v1.PriceWindow.weekdays'];
+
 const windows = listOf(
-  z.object({
-    start_minute: integer(limits.windowStart),
-    end_minute: integer(limits.windowEnd),
-    rates: otherRates,
-    tiers,
-  }),
+  z
+    .object({
+      start_minute: integer(limits.windowStart),
+      end_minute: integer(limits.windowEnd),
+      rates: otherRates,
+      tiers,
+      weekdays: list(integer(limits.weekday), allDays),
+    })
+    .transform(
+      ({ weekdays, ...window }): PriceWindow =>
+        weekdays.length % allDays === 0 ? window : { ...window, weekdays: weekdays.sort((a, b) => a - b) },
+    ),
   maxElements['agentllm.v1.ModelPrice.windows'],
 ).superRefine((values: readonly PriceWindow[], context) => {
   for (const [at, window] of values.entries())

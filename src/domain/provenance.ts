@@ -3,7 +3,6 @@ import type { ChainHop } from './chain.js';
 import { fieldOf, type Parameter } from './parameters.js';
 import type { Agent, Model, Provider } from './rows.js';
 import { ruleFor } from './rules.js';
-import type { ResolveView } from './view.js';
 
 /** The row and field that one value of a resolved hop comes from. */
 export interface Provenance {
@@ -28,7 +27,7 @@ export interface Provenance {
 type Row = Pick<Provenance, 'source' | 'resource' | 'revision'>;
 
 /** The provenance of every value of a hop, in the order of its fields. A value of the call itself comes from no row. */
-export function provenanceOf(view: ResolveView, agent: Agent, hop: AnalyzedHop, provider: Provider): Provenance[] {
+export function provenanceOf(agent: Agent, hop: AnalyzedHop, provider: Provider): Provenance[] {
   const { planned } = hop;
   const owner = ownerOf(agent, planned);
   const catalogue = providerRow(provider);
@@ -50,7 +49,7 @@ export function provenanceOf(view: ResolveView, agent: Agent, hop: AnalyzedHop, 
   if (planned.config?.extra_params?.request_timeout_ms !== undefined)
     entries.push({ field: 'request_timeout_ms', ...owner, path: 'extra_params.request_timeout_ms' });
   entries.push({ field: 'key_source', ...keyRow(owner, catalogue, hop) });
-  const price = priceRow(view, owner, hop);
+  const price = priceRow(owner, hop);
   if (price) entries.push({ field: 'price', ...price });
   return entries;
 }
@@ -104,8 +103,7 @@ function keyRow(owner: Row, provider: Row, { key }: AnalyzedHop): Row & { path: 
 }
 
 /** The provenance of the price. A price has its own revision, because a new price does not change its model. */
-function priceRow(view: ResolveView, owner: Row, { model, price }: AnalyzedHop): (Row & { path: string }) | undefined {
+function priceRow(owner: Row, { model, price }: AnalyzedHop): (Row & { path: string }) | undefined {
   if (price?.source === 'VALUE_SOURCE_CONFIG') return { ...owner, path: 'cost_per_1k_input_tokens' };
-  const newest = price && model && view.pricesOf(model.id).at(-1);
-  return newest && { ...modelRow(model), path: 'price', revision: newest.revision };
+  return price && model && { ...modelRow(model), path: 'price', revision: price.price.revision };
 }

@@ -107,7 +107,7 @@ export function resolve(
     const { planned, provider } = hop;
     const reason = planned.dropped ?? providerProblem(provider, isDown);
     if (reason !== undefined) skipped.push({ reason, ...hopFields(planned) });
-    else hops.push(resolvedHop(view, agent, hop, provider as Provider));
+    else hops.push(resolvedHop(agent, hop, provider as Provider));
   }
   const findings = hops.length > 0 ? analysis.findings : [...analysis.findings, noUsableHop(agent)];
   return { hops, skipped, findings: bySeverity(findings) };
@@ -128,7 +128,7 @@ const hopFields = ({ index, source, config, provider, model_name }: AnalyzedHop[
   model_name,
 });
 
-function resolvedHop(view: ResolveView, agent: Agent, hop: AnalyzedHop, provider: Provider): ResolvedHop {
+function resolvedHop(agent: Agent, hop: AnalyzedHop, provider: Provider): ResolvedHop {
   return {
     ...hopFields(hop.planned),
     dialect: provider.dialect,
@@ -140,7 +140,7 @@ function resolvedHop(view: ResolveView, agent: Agent, hop: AnalyzedHop, provider
     request_timeout_ms: hop.planned.config?.extra_params?.request_timeout_ms,
     key: keyOf(hop, provider),
     price: hop.price,
-    provenance: provenanceOf(view, agent, hop, provider),
+    provenance: provenanceOf(agent, hop, provider),
   };
 }
 

@@ -155,13 +155,15 @@ export interface PriceTier {
   readonly rates: OtherRates;
 }
 
-/** A time window of the day in UTC, in minutes; an end that is not later than the start is on the next day. */
+/** A time window in UTC, in minutes of a day; an end that is not later than the start is on the next day. */
 export interface PriceWindow {
   readonly start_minute: number;
   readonly end_minute: number;
   readonly rates: OtherRates;
   /** They replace the tiers of the price. */
   readonly tiers: readonly PriceTier[];
+  /** The days on which it starts, as in ISO 8601 (Monday is 1), in ascending order; absent: every day. */
+  readonly weekdays?: readonly number[];
 }
 
 /** Rates that depend on the size of a request and on the time of day. */

@@ -1,4 +1,5 @@
 import { isReencrypted } from '../domain/draft.js';
+import { currentPrice } from '../domain/price_book.js';
 import type { Agent, Cause, Change, Config, Credential, Model, Price, Provider } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
 import type { CommittedRevision } from '../store/replica_state.js';
@@ -142,6 +143,6 @@ export const modelMaterial = (
   kind: 'model',
   name: `${provider}/${name}`,
   row,
-  price: state.pricesOf(id).at(-1),
+  price: currentPrice(state.pricesOf(id), new Date()),
   urgent: false,
 });

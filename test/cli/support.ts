@@ -12,6 +12,7 @@ import { diff } from '../../src/cli/remote/diff.js';
 import { history } from '../../src/cli/remote/history.js';
 import { keyCommand } from '../../src/cli/remote/key.js';
 import { modelsCommand } from '../../src/cli/remote/models.js';
+import { pricesCommand } from '../../src/cli/remote/prices.js';
 import { providersCommand } from '../../src/cli/remote/providers.js';
 import { rehearseAgent } from '../../src/cli/remote/rehearse.js';
 import { resolveAgent } from '../../src/cli/remote/resolve.js';
@@ -79,6 +80,7 @@ const groups = [
   configsCommand,
   providersCommand,
   modelsCommand,
+  pricesCommand,
   credentialsCommand,
   keyCommand,
   tokenCommand,

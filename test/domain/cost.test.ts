@@ -356,6 +356,27 @@ describe('a time window', () => {
     expect(inputRate([window(0, 1440)], '12:00:00.000')).toBe(9);
   });
 
+  // 2026-11-20 is a Friday.
+  it.each([
+    ['2026-11-20T02:00:00Z', [1, 2, 3, 4, 5], 9],
+    ['2026-11-21T02:00:00Z', [1, 2, 3, 4, 5], 3_000_000],
+    ['2026-11-22T02:00:00Z', [7], 9],
+    ['2026-11-23T02:00:00Z', [7], 3_000_000],
+  ])('on certain days gives at %s for the days %j the rate %i', (time, weekdays, expected) => {
+    const windows = [window(60, 240, { weekdays })];
+    expect(ratesAt(price({ ...complete, windows }), new Date(time), 1).input_micro_usd_per_million).toBe(expected);
+  });
+
+  it.each([
+    ['2026-11-20T23:00:00Z', 9],
+    ['2026-11-21T00:29:59Z', 9],
+    ['2026-11-21T23:00:00Z', 3_000_000],
+    ['2026-11-20T00:29:59Z', 3_000_000],
+  ])('that ends on the next day counts for the day on which it starts, at %s', (time, expected) => {
+    const windows = [window(990, 30, { weekdays: [5] })];
+    expect(ratesAt(price({ ...complete, windows }), new Date(time), 1).input_micro_usd_per_million).toBe(expected);
+  });
+
   it('keeps the rates that it does not state', () => {
     expect(ratesAt(price({ ...complete, windows: [window(0, 1440)] }), NOON, 1)).toMatchObject({
       output_micro_usd_per_million: 15_000_000,
@@ -381,6 +402,11 @@ describe('a time window', () => {
     [window(990, 30), window(0, 10), true],
     [window(0, 1440), window(700, 701), true],
     [window(1380, 1440), window(0, 60), false],
+    [window(60, 240, { weekdays: [1, 2] }), window(60, 240, { weekdays: [3] }), false],
+    [window(60, 240, { weekdays: [1, 2] }), window(60, 240, { weekdays: [2, 3] }), true],
+    [window(60, 240, { weekdays: [7] }), window(0, 1440), true],
+    [window(990, 30, { weekdays: [7] }), window(0, 60, { weekdays: [1] }), true],
+    [window(990, 30, { weekdays: [7] }), window(0, 60, { weekdays: [7] }), false],
   ])('overlaps another one exactly when they have a minute in common', (a, b, expected) => {
     expect([overlap(a, b), overlap(b, a)]).toEqual([expected, expected]);
   });

@@ -65,6 +65,22 @@ describe('priceSchema', () => {
     ]);
   });
 
+  it('reads weekdays in order, and all seven as every day', () => {
+    const window = { start_minute: 60, end_minute: 240, rates };
+    const read = (weekdays: number[]) =>
+      priceSchema.parse(price({ ...rates, windows: [{ ...window, weekdays }] })).windows[0]?.weekdays;
+    expect(read([5, 1])).toEqual([1, 5]);
+    expect(read([])).toBeUndefined();
+    expect(read([7, 6, 5, 4, 3, 2, 1])).toBeUndefined();
+    expect(problems({ windows: [{ ...window, weekdays: [0, 8] }] })).toEqual([
+      'windows.0.weekdays.0: must be a whole number between 1 and 7, not 0',
+      'windows.0.weekdays.1: must be a whole number between 1 and 7, not 8',
+    ]);
+    expect(problems({ windows: [{ ...window, weekdays: [3, 3] }] })).toEqual([
+      'windows.0.weekdays: must not have 3 twice',
+    ]);
+  });
+
   it('accepts at most 8 tiers and 8 windows', () => {
     const tiers = Array.from({ length: 9 }, (_, at) => ({ above_input_tokens: at + 1, rates }));
     const windows = Array.from({ length: 9 }, (_, at) => ({ start_minute: at, end_minute: at + 1, rates }));

@@ -13,6 +13,7 @@ import {
 } from '../../domain/catalogue.js';
 import type { Draft } from '../../domain/draft.js';
 import { type Patch, readPatch } from '../../domain/patch.js';
+import { currentPrice, startNow } from '../../domain/price_book.js';
 import type { Model, Price, TieredRates } from '../../domain/rows.js';
 import type { State } from '../../domain/state.js';
 import { ServiceError } from '../../errors.js';
@@ -79,7 +80,7 @@ export function modelHandlers(backend: Backend): Pick<Handlers<typeof ProviderSe
               { resources: [{ type: 'model', name: `${provider.name}/${row.name}` }] },
             );
           const model = draft.create('model', { ...row, provider: provider.name });
-          return { model, price: newPrice(draft, model, patch, undefined) };
+          return { model, price: newPrice(draft, model, patch, []) };
         },
         respond: modelResponse,
       }),
@@ -99,8 +100,8 @@ export function modelHandlers(backend: Backend): Pick<Handlers<typeof ProviderSe
           const before = modelOf(state, body.provider, body.name);
           checkEtag(body.etag, etagOf(state, before), `Model ${before.provider}/${before.name}`);
           const model = draft.update('model', before, patchModel(before, patch));
-          const last = state.pricesOf(model.id).at(-1);
-          return { model, price: newPrice(draft, model, patch, last) ?? last };
+          const prices = state.pricesOf(model.id);
+          return { model, price: newPrice(draft, model, patch, prices) ?? currentPrice(prices, draft.now) };
         },
         respond: modelResponse,
       }),
@@ -147,16 +148,27 @@ export function removeModel(state: State, draft: Draft, model: Model): void {
   draft.remove('model', model);
 }
 
-/** Adds a row to the price book if the request sets a price that differs from the last one. */
-function newPrice(draft: Draft, model: Model, patch: Patch, last: Price | undefined): Price | undefined {
-  const requested = patch.set['price'] as (Partial<TieredRates> & { source: string }) | undefined;
+/** Adds a row to the price book if the request sets a price that differs from the current one. */
+function newPrice(draft: Draft, model: Model, patch: Patch, prices: readonly Price[]): Price | undefined {
+  const requested = patch.set['price'] as SentPrice | undefined;
   if (!requested) return undefined;
   const price = { ...ratesOf(requested), source: requested.source };
+  const current = currentPrice(prices, draft.now);
   const isUnchanged = (field: string) =>
-    isDeepStrictEqual(last?.[field as keyof Price], price[field as keyof typeof price]);
-  if (last && Object.keys(price).every(isUnchanged)) return undefined;
-  // The start times order the prices, so each one is later than the last one, even if two prices are set within one
-  // millisecond or the clock was set back.
-  const valid_from = new Date(Math.max(draft.now.getTime(), (last?.valid_from.getTime() ?? 0) + 1));
+    isDeepStrictEqual(current?.[field as keyof Price], price[field as keyof typeof price]);
+  if (current && Object.keys(price).every(isUnchanged)) return undefined;
+  return addPrice(draft, model, price, startNow(prices, draft.now));
+}
+
+/** A price of a request, after its check. */
+export type SentPrice = Partial<TieredRates> & { readonly source: string };
+
+/** Adds a row to the price book. */
+export function addPrice(
+  draft: Draft,
+  model: Model,
+  price: TieredRates & { readonly source: string },
+  valid_from: Date,
+): Price {
   return draft.create('price', { ...price, valid_from, id: 0, model_id: model.id, created_at: draft.now, revision: 0 });
 }

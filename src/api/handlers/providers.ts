@@ -24,16 +24,15 @@ import { TokenBucket } from '../dispatch/token_bucket.js';
 import { etagOf, providerMessage } from '../messages/entities.js';
 import { checkPage, pageOf } from '../messages/pages.js';
 import type { Backend } from './backend.js';
+import { importModels } from './import_models.js';
 import { modelHandlers, removeModel } from './models.js';
+import { priceHandlers } from './prices.js';
 import { read, write } from './read_write.js';
 import { checkEtag, providerOf, requireText } from './requests.js';
 import { validateKey } from './validate_key.js';
 
-/** The methods of ProviderService that have a handler; the others are not registered. */
-export type ProviderMethods = Omit<typeof ProviderServiceService, 'listPrices' | 'setPrice' | 'importModels'>;
-
 /** The handlers of ProviderService. */
-export function providerService(backend: Backend): Handlers<ProviderMethods> {
+export function providerService(backend: Backend): Handlers<typeof ProviderServiceService> {
   const providerResponse = (provider: Provider, revision: bigint, state: State) => ({
     provider: providerMessage(state, provider),
     revision,
@@ -136,6 +135,10 @@ export function providerService(backend: Backend): Handlers<ProviderMethods> {
     validateApiKey: (call) => read(backend, call, (state) => validateKey(backend, state, call, bucket)),
 
     ...modelHandlers(backend),
+
+    ...priceHandlers(backend),
+
+    importModels: (call) => importModels(backend, call),
   };
 }
 

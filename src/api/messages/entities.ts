@@ -12,6 +12,7 @@ import type {
 } from '../../../gen/ts/agentllm/v1/provider.js';
 import { ParameterRule as RuleMessage } from '../../../gen/ts/agentllm/v1/provider.js';
 import { canonicalBaseUrl } from '../../domain/base_url.js';
+import { currentPrice } from '../../domain/price_book.js';
 import type { RetiringUse } from '../../domain/retiring.js';
 import type {
   Agent,
@@ -151,7 +152,11 @@ export function providerMessage(state: State, provider: Provider): ProviderMessa
   };
 }
 
-export function modelMessage(state: State, model: Model, price = state.pricesOf(model.id).at(-1)): ModelMessage {
+export function modelMessage(
+  state: State,
+  model: Model,
+  price = currentPrice(state.pricesOf(model.id), new Date()),
+): ModelMessage {
   const { id: _id, origin: _origin, ...row } = present(model);
   return {
     ...row,
@@ -181,6 +186,7 @@ export function priceMessage(
       ...window,
       rates: otherRates(window.rates),
       tiers: window.tiers.map(tierMessage),
+      weekdays: [...(window.weekdays ?? [])],
     })),
   };
 }

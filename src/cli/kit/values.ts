@@ -1,5 +1,5 @@
 import type { AgentRef } from '../../../gen/ts/agentllm/v1/agent.js';
-import type { ParameterRule } from '../../../gen/ts/agentllm/v1/provider.js';
+import type { ParameterRule, PriceRates, PriceTier, PriceWindow } from '../../../gen/ts/agentllm/v1/provider.js';
 import { limits } from '../../limits.js';
 
 /** Sources of names for shell completion: resources of the service, or files. */
@@ -161,6 +161,75 @@ export const usd: Kind = {
     return BigInt(whole + fraction.padEnd(6, '0'));
   },
 };
+
+const TIER_FORM = 'must have the form above=272k,input=4,output=15';
+const WINDOW_FORM = 'must have the form 01:00-04:00,days=mon-fri,input=0.3,output=1.2';
+
+/** The rates of a tier or window: `input=4`, `output=15`. */
+function ratesIn(parts: readonly string[], form: string): PriceRates {
+  const rates: PriceRates = {};
+  for (const part of parts) {
+    const [, name = '', value = ''] = /^([\w-]+)=(.+)$/.exec(part) ?? [];
+    const field = RATE_FIELDS[name];
+    if (!field) throw new BadValue(`${form}; the rates are ${Object.keys(RATE_FIELDS).join(', ')}`);
+    rates[field] = usd.read(value) as bigint;
+  }
+  return rates;
+}
+
+/** The names of rates on the command line. */
+export const RATE_FIELDS: Readonly<Record<string, keyof PriceRates>> = {
+  input: 'input_micro_usd_per_million',
+  'cached-input': 'cached_input_micro_usd_per_million',
+  'cache-write': 'cache_write_micro_usd_per_million',
+  'cache-write-long': 'cache_write_long_micro_usd_per_million',
+  output: 'output_micro_usd_per_million',
+  reasoning: 'reasoning_micro_usd_per_million',
+};
+
+/** A context tier: `above=272k,input=4,output=15`. */
+export const tier: Kind = {
+  value: 'tier',
+  read(raw): PriceTier {
+    const [head = '', ...rest] = raw.split(',');
+    const [, count, thousands] = /^above=(\d{1,9})(k?)$/.exec(head) ?? [];
+    if (!count || rest.length === 0) throw new BadValue(TIER_FORM);
+    return { above_input_tokens: Number(count) * (thousands ? 1000 : 1), rates: ratesIn(rest, TIER_FORM) };
+  },
+};
+
+export const WEEKDAYS = ['mon', 'tue', 'wed', 'thu', 'fri', 'sat', 'sun'];
+
+/** A time window in UTC: `01:00-04:00,days=mon-fri,input=0.3,output=1.2`. */
+export const window: Kind = {
+  value: 'window',
+  read(raw): PriceWindow {
+    const [head = '', ...rest] = raw.split(',');
+    const [, startHour, start, endHour, end] = /^(\d\d):(\d\d)-(\d\d):(\d\d)$/.exec(head) ?? [];
+    const days = rest.filter((part) => part.startsWith('days='));
+    const rates = rest.filter((part) => !days.includes(part));
+    if (startHour === undefined || rates.length === 0 || days.length > 1) throw new BadValue(WINDOW_FORM);
+    return {
+      start_minute: Number(startHour) * 60 + Number(start),
+      end_minute: Number(endHour) * 60 + Number(end) || 1440,
+      rates: ratesIn(rates, WINDOW_FORM),
+      tiers: [],
+      weekdays: days.flatMap(weekdaysIn),
+    };
+  },
+};
+
+/** `days=mon-fri|sun` as numbers, Monday first. */
+function weekdaysIn(part: string): number[] {
+  return part
+    .slice('days='.length)
+    .split('|')
+    .flatMap((range) => {
+      const [first, last = first] = range.split('-').map((day) => WEEKDAYS.indexOf(day.toLowerCase()));
+      if (first === undefined || last === undefined || first < 0 || last < first) throw new BadValue(WINDOW_FORM);
+      return Array.from({ length: last - first + 1 }, (_, at) => first + at + 1);
+    });
+}
 
 const RULE_NUMBERS = ['minimum', 'maximum', 'required_default'];
 const RULE_LISTS = ['allowed_values', 'not_with', 'accepted_with_reasoning_effort'];

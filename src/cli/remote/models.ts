@@ -5,6 +5,7 @@ import type { Body } from '../kit/from_file.js';
 import type { Input } from '../kit/inputs.js';
 import { type List, limitInput, minRevision, printList } from '../kit/lists.js';
 import { dayOf, formatValue, type Group, lines, moment, record, recordOf, small } from '../kit/print.js';
+import { priceLines, rateText } from '../kit/rates.js';
 import { type RemoteCommand, remoteGroup } from '../kit/remote_command.js';
 import { integer, model, negatableFlag, provider, text, time, usd, word } from '../kit/values.js';
 import { etagInput, requireChange, writeInputs, writeSummary } from '../kit/writes.js';
@@ -25,7 +26,7 @@ const price = (name: string, field: string, of: string): Input => ({
   to: `model.price.${field}`,
   mask: 'price',
   kind: usd,
-  group: 'Price, in USD per million tokens (a new price replaces all rates; set every known rate):',
+  group: 'Price, in USD per million tokens (it replaces all rates; agentllm prices set has tiers and windows):',
   help: `price of ${of}`,
 });
 
@@ -106,12 +107,11 @@ const fields: readonly Input[] = [
   price('input-price', 'input_micro_usd_per_million', 'input'),
   price('cached-input-price', 'cached_input_micro_usd_per_million', "input that is read from the provider's cache"),
   price('cache-write-price', 'cache_write_micro_usd_per_million', "input that is written to the provider's cache"),
+  price('cache-write-long-price', 'cache_write_long_micro_usd_per_million', 'input that is cached for one hour'),
   price('output-price', 'output_micro_usd_per_million', 'output'),
   price('reasoning-price', 'reasoning_micro_usd_per_million', 'reasoning (default: the output price)'),
   { ...price('price-source', 'source', ''), kind: text, help: 'source of the price, at most 200 characters' },
 ];
-
-const rate = (value: bigint | undefined) => (value === undefined ? '' : String(Number(value) / 1e6));
 
 const modelList: List<Model> = {
   field: 'models',
@@ -119,8 +119,8 @@ const modelList: List<Model> = {
     ['MODEL', (row) => `${row.provider}/${row.name}`],
     ['CONTEXT', ({ context_window_tokens }) => formatValue(context_window_tokens)],
     ['MAX OUTPUT', ({ max_output_tokens }) => formatValue(max_output_tokens)],
-    ['INPUT USD/M', (row) => rate(row.price?.input_micro_usd_per_million)],
-    ['OUTPUT USD/M', (row) => rate(row.price?.output_micro_usd_per_million)],
+    ['INPUT USD/M', (row) => rateText(row.price?.input_micro_usd_per_million)],
+    ['OUTPUT USD/M', (row) => rateText(row.price?.output_micro_usd_per_million)],
     ['SHUTDOWN', ({ retires_at }) => dayOf(retires_at)],
     ['REPLACED BY', ({ replaced_by }) => replaced_by ?? ''],
     ['BUILT IN', ({ built_in }) => formatValue(built_in)],
@@ -268,18 +268,7 @@ function groupsOf(row: Model): Group[] {
       ),
     ],
     ['Rules', row.parameter_rules.map((one) => ['rule', ruleText(one)] as const)],
-    [
-      'Price in USD per million tokens',
-      lines(
-        ['input', rate(row.price?.input_micro_usd_per_million)],
-        ['cached input', rate(row.price?.cached_input_micro_usd_per_million)],
-        ['cache write', rate(row.price?.cache_write_micro_usd_per_million)],
-        ['output', rate(row.price?.output_micro_usd_per_million)],
-        ['reasoning', rate(row.price?.reasoning_micro_usd_per_million)],
-        ['source', row.price?.source],
-        ['valid from', moment(row.price?.valid_from)],
-      ),
-    ],
+    ['Price in USD per million tokens', priceLines(row.price)],
     recordOf(row),
   ];
 }

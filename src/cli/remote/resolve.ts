@@ -3,6 +3,7 @@ import { Exit } from '../kit/error_output.js';
 import { type Input, UsageError } from '../kit/inputs.js';
 import { agentArgument, type Column, minRevision, tableOf } from '../kit/lists.js';
 import { formatValue, small, visible } from '../kit/print.js';
+import { conditionsOf, inOut } from '../kit/rates.js';
 import type { Call, RemoteCommand } from '../kit/remote_command.js';
 import { flag, int64, list, provider } from '../kit/values.js';
 import { findingLines } from '../kit/writes.js';
@@ -86,11 +87,11 @@ const keyOf = ({ key_source, key_name, api_key_state }: ResolvedHop) =>
     .filter(Boolean)
     .join(' ');
 
-const rate = (micro: bigint | undefined) => (micro === undefined ? '?' : String(Number(micro) / 1e6));
-
-function priceOf({ price }: ResolvedHop): string {
-  const { input_micro_usd_per_million: input, output_micro_usd_per_million: output } = price?.price ?? {};
-  return input === undefined && output === undefined ? '' : `${rate(input)} / ${rate(output)}`;
+/** `2 / 10; above 272k 4 / 15` */
+function priceOf({ price: resolved }: ResolvedHop): string {
+  const price = resolved?.price;
+  if (!price) return '';
+  return [inOut(price), ...conditionsOf(price)].filter(Boolean).join('; ');
 }
 
 const hopColumns: readonly Column<ResolvedHop>[] = [

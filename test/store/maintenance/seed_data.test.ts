@@ -1,10 +1,12 @@
 import { describe, expect, it } from 'vitest';
-import type { Dialect } from '../../../gen/ts/agentllm/v1/provider.js';
+import { type Dialect, ModelPrice } from '../../../gen/ts/agentllm/v1/provider.js';
 import agentsJson from '../../../seeds/data/agents.json' with { type: 'json' };
 import modelsJson from '../../../seeds/data/models.json' with { type: 'json' };
 import providersJson from '../../../seeds/data/providers.json' with { type: 'json' };
+import { ratesOf } from '../../../src/domain/catalogue.js';
 import { defaultWireApi } from '../../../src/domain/dialects.js';
 import type { Parameter } from '../../../src/domain/parameters.js';
+import { priceSchema } from '../../../src/domain/price_fields.js';
 import type { Model as ModelRow, Provider as ProviderRow } from '../../../src/domain/rows.js';
 import { ruleFor } from '../../../src/domain/rules.js';
 
@@ -32,12 +34,31 @@ interface Provider {
   parameter_rules: Rule[];
 }
 
-interface Price {
+interface Rates {
   input_micro_usd_per_million?: number;
   cached_input_micro_usd_per_million?: number;
   cache_write_micro_usd_per_million?: number;
+  cache_write_long_micro_usd_per_million?: number;
   output_micro_usd_per_million?: number;
   reasoning_micro_usd_per_million?: number;
+}
+
+interface Tier {
+  above_input_tokens: number;
+  rates: Rates;
+}
+
+interface Window {
+  start_minute: number;
+  end_minute: number;
+  rates: Rates;
+  tiers: Tier[];
+  weekdays?: number[];
+}
+
+interface Price extends Rates {
+  tiers?: Tier[];
+  windows?: Window[];
   source: string;
 }
 
@@ -84,14 +105,6 @@ const RULE_FIELDS = [
   'not_with',
   'accepted_with_reasoning_effort',
   'required_default',
-];
-const PRICE_FIELDS = [
-  'input_micro_usd_per_million',
-  'cached_input_micro_usd_per_million',
-  'cache_write_micro_usd_per_million',
-  'output_micro_usd_per_million',
-  'reasoning_micro_usd_per_million',
-  'source',
 ];
 const MODEL_FIELDS = [
   'provider',
@@ -361,11 +374,51 @@ describe('models.json', () => {
     });
   });
 
-  it('states in the source of a price when it applies to short prompts or to peak hours only', () => {
-    expect(model('openai', 'gpt-6.1-sol').price?.source).toMatch(/prompts up to 272K tokens$/);
-    expect(model('grok', 'grok-4.7').price?.source).toMatch(/prompts up to 200K tokens$/);
-    expect(model('claude', 'claude-haiku-5-5').price?.source).toMatch(/prompts up to 100K tokens$/);
-    expect(model('deepseek', 'deepseek-v4-pro').price?.source).toMatch(/peak rate$/);
+  it('has context tiers of whole requests, with a rate for every rate of the price', () => {
+    const tiered = models.filter(({ price }) => price?.tiers);
+    const thresholds = new Map(tiered.map((m) => [m.name, m.price?.tiers?.map((tier) => tier.above_input_tokens)]));
+    const above = (threshold: number) =>
+      [...thresholds].filter(([, values]) => values?.join() === String(threshold)).map(([name]) => name);
+    expect(above(272_000)).toHaveLength(10);
+    expect(above(200_000)).toHaveLength(7);
+    expect(above(100_000)).toEqual(['claude-haiku-5-5']);
+    expect(tiered).toHaveLength(18);
+    for (const m of tiered) {
+      const { tiers: [tier] = [], source: _, ...base } = m.price as Price;
+      expect(Object.keys(tier?.rates ?? {}).sort(), m.name).toEqual(Object.keys(base).sort());
+    }
+    expect(model('openai', 'gpt-6.1-sol').price?.tiers?.[0]?.rates).toEqual({
+      input_micro_usd_per_million: 4_000_000,
+      cached_input_micro_usd_per_million: 200_000,
+      cache_write_micro_usd_per_million: 5_000_000,
+      output_micro_usd_per_million: 15_000_000,
+    });
+  });
+
+  it('has the rates of cache writes of claude, for one hour twice those of input', () => {
+    for (const m of models.filter(({ provider, as_of }) => provider === 'claude' && as_of === REFERENCE_DATE)) {
+      const input = m.price?.input_micro_usd_per_million as number;
+      expect(m.price?.cache_write_micro_usd_per_million, m.name).toBe(input * 1.25);
+      expect(m.price?.cache_write_long_micro_usd_per_million, m.name).toBe(input * 2);
+    }
+  });
+
+  it('has the peak hours of deepseek as windows of working days', () => {
+    const current = models.filter(({ provider, as_of }) => provider === 'deepseek' && as_of === REFERENCE_DATE);
+    expect(current).toHaveLength(3);
+    for (const { name, price } of current) {
+      expect(
+        price?.windows?.map(({ start_minute, end_minute, weekdays }) => [start_minute, end_minute, weekdays]),
+        name,
+      ).toEqual([
+        [60, 240, [1, 2, 3, 4, 5]],
+        [360, 600, [1, 2, 3, 4, 5]],
+      ]);
+      // Peak hours cost twice as much.
+      for (const { rates } of price?.windows ?? [])
+        for (const [rate, value] of Object.entries(rates))
+          expect(value, name).toBe(2 * (price?.[rate as keyof Rates] ?? 0));
+    }
   });
 
   it('has the shutdown dates of the providers', () => {
@@ -410,14 +463,28 @@ describe('models.json', () => {
   it('has rates that are safe non-negative integers with a source', () => {
     for (const m of models) {
       if (m.price === undefined) continue;
-      const { source, ...rates } = m.price;
-      expect(PRICE_FIELDS, m.name).toEqual(expect.arrayContaining(Object.keys(m.price)));
-      expect(source, m.name).toMatch(/^\S.{1,199}$/);
-      for (const rate of Object.values(rates)) {
-        expect(Number.isSafeInteger(rate) && rate >= 0 && rate <= 1e12, m.name).toBe(true);
-      }
+      // The schema of requests has the ranges, and rejects windows that overlap.
+      const sent = {
+        ...ModelPrice.fromPartial({}),
+        ...bigints(m.price),
+        tiers: (m.price.tiers ?? []).map((tier) => ({ ...tier, rates: bigints(tier.rates) })),
+        windows: (m.price.windows ?? []).map((window) => ({ weekdays: [], ...window, rates: bigints(window.rates) })),
+      };
+      const { error, data } = priceSchema.safeParse(sent);
+      expect(error?.issues ?? [], m.name).toEqual([]);
+      expect(ratesOf(data ?? {}), m.name).toEqual(ratesOf(m.price));
+      expect(
+        Object.keys(m.price).filter((field) => !(field in sent)),
+        m.name,
+      ).toEqual([]);
+      expect(m.price.source, m.name).toMatch(/^\S.{1,199}$/);
     }
   });
+
+  function bigints(rates: Rates) {
+    const entries = Object.entries(rates).filter(([field]) => field.endsWith('_micro_usd_per_million'));
+    return { ...rates, ...Object.fromEntries(entries.map(([field, value]) => [field, BigInt(value as number)])) };
+  }
 
   it('contains every model that the design document names and the default model of agents', () => {
     for (const [provider, name] of DOCUMENT_MODELS) expect(model(provider, name).name).toBe(name);

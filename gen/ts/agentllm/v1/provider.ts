@@ -394,8 +394,8 @@ export interface PriceTier {
 }
 
 /**
- * A time window of the day in UTC with its own rates, for example the peak hours of a
- * provider. The start of an attempt decides whether it is in the window.
+ * A time window in UTC with its own rates, for example the peak hours of a provider. The
+ * start of an attempt decides whether it is in the window.
  */
 export interface PriceWindow {
   /** The start of the window in minutes after midnight UTC, inclusive: 0 to 1439. */
@@ -415,6 +415,11 @@ export interface PriceWindow {
    * tiers.
    */
   tiers: PriceTier[];
+  /**
+   * The days of the week in UTC on which the window starts, as in ISO 8601: 1 is Monday, 7
+   * is Sunday. At most 7, each once. Empty: every day.
+   */
+  weekdays: number[];
 }
 
 /**
@@ -1230,7 +1235,7 @@ export const PriceTier: MessageFns<PriceTier> = {
 };
 
 function createBasePriceWindow(): PriceWindow {
-  return { start_minute: 0, end_minute: 0, rates: undefined, tiers: [] };
+  return { start_minute: 0, end_minute: 0, rates: undefined, tiers: [], weekdays: [] };
 }
 
 export const PriceWindow: MessageFns<PriceWindow> = {
@@ -1246,6 +1251,13 @@ export const PriceWindow: MessageFns<PriceWindow> = {
     }
     for (const v of message.tiers) {
       PriceTier.encode(v!, writer.uint32(34).fork()).join();
+    }
+    if (message.weekdays.length !== 0) {
+      writer.uint32(42).fork();
+      for (const v of message.weekdays) {
+        writer.int32(v);
+      }
+      writer.join();
     }
     return writer;
   },
@@ -1295,6 +1307,24 @@ export const PriceWindow: MessageFns<PriceWindow> = {
             message.tiers.push(PriceTier.decode(reader, reader.uint32()));
             continue;
           }
+          case 5: {
+            if (tag === 40) {
+              message.weekdays.push(reader.int32());
+
+              continue;
+            }
+
+            if (tag === 42) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.weekdays.push(reader.int32());
+              }
+
+              continue;
+            }
+
+            break;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           throw new globalThis.Error("malformed message");
@@ -1321,6 +1351,7 @@ export const PriceWindow: MessageFns<PriceWindow> = {
       ? PriceRates.fromPartial(object.rates)
       : undefined;
     message.tiers = object.tiers?.map((e) => PriceTier.fromPartial(e)) || [];
+    message.weekdays = object.weekdays?.map((e) => e) || [];
     return message;
   },
 };
