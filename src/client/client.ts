@@ -5,6 +5,7 @@ import type * as agents from '../../gen/ts/agentllm/v1/agent_service.js';
 import type * as audit from '../../gen/ts/agentllm/v1/audit_service.js';
 import type * as sharedKeys from '../../gen/ts/agentllm/v1/credential_service.js';
 import type * as providers from '../../gen/ts/agentllm/v1/provider_service.js';
+import type * as usage from '../../gen/ts/agentllm/v1/usage_service.js';
 import type { WatchedResidentAgent } from './agent.js';
 import type { Change } from './change.js';
 import type { ClientEvents } from './client_events.js';
@@ -12,6 +13,7 @@ import type { ListenOptions } from './events.js';
 import type { Methods } from './methods.js';
 import type { Pin, Run } from './run.js';
 import type { ClientState } from './state.js';
+import type { UsageSpool } from './usage/usage_recorder.js';
 import type { ClientWarning } from './warning.js';
 
 /**
@@ -34,6 +36,8 @@ export interface AgentLLM extends AsyncDisposable {
   >;
   /** Access tokens, and the identity of this caller. */
   readonly access: Methods<typeof access.AccessServiceService>;
+  /** What the models of agents used and what it cost. */
+  readonly usage: Omit<Methods<typeof usage.UsageServiceService>, 'streamUsage'>;
   /** The audit log: events with actor and time. */
   readonly audit: Methods<typeof audit.AuditServiceService>;
   /**
@@ -69,6 +73,8 @@ export interface ResidentAgentLLM<Extension = unknown> extends AgentLLM {
   readonly clientId: string;
   /** Whether the held state is current. */
   readonly state: ClientState;
+  /** The attempts of model calls that the service has not acknowledged yet. */
+  readonly spool: UsageSpool;
   /** The last 20 warnings, the oldest first. */
   readonly warnings: readonly ClientWarning[];
   /**
@@ -102,8 +108,8 @@ export interface ResidentAgentLLM<Extension = unknown> extends AgentLLM {
    */
   ready(deadlineMs?: number, options?: ListenOptions): Promise<void>;
   /**
-   * Closes the connection and the watch. Calls in progress finish first, the last acknowledgement is sent and the cache
-   * file is written. The held state can still be resolved. `await using` and `Symbol.asyncDispose` wait until the client
+   * Closes the connection and the watch. Calls in progress finish first, the last acknowledgement and the usage that is not
+   * recorded yet are sent, and the cache file is written. The held state can still be resolved. `await using` and `Symbol.asyncDispose` wait until the client
    * is closed.
    */
   close(): void;

@@ -5,6 +5,7 @@ import * as agents from '../../gen/ts/agentllm/v1/agent_service.js';
 import * as audit from '../../gen/ts/agentllm/v1/audit_service.js';
 import * as sharedKeys from '../../gen/ts/agentllm/v1/credential_service.js';
 import * as providers from '../../gen/ts/agentllm/v1/provider_service.js';
+import * as usage from '../../gen/ts/agentllm/v1/usage_service.js';
 import { onAbort } from '../abort.js';
 import { ackBatcherOf } from './ack_batcher.js';
 import { checkAddress, isLocal } from './address.js';
@@ -53,6 +54,7 @@ export function connectWith(
     credentials: methodsOf(sharedKeys.CredentialServiceService, sharedKeys, connection),
     watchers: methodsOf(watch.AgentLLMConfigWatchServiceService, watch, connection),
     access: methodsOf(access.AccessServiceService, access, connection),
+    usage: methodsOf(usage.UsageServiceService, usage, connection),
     audit: methodsOf(audit.AuditServiceService, audit, connection),
     ready: (ms = deadlineMs) => waitUntilReady(connection, address, ms),
   };
