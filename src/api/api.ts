@@ -5,6 +5,7 @@ import { AgentServiceService } from '../../gen/ts/agentllm/v1/agent_service.js';
 import { AuditServiceService } from '../../gen/ts/agentllm/v1/audit_service.js';
 import { CredentialServiceService } from '../../gen/ts/agentllm/v1/credential_service.js';
 import { ProviderServiceService } from '../../gen/ts/agentllm/v1/provider_service.js';
+import { UsageServiceService } from '../../gen/ts/agentllm/v1/usage_service.js';
 import { ConcurrencyLimiter } from '../concurrency_limiter.js';
 import type { Anonymous } from '../domain/access.js';
 import { ServiceError } from '../errors.js';
@@ -13,6 +14,7 @@ import { Watches } from '../feed/watches.js';
 import { limits } from '../limits.js';
 import { RequestBudget } from '../net/request_budget.js';
 import { UnreadResponses } from '../net/unread_responses.js';
+import { UsageWriter } from '../store/usage/usage_writer.js';
 import { AccessLog } from './dispatch/access_log.js';
 import { type ApiService, apiServiceOf, type Invoke, invokerOf } from './dispatch/api_service.js';
 import { Authorizer } from './dispatch/authorizer.js';
@@ -27,13 +29,14 @@ import { configService } from './handlers/configs.js';
 import { credentialService } from './handlers/credentials.js';
 import { type ProviderMethods, providerService } from './handlers/providers.js';
 import { accessService } from './handlers/tokens.js';
+import { type UsageMethods, usageService } from './handlers/usage.js';
 import { watchService } from './handlers/watches.js';
 import { WatchMessageEncoder } from './messages/watch_messages.js';
 
 /** The dependencies of the API that are created outside of it. */
 export type ApiParts = Omit<
   Backend,
-  'log' | 'watches' | 'watcherRegistry' | 'adoptionWaits' | 'accessLog' | 'authorizer'
+  'log' | 'watches' | 'watcherRegistry' | 'adoptionWaits' | 'accessLog' | 'authorizer' | 'usageWriter' | 'usageMetrics'
 >;
 
 export interface ApiOptions extends Omit<DispatchContext, 'limiter' | 'authorizer' | 'openStreams'> {
@@ -72,7 +75,17 @@ export function createApi(parts: ApiParts, { anonymous, ...options }: ApiOptions
   const watches = new Watches(parts.store, new WatchMessageEncoder(parts.store), openStreams);
   const watcherRegistry = new WatcherRegistry(parts.store, watches);
   const adoptionWaits = new ConcurrencyLimiter({ total: () => limits.adoptionWaits });
-  const backend = { ...parts, log: options.log, watches, watcherRegistry, adoptionWaits, accessLog, authorizer };
+  const backend = {
+    ...parts,
+    log: options.log,
+    watches,
+    watcherRegistry,
+    adoptionWaits,
+    accessLog,
+    authorizer,
+    usageWriter: new UsageWriter(parts.store),
+    usageMetrics: options.metrics.usage,
+  };
   const services = servicesOf(backend, { ...options, limiter, authorizer, openStreams });
   const unary = services.flatMap((service) => [...service.unary.values()]);
   let registryClosed: Promise<void> | undefined;
@@ -104,6 +117,8 @@ export function createApi(parts: ApiParts, { anonymous, ...options }: ApiOptions
 
 const { listPrices: _, setPrice: __, importModels: ___, ...providerMethods } = ProviderServiceService;
 
+const { recordUsage, streamUsage } = UsageServiceService;
+
 const servicesOf = (backend: Backend, context: DispatchContext): readonly ApiService[] => [
   apiServiceOf(AccessServiceService, accessService(backend), context),
   apiServiceOf(AgentServiceService, agentService(backend), context),
@@ -112,6 +127,7 @@ const servicesOf = (backend: Backend, context: DispatchContext): readonly ApiSer
   apiServiceOf<ProviderMethods>(providerMethods, providerService(backend), context),
   apiServiceOf(CredentialServiceService, credentialService(backend), context),
   apiServiceOf(AuditServiceService, auditService(backend), context),
+  apiServiceOf<UsageMethods>({ recordUsage, streamUsage }, usageService(backend), context),
 ];
 
 /** The retry delay is random, so that watchers do not all reconnect at the same time. */
