@@ -226,7 +226,7 @@ export class Spool {
   /** Writes nothing for a while. What should have left the memory can be sent from there. */
   private block(error: unknown): void {
     this.blocked = error;
-    this.parts.warnings.diskFailed(error);
+    this.parts.warnings.diskFailed(error, error instanceof SpoolFullError);
     for (const entry of this.unwritten) {
       if (!entry.isSpilled) continue;
       entry.isSpilled = false;

@@ -15,12 +15,16 @@ export class SpoolWarnings {
     private readonly directory: string | undefined,
   ) {}
 
-  /** The directory cannot be used. */
-  diskFailed(error: unknown): void {
+  /** The directory cannot be used. @param isFull it has reached its limit. */
+  diskFailed(error: unknown, isFull = false): void {
+    const isNoSpace = isFull || ['ENOSPC', 'EDQUOT'].includes(errorCode(error) ?? '');
+    const remedy = isFull
+      ? 'raise usage.maxDiskBytes if the service will be unavailable for longer'
+      : 'correct the directory, or set another one in usage.directory';
     const text =
       `Usage cannot be kept in ${this.directory}: ${errorMessage(error)}. It is kept in memory and is lost if the ` +
-      'process ends: correct the directory, or set another one in usage.directory';
-    this.once(errorCode(error) ?? errorMessage(error), 'USAGE_SPOOL_FAILED', text, error);
+      `process ends: ${remedy}`;
+    this.once(isNoSpace ? 'full' : 'disk', 'USAGE_SPOOL_FAILED', text, error);
   }
 
   /** Attempts are lost. @param kind identifies the reason. */
