@@ -85,8 +85,14 @@ export class UsageRecorder implements UsageSpool {
     return this.spool.sync();
   }
 
-  flush(ms = this.settings.closeMs): Promise<boolean> {
-    return this.sender.flush(ms);
+  async flush(ms = this.settings.closeMs): Promise<boolean> {
+    // Timers and connections of the client do not keep the process alive, but a caller waits for this.
+    const keepAlive = setInterval(() => {}, KEEP_ALIVE_MS);
+    try {
+      return await this.sender.flush(ms);
+    } finally {
+      clearInterval(keepAlive);
+    }
   }
 
   /** Sends what is left, at most for `closeMs`, and keeps the rest on disk, if there is a directory. */
@@ -113,6 +119,7 @@ export class UsageRecorder implements UsageSpool {
 }
 
 const DISK_MS = 5_000;
+const KEEP_ALIVE_MS = 10_000;
 
 /** In place of a recorder when usage is not recorded. */
 export const NO_USAGE: UsageSpool = {
