@@ -36,10 +36,10 @@ export interface AgentLLM extends AsyncDisposable {
   >;
   /** Access tokens, and the identity of this caller. */
   readonly access: Methods<typeof access.AccessServiceService>;
-  /** What the models of agents used and what it cost. */
-  readonly usage: Omit<Methods<typeof usage.UsageServiceService>, 'streamUsage'>;
   /** The audit log: events with actor and time. */
   readonly audit: Methods<typeof audit.AuditServiceService>;
+  /** What the models of agents used and what it cost. A stream of attempts (StreamUsage) has no method here. */
+  readonly usage: Omit<Methods<typeof usage.UsageServiceService>, 'streamUsage'>;
   /**
    * Resolves when the health check of the service reports that it serves. Calls need not wait for it.
    *

@@ -54,8 +54,8 @@ export function connectWith(
     credentials: methodsOf(sharedKeys.CredentialServiceService, sharedKeys, connection),
     watchers: methodsOf(watch.AgentLLMConfigWatchServiceService, watch, connection),
     access: methodsOf(access.AccessServiceService, access, connection),
-    usage: methodsOf(usage.UsageServiceService, usage, connection),
     audit: methodsOf(audit.AuditServiceService, audit, connection),
+    usage: methodsOf(usage.UsageServiceService, usage, connection),
     ready: (ms = deadlineMs) => waitUntilReady(connection, address, ms),
   };
   if (!settings) return closable(client, input.signal, () => connection.close());
