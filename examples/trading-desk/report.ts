@@ -45,7 +45,7 @@ export function costLines({ groups, totals }: Pick<QueryUsageResponse, 'groups' 
     const { attempts = 0n, unsuccessful_attempts = 0n, unpriced_attempts = 0n, cost_nano_usd = 0n } = sums ?? {};
     const tokens = `${sums?.input_tokens ?? 0n} + ${sums?.output_tokens ?? 0n} tokens`;
     const facts = [
-      `${attempts} attempts`,
+      `${attempts} ${attempts === 1n ? 'attempt' : 'attempts'}`,
       unsuccessful_attempts > 0n && `${unsuccessful_attempts} failed`,
       tokens,
       unpriced_attempts > 0n && `${unpriced_attempts} without a known cost`,
