@@ -31,6 +31,7 @@ const UNIT = [
   'test/cli/kit/print.test.ts',
   'test/client/{ack_batcher,acknowledgements,backoff}.test.ts',
   'test/client/runtime/**/!(stream).test.ts',
+  'test/client/usage/*.test.ts',
   'test/domain/**/*.test.ts',
   'test/feed/{live_index,replay,validators}.test.ts',
   'test/net/{listen,request_budget,unread_responses}.test.ts',

@@ -222,6 +222,17 @@ export const limits = {
   defaultModelCallAttempts: 10,
   /** Characters of the id of a run. */
   runId: 100,
+  // The spool of usage in the client
+  /** Attempts in memory, bytes on disk, and the wait of close() in ms, each with its default. */
+  spoolRecords: { min: 1000, max: 1_000_000 },
+  defaultSpoolRecords: 10_000,
+  spoolBytes: { min: 1024 * 1024, max: 4 * 1024 ** 3 },
+  defaultSpoolBytes: 64 * 1024 * 1024,
+  spoolCloseMs: { min: 0, max: 60_000 },
+  defaultSpoolCloseMs: 2_000,
+  /** Attempts of one segment of the spool, and bytes after which it ends. */
+  segmentRecords: 1000,
+  segmentBytes: 1024 * 1024,
   // Prices
   /** Input tokens from which a context tier applies, and the minutes of a day of a time window. */
   tierTokens: { min: 1, max: 100_000_000 },

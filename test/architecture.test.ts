@@ -91,12 +91,14 @@ const KIT = ['client', 'package', 'admin', 'log', ...FEED];
 const ALLOWED_IMPORTS: Readonly<Record<string, readonly string[]>> = {
   abort: [],
   atomic_file: ['error_properties'],
+  directory_claim: ['error_properties', 'unix_socket'],
   error_properties: [],
   concurrency_limiter: ['errors'],
   limits: [],
   max_elements: [],
   package: [],
   time_slice: [],
+  unix_socket: [],
   log: ['limits'],
   metrics: [],
   status_codes: [],
@@ -106,7 +108,7 @@ const ALLOWED_IMPORTS: Readonly<Record<string, readonly string[]>> = {
   domain: BELOW,
   config: STORE,
   net: ['config', 'log', ...STORE],
-  store: [...STORE, 'atomic_file', 'package', 'migrations', 'seeds'],
+  store: [...STORE, 'atomic_file', 'directory_claim', 'package', 'migrations', 'seeds'],
   background_tasks: ['config', 'store', 'log', ...STORE],
   bootstrap_token: ['atomic_file', 'store', 'log', ...STORE],
   feed: FEED,
@@ -118,9 +120,9 @@ const ALLOWED_IMPORTS: Readonly<Record<string, readonly string[]>> = {
   api: ['api/handlers', ...HANDLERS],
   grpc: TRANSPORT,
   http: TRANSPORT,
-  admin: ['log', ...FEED],
+  admin: ['log', 'unix_socket', ...FEED],
   main: MAIN,
-  client: ['atomic_file', ...STORE],
+  client: ['atomic_file', 'directory_claim', ...STORE],
   // Stands in for providers in tests: it imports nothing of the service.
   fake_provider: ['limits'],
   // Calls the chain of an agent at the fake provider.
@@ -286,9 +288,10 @@ describe('the source code', () => {
     expect(wrong.map(({ path }) => path)).toEqual([]);
   });
 
-  it('renames and links files only in atomic_file, and data directories only in the store', () => {
+  it('renames and links files only in atomic_file, claims in directory_claim, and data directories in the store', () => {
     const mayRename = (path: string) =>
       path === 'src/atomic_file.ts' ||
+      path === 'src/directory_claim.ts' ||
       path === 'src/store/maintenance/restore.ts' ||
       path.startsWith('src/store/embedded/');
     const wrong = violations(

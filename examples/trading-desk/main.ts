@@ -4,11 +4,11 @@
  * npm run example:trading-desk [-- --address host:port]
  */
 import { parseArgs } from 'node:util';
-import { connect } from '@agentllm/client/ai';
+import { connect, type ResidentAgentLLM } from '@agentllm/client/ai';
 import { AGENTS, configure, remember } from './desk_configs.js';
 import { startFakeProvider, startService, stopAll } from './processes.js';
 import { Providers } from './providers.js';
-import { receiptLines } from './report.js';
+import { costLines, receiptLines } from './report.js';
 import { Round } from './round.js';
 
 // The receipts contain what the SDK would print as warnings.
@@ -28,11 +28,22 @@ async function run(address: string, isOwn: boolean): Promise<void> {
     restore = isOwn ? restore : await remember(client);
     await configure(client);
     client.on('receipt', (receipt) => print(receiptLines(receipt).join('\n')));
+    const since = new Date();
     print(`\n${await Promise.race([new Round(client, providers, print).run(), interruption])}`);
+    await printCosts(client, since);
   } finally {
     await restore();
     client.close();
   }
+}
+
+/** What the round has cost, from the attempts that the client has recorded. */
+async function printCosts(client: ResidentAgentLLM, since: Date): Promise<void> {
+  if (!(await client.spool.flush(10_000))) print('\nThe service has not recorded all attempts:');
+  const filter = { agents: AGENTS };
+  const until = new Date(Date.now() + 1_000);
+  const report = await client.usage.queryUsage({ since, until, group_by: ['USAGE_DIMENSION_AGENT'], filter });
+  print(['\n6. What it has cost', ...costLines(report)].join('\n'));
 }
 
 const { values } = parseArgs({ options: { address: { type: 'string' } } });

@@ -1,4 +1,4 @@
-import type { Receipt } from '@agentllm/client';
+import type { QueryUsageResponse, Receipt } from '@agentllm/client';
 
 type Attempt = Receipt['attempts'][number];
 
@@ -37,3 +37,25 @@ function failure({ provider, model_name, error_class, status, action, backoff_ms
 
 const sent = ({ parameters }: Receipt) =>
   parameters.map(({ wire_name, value_json }) => `${wire_name} ${value_json}`).join(', ');
+
+/** The lines about what each agent has cost. All of it comes from the service. */
+export function costLines({ groups, totals }: Pick<QueryUsageResponse, 'groups' | 'totals'>): string[] {
+  const rows = groups.map((group) => ({ name: group.agent, totals: group.totals }));
+  return [...rows, { name: 'all agents', totals }].map(({ name, totals: sums }) => {
+    const { attempts = 0n, unsuccessful_attempts = 0n, unpriced_attempts = 0n, cost_nano_usd = 0n } = sums ?? {};
+    const tokens = `${sums?.input_tokens ?? 0n} + ${sums?.output_tokens ?? 0n} tokens`;
+    const facts = [
+      `${attempts} ${attempts === 1n ? 'attempt' : 'attempts'}`,
+      unsuccessful_attempts > 0n && `${unsuccessful_attempts} failed`,
+      tokens,
+      unpriced_attempts > 0n && `${unpriced_attempts} without a known cost`,
+    ];
+    return `  ${name.padEnd(NAME_WIDTH)}  ${usd(cost_nano_usd)}  ${facts.filter(Boolean).join(', ')}`;
+  });
+}
+
+/** An amount in nano-USD as USD, without rounding. */
+function usd(nano: bigint): string {
+  const digits = String(nano).padStart(10, '0');
+  return `${digits.slice(0, -9)}.${digits.slice(-9)} USD`;
+}

@@ -4,7 +4,7 @@ import { createInterface } from 'node:readline';
 import { errorCode } from '../error_properties.js';
 import { StartError } from '../errors.js';
 import { findHolder } from '../store/embedded/directory_lock.js';
-import { withShortPath } from '../store/embedded/unix_socket.js';
+import { withShortPath } from '../unix_socket.js';
 import { ADMIN_SOCKET, type AdminRequest, adminDirectory, type Output, response } from './protocol.js';
 
 /** Maximum time without a message. A service that runs a command sends a message every second. */

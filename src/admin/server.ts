@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Log } from '../log.js';
 import { makeOwnDirectory } from '../store/embedded/data_directory.js';
-import { listenInDirectory } from '../store/embedded/unix_socket.js';
+import { listenInDirectory } from '../unix_socket.js';
 import {
   ADMIN_SOCKET,
   type AdminRequest,

@@ -13,6 +13,7 @@ import type { ListenOptions } from './events.js';
 import type { Methods } from './methods.js';
 import type { Pin, Run } from './run.js';
 import type { ClientState } from './state.js';
+import type { UsageSpool } from './usage/usage_recorder.js';
 import type { ClientWarning } from './warning.js';
 
 /**
@@ -72,6 +73,8 @@ export interface ResidentAgentLLM<Extension = unknown> extends AgentLLM {
   readonly clientId: string;
   /** Whether the held state is current. */
   readonly state: ClientState;
+  /** The attempts of model calls that the service has not acknowledged yet. */
+  readonly spool: UsageSpool;
   /** The last 20 warnings, the oldest first. */
   readonly warnings: readonly ClientWarning[];
   /**
@@ -105,8 +108,8 @@ export interface ResidentAgentLLM<Extension = unknown> extends AgentLLM {
    */
   ready(deadlineMs?: number, options?: ListenOptions): Promise<void>;
   /**
-   * Closes the connection and the watch. Calls in progress finish first, the last acknowledgement is sent and the cache
-   * file is written. The held state can still be resolved. `await using` and `Symbol.asyncDispose` wait until the client
+   * Closes the connection and the watch. Calls in progress finish first, the last acknowledgement and the usage that is not
+   * recorded yet are sent, and the cache file is written. The held state can still be resolved. `await using` and `Symbol.asyncDispose` wait until the client
    * is closed.
    */
   close(): void;

@@ -1,4 +1,11 @@
-import { type Client, connectivityState, type ServiceError as GrpcError, Metadata, status } from '@grpc/grpc-js';
+import {
+  type Client,
+  type ClientReadableStream,
+  connectivityState,
+  type ServiceError as GrpcError,
+  Metadata,
+  status,
+} from '@grpc/grpc-js';
 import { onAbort } from '../abort.js';
 import { limits } from '../limits.js';
 import { AgentLLMError } from './error.js';
@@ -30,6 +37,16 @@ export interface Outgoing {
   /** The request id, if the request is a write that has one. */
   readonly requestId?: string | undefined;
 }
+
+/** The side of the client of a stream in both directions. */
+export interface Outlet {
+  send(bytes: Buffer): void;
+  /** Sends nothing more; the service then ends the stream. */
+  end(): void;
+}
+
+/** A call that receives messages. */
+type MessageStream = Pick<ClientReadableStream<unknown>, 'on' | 'cancel'>;
 
 /** The parameters of a call in progress. */
 interface CallContext {
@@ -117,14 +134,41 @@ export class Connection {
     onMessage: (message: Response) => void,
     signal: AbortSignal,
   ): Promise<void> {
-    const name = method.path.slice(1);
-    return this.counted(name, async () => {
-      const { bytes, requestId } = asCallError(name, 'request', make);
+    const open = (metadata: Metadata) => {
+      const { bytes } = asCallError(method.path.slice(1), 'request', make);
+      return this.client.makeServerStreamRequest(method.path, identity, method.responseDeserialize, bytes, metadata);
+    };
+    return this.background(method, open, onMessage, signal);
+  }
+
+  /** Opens a stream in both directions, like `stream`. @param onOpen receives the side of the client. */
+  async duplex<Response>(
+    method: Method<Response>,
+    onOpen: (outlet: Outlet) => void,
+    onMessage: (message: Response) => void,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const open = (metadata: Metadata) => {
+      const call = this.client.makeBidiStreamRequest(method.path, identity, method.responseDeserialize, metadata);
+      onOpen({ send: (bytes) => void call.write(bytes), end: () => void call.end() });
+      return call;
+    };
+    return this.background(method, open, onMessage, signal);
+  }
+
+  private async background<Response>(
+    { path }: Method<Response>,
+    open: (metadata: Metadata) => MessageStream,
+    onMessage: (message: Response) => void,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const method = path.slice(1);
+    return this.counted(method, async () => {
       // Only the token function has a deadline.
-      const opening = { method: name, requestId, signal, deadlineMs: this.deadlineMs, background: true };
+      const opening = { method, requestId: undefined, signal, deadlineMs: this.deadlineMs, background: true };
       const metadata = await this.headers({ ...opening, deadline: Date.now() + this.deadlineMs }, {});
       const context = { ...opening, deadlineMs: Number.POSITIVE_INFINITY, deadline: Number.POSITIVE_INFINITY };
-      return this.withErrors(context, this.read(method, bytes, metadata, signal, onMessage));
+      return this.withErrors(context, this.read(open(metadata), signal, onMessage));
     });
   }
 
@@ -182,17 +226,10 @@ export class Connection {
     });
   }
 
-  private read<R>(
-    { path, responseDeserialize }: Method<R>,
-    bytes: Buffer,
-    metadata: Metadata,
-    signal: AbortSignal,
-    onMessage: (message: R) => void,
-  ): Promise<void> {
+  private read<R>(call: MessageStream, signal: AbortSignal, onMessage: (message: R) => void): Promise<void> {
     return new Promise((resolve, reject) => {
       let failure: Error | undefined;
       let accepting = true;
-      const call = this.client.makeServerStreamRequest(path, identity, responseDeserialize, bytes, metadata);
       const release = onAbort(signal, () => call.cancel());
       call.on('data', (message: R) => {
         try {
@@ -205,7 +242,7 @@ export class Connection {
         }
       });
       // The error event can precede messages that have already been received.
-      call.on('error', (error) => {
+      call.on('error', (error: Error) => {
         failure ??= error;
         setImmediate(settle);
       });

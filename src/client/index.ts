@@ -25,4 +25,6 @@ export type { Resolution, ResolutionHop, ResolutionSkip, ResolveOptions } from '
 export type { Pin, Run, RunMoved } from './run.js';
 export type { CacheOptions } from './snapshot_cache.js';
 export type { ClientState, Status } from './state.js';
+export type { UsageOptions } from './usage/usage_options.js';
+export type { UsageSpool, UsageStats } from './usage/usage_recorder.js';
 export type { ClientWarning } from './warning.js';

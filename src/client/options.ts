@@ -2,6 +2,7 @@ import type { ChannelOptions } from '@grpc/grpc-js';
 import type { TlsOptions } from './channel.js';
 import type { Token } from './headers.js';
 import type { CacheOptions } from './snapshot_cache.js';
+import type { UsageOptions } from './usage/usage_options.js';
 
 /** Options of a connection to the service. */
 export interface ConnectOptions {
@@ -58,4 +59,9 @@ export interface ResidentOptions extends ConnectOptions {
    * remains usable until its lease expires. Default: 600 000.
    */
   readonly leaseMs?: number | undefined;
+  /**
+   * How the usage of model calls is recorded: the attempts of all receipts are reported to the service, in the background.
+   * false: it is not recorded. Default: `{}`, the defaults of its options. Only the entry points for AI SDKs have calls.
+   */
+  readonly usage?: false | UsageOptions | undefined;
 }

@@ -1,6 +1,8 @@
 import { randomUUID } from 'node:crypto';
 import type { WatchStarted } from '../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
+import type { Receipt } from '../../gen/ts/agentllm/v1/receipt.js';
 import { onAbort } from '../abort.js';
+import { errorMessage } from '../error_properties.js';
 import { limits } from '../limits.js';
 import type { AckBatcher } from './ack_batcher.js';
 import { Acknowledger } from './acknowledgements.js';
@@ -16,8 +18,11 @@ import { nothingHeld, notWatched } from './resolution.js';
 import { type Pin, PinnedRun, type Run, type RunSource } from './run.js';
 import { type CacheOptions, SnapshotCache } from './snapshot_cache.js';
 import type { ClientState, Status } from './state.js';
+import type { SpoolSettings } from './usage/usage_options.js';
+import { NO_USAGE, UsageRecorder, type UsageSpool } from './usage/usage_recorder.js';
+import { openStreamOver } from './usage/usage_stream.js';
 import { type Batch, View } from './view.js';
-import type { ClientWarning } from './warning.js';
+import { Warnings } from './warning.js';
 import { type WatchObserver, WatchStream } from './watch_stream.js';
 import { WatchedHandle } from './watched_agent.js';
 
@@ -28,6 +33,8 @@ export interface ResidentSettings {
   readonly clientVersion: string;
   readonly cache: CacheOptions | undefined;
   readonly leaseMs: number;
+  /** Undefined: usage is not recorded. */
+  readonly usage: SpoolSettings | undefined;
 }
 
 /** The components that a resident client uses. */
@@ -40,14 +47,14 @@ export interface ResidentParts {
 }
 
 const METHOD = 'agentllm.v1.AgentLLMConfigWatchService/WatchConfigs';
-const MAX_WARNINGS = 20;
 const KEEP_ALIVE_MS = 10_000;
 
 /** Holds the state that the watch delivers, and serves agents, runs and listeners from it. */
 export class Resident implements WatchObserver, RunSource {
   readonly clientId = randomUUID();
-  readonly warnings: ClientWarning[] = [];
+  readonly warnings = new Warnings((warning) => this.events.emit('warning', warning));
   readonly leases: LeaseManager;
+  readonly spool: UsageSpool;
   token = '';
   minRevision = 0n;
 
@@ -72,18 +79,22 @@ export class Resident implements WatchObserver, RunSource {
   /** Removes runs that were garbage-collected without end(). */
   private readonly collectedRuns = new FinalizationRegistry<WeakRef<PinnedRun>>((ref) => this.runs.delete(ref));
   private readonly cache: SnapshotCache | undefined;
+  private readonly recorder: UsageRecorder | undefined;
   private readonly acknowledger: Acknowledger;
   private readonly watch: WatchStream;
   private shutdownTimer: NodeJS.Timeout | undefined;
   readonly extend: (agent: ExtendedAgent) => void;
 
   constructor({ connection, calls, ackBatcher }: ResidentParts, settings: ResidentSettings, extend?: AgentExtension) {
-    const { agents, clientName, clientVersion, cache, leaseMs: lifetimeMs } = settings;
-    const warn = this.warn.bind(this);
+    const { agents, clientName, clientVersion, cache, leaseMs: lifetimeMs, usage } = settings;
+    const warn = this.warnings.add;
     // Without a resume token the store may be another one, in which the held revision has no meaning.
     const revision = () => (this.token === '' ? this.minRevision : this.view.revision);
     this.connection = connection;
-    this.extend = extend?.((receipt) => this.events.emit('receipt', receipt)) ?? (() => {});
+    // Only extensions have calls of models.
+    this.recorder = extend && usage && new UsageRecorder(usage, { open: openStreamOver(connection), warn });
+    this.spool = this.recorder ?? NO_USAGE;
+    this.extend = extend?.((receipt) => this.onReceipt(receipt)) ?? (() => {});
     this.leases = new LeaseManager({ calls, stream: connection, lifetimeMs, revision, warn });
     this.names = agents === 'all' ? undefined : new Set(agents);
     this.cache = cache && new SnapshotCache(cache, agents, warn);
@@ -237,6 +248,11 @@ export class Resident implements WatchObserver, RunSource {
     this.minRevision = sameStore && held ? held.revision : 0n;
   }
 
+  private onReceipt(receipt: Receipt): void {
+    this.recorder?.record(receipt);
+    this.events.emit('receipt', receipt);
+  }
+
   private load(): void {
     const cached = this.cache?.load();
     if (!cached) return;
@@ -296,19 +312,10 @@ export class Resident implements WatchObserver, RunSource {
     this.publish({ revision: this.view.revision, catalogue: true, ...others });
   }
 
-  private warn(kind: ClientWarning['kind'], message: string, cause: unknown): void {
-    const warning = { kind, message, cause, at: new Date() };
-    this.warnings.push(warning);
-    if (this.warnings.length > MAX_WARNINGS) this.warnings.shift();
-    // Deferred, so that the caller of connect() can add a listener for a warning that occurs within it.
-    setImmediate(() => this.events.emit('warning', warning)).unref();
-  }
-
   private listenerFailed(error: unknown, event: string): void {
     // A listener of warnings that fails causes no further warning, because it would receive that one and fail again.
     if (event === 'warning') return;
-    const reason = error instanceof Error ? error.message : String(error);
-    this.warn('LISTENER_FAILED', `A listener of '${event}' failed: ${reason}`, error);
+    this.warnings.add('LISTENER_FAILED', `A listener of '${event}' failed: ${errorMessage(error)}`, error);
   }
 
   private async end(): Promise<void> {
@@ -322,6 +329,7 @@ export class Resident implements WatchObserver, RunSource {
   }
 
   private async endAll(): Promise<void> {
+    const recorded = this.recorder?.close();
     this.leases.close();
     if (this.status === 'READY') {
       // Saved again with the current time, because the state is known to be current.
@@ -334,7 +342,7 @@ export class Resident implements WatchObserver, RunSource {
     const closed = AgentLLMError.here('This client was closed', { code: 'CANCELLED', method: METHOD });
     this.setStatus(this.held ? 'STALE' : 'FAILED', closed);
     for (const reader of [...this.readers]) reader.end();
-    await this.cache?.flush();
+    await Promise.all([recorded, this.cache?.flush()]);
     await this.connection.close();
   }
 }

@@ -9,15 +9,19 @@ import type { ResidentOptions } from './options.js';
 import { Resident, type ResidentParts, type ResidentSettings } from './resident.js';
 import type { Pin } from './run.js';
 import { checkCache } from './snapshot_cache.js';
+import { usageSettings } from './usage/usage_options.js';
 
 /** Applies the defaults; throws a TypeError for values that the service would reject. */
 export function settingsOf(options: ResidentOptions): ResidentSettings {
-  const { agents, clientName = '', clientVersion = '', cache, leaseMs = limits.defaultLeaseLifetime * 1000 } = options;
+  const { agents, clientName = '', clientVersion = '', cache } = options;
+  const { leaseMs = limits.defaultLeaseLifetime * 1000 } = options;
   checkLength('clientName', clientName, limits.clientName);
   checkLength('clientVersion', clientVersion, limits.clientVersion);
   if (cache) checkCache(cache);
   checkLease(leaseMs);
-  return { agents: agents === 'all' ? agents : checkAgents(agents), clientName, clientVersion, cache, leaseMs };
+  const usage = usageSettings(options.usage, cache?.path);
+  const names = agents === 'all' ? agents : checkAgents(agents);
+  return { agents: names, clientName, clientVersion, cache, leaseMs, usage };
 }
 
 function checkLease(ms: number): void {
@@ -63,11 +67,12 @@ export function createResidentClient(
   const resident = new Resident(parts, settings, extend);
   return {
     clientId: resident.clientId,
+    spool: resident.spool,
     get state() {
       return resident.state;
     },
     get warnings() {
-      return [...resident.warnings];
+      return [...resident.warnings.latest];
     },
     agent: (name) => resident.agent(name),
     run: ({ pin = 'run', id = randomUUID() } = {}) => resident.run(checkPin(pin), checkRunId(id)),

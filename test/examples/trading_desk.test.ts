@@ -22,7 +22,7 @@ async function runDesk(...args: string[]): Promise<string> {
 
 /** The calls of an agent: the model of each, and the lines about why it was used. */
 function callsOf(output: string, agent: string): string[] {
-  const calls = output.matchAll(new RegExp(`^  ${agent} +(\\S+) .*\\n((?: {6}.*\\n)*)`, 'gm'));
+  const calls = output.matchAll(new RegExp(`^  ${agent} +(\\S+/\\S+) .*\\n((?: {6}.*\\n)*)`, 'gm'));
   return [...calls].map(([, model, why = '']) => [model, ...why.trim().split(/\n\s+/)].filter(Boolean).join(' | '));
 }
 
@@ -60,6 +60,26 @@ describe('the trading desk', () => {
     ]);
     expect(callsOf(output, 'risky_analyst')[1]).toBe(`grok/grok-4.3 | ${RISK} is skipped: breaker open`);
     expect(callsOf(output, 'neutral_analyst').at(-1)).toBe(RISK);
+  });
+
+  it('shows the cost of each agent to the nano-dollar, with every attempt', () => {
+    const [, report = ''] = output.split('6. What it has cost\n');
+    const rows = [...report.matchAll(/^ {2}(\S.*?) {2,}(\d+)\.(\d{9}) USD {2}(\d+) attempts?, /gm)].map(
+      ([, name, dollars, fraction, attempts]) => ({
+        name,
+        nano: BigInt(`${dollars}${fraction}`),
+        attempts: Number(attempts),
+      }),
+    );
+    const total = rows.pop();
+    expect(rows.map(({ name }) => name).sort()).toEqual([...AGENTS].sort());
+    expect(rows.reduce((sum, { nano }) => sum + nano, 0n)).toBe(total?.nano);
+    for (const { name, nano } of rows) expect(nano, name).toBeGreaterThan(0n);
+    // Each call has one attempt that succeeded, and a line for each that failed.
+    const failures = output.match(/, then (retry|next hop)/g) ?? [];
+    const calls = AGENTS.flatMap((name) => callsOf(output, name));
+    expect(rows.reduce((sum, { attempts }) => sum + attempts, 0)).toBe(total?.attempts);
+    expect(total?.attempts).toBe(calls.length + failures.length);
   });
 
   it('shows a parameter that was left out', () => {

@@ -18,3 +18,12 @@ export const systemClock: Clock = {
     return () => clearTimeout(timer);
   },
 };
+
+/** Like the system clock, but its timers do not keep the process alive. */
+export const backgroundClock: Clock = {
+  ...systemClock,
+  after(ms, callback) {
+    const timer = setTimeout(callback, Math.min(ms, limits.maxTimerMs)).unref();
+    return () => clearTimeout(timer);
+  },
+};

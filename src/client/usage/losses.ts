@@ -1,0 +1,37 @@
+import { randomUUID } from 'node:crypto';
+import type { UsageLoss } from '../../../gen/ts/agentllm/v1/usage.js';
+
+/** Agents whose losses are counted separately; the losses of further ones are counted, but not reported to the service. */
+const MAX_AGENTS = 1000;
+
+/** Counts the attempts that were dropped, for the next report to the service. In memory only. */
+export class Losses {
+  private readonly byAgent = new Map<string, { attempts: number; first: Date; last: Date }>();
+
+  get size(): number {
+    return this.byAgent.size;
+  }
+
+  add(agent: string, startedAt: Date): void {
+    const known = this.byAgent.get(agent);
+    if (known) {
+      known.attempts++;
+      if (startedAt < known.first) known.first = startedAt;
+      if (startedAt > known.last) known.last = startedAt;
+    } else if (this.byAgent.size < MAX_AGENTS)
+      this.byAgent.set(agent, { attempts: 1, first: startedAt, last: startedAt });
+  }
+
+  /** Removes and returns at most `most` reports, each with an id with which it counts once. */
+  take(most: number): UsageLoss[] {
+    const taken = [...this.byAgent].slice(0, most);
+    for (const [agent] of taken) this.byAgent.delete(agent);
+    return taken.map(([agent, { attempts, first, last }]) => ({
+      loss_id: randomUUID(),
+      agent,
+      attempts: BigInt(attempts),
+      first_at: first,
+      last_at: last,
+    }));
+  }
+}

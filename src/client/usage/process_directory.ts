@@ -1,0 +1,96 @@
+import { randomUUID } from 'node:crypto';
+import { mkdir, readdir, rm, rmdir, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { syncDirectory } from '../../atomic_file.js';
+import { claimDirectory, type HeldClaim } from '../../directory_claim.js';
+import { errorCode } from '../../error_properties.js';
+import { Segment } from './segment.js';
+
+const LOCK = '.lock';
+const PROCESS_DIRECTORY = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
+const SEGMENT = /^\d{8}\.usage$/;
+/** A directory that is younger and has no segment may belong to a process that has not claimed it yet. */
+const YOUNG_MS = 60_000;
+/** Directories that one scan examines. */
+const MAX_SCANNED = 1000;
+
+/** The segments of one process, which this process holds: its own, or those of a process that has ended. */
+export class ProcessDirectory {
+  readonly segments = new Set<Segment>();
+  private number = 0;
+
+  private constructor(
+    private readonly path: string,
+    private readonly claim: HeldClaim,
+  ) {}
+
+  /** Creates a directory for this process, and the directory that contains it. */
+  static async create(base: string): Promise<ProcessDirectory> {
+    await mkdir(base, { recursive: true, mode: 0o700 });
+    const path = join(base, randomUUID());
+    await mkdir(path, { mode: 0o700 });
+    await mkdir(join(path, LOCK), { mode: 0o700 });
+    await syncDirectory(base);
+    const claim = await claimDirectory(join(path, LOCK));
+    if ('rival' in claim) throw new Error(`process ${claim.rival.pid} has taken ${path} over`);
+    return new ProcessDirectory(path, claim);
+  }
+
+  /** Takes over the directories of processes that have ended. @param isHeld whether this client already holds one. */
+  static async adoptAll(base: string, isHeld: (path: string) => boolean): Promise<ProcessDirectory[]> {
+    const entries = await readdir(base, { withFileTypes: true }).catch((error: unknown) => {
+      if (errorCode(error) === 'ENOENT') return [];
+      throw error;
+    });
+    const names = entries.filter((entry) => entry.isDirectory() && PROCESS_DIRECTORY.test(entry.name));
+    const adopted: ProcessDirectory[] = [];
+    for (const { name } of names.slice(0, MAX_SCANNED)) {
+      const path = join(base, name);
+      // Another process can adopt and delete the directory meanwhile.
+      const directory = isHeld(path) ? undefined : await ProcessDirectory.adopt(path).catch(() => undefined);
+      if (directory) adopted.push(directory);
+    }
+    return adopted;
+  }
+
+  /** Undefined if the process is alive, or left nothing. */
+  private static async adopt(path: string): Promise<ProcessDirectory | undefined> {
+    const names = (await readdir(path)).filter((name) => SEGMENT.test(name)).sort();
+    if (names.length === 0 && Date.now() - (await stat(path)).mtimeMs < YOUNG_MS) return undefined;
+    await mkdir(join(path, LOCK), { mode: 0o700 }).catch(() => undefined);
+    const claim = await claimDirectory(join(path, LOCK));
+    if ('rival' in claim) return undefined;
+    const directory = new ProcessDirectory(path, claim);
+    // Listed again, because another process may have delivered and deleted some before it ended.
+    for (const name of (await readdir(path)).filter((one) => SEGMENT.test(one)).sort()) {
+      const file = join(path, name);
+      directory.segments.add(Segment.adopted(file, (await stat(file)).size));
+    }
+    if (directory.segments.size > 0) return directory;
+    await directory.release();
+    return undefined;
+  }
+
+  has(path: string): boolean {
+    return this.path === path;
+  }
+
+  async createSegment(isSpilled: boolean): Promise<Segment> {
+    const name = `${String(++this.number).padStart(8, '0')}.usage`;
+    const segment = await Segment.create(join(this.path, name), isSpilled);
+    await syncDirectory(this.path);
+    this.segments.add(segment);
+    return segment;
+  }
+
+  /** Gives the directory up: removes it if it is empty, else another process can adopt it. */
+  async release(): Promise<void> {
+    for (const segment of this.segments) await segment.seal();
+    const isEmpty = this.segments.size === 0;
+    await this.claim.release();
+    if (!isEmpty) return;
+    // Fails if another process is just claiming it; that one removes it.
+    await rm(join(this.path, LOCK), { recursive: true, force: true }).catch(() => undefined);
+    await rmdir(this.path).catch(() => undefined);
+  }
+}

@@ -1,0 +1,138 @@
+import type { Receipt } from '../../../gen/ts/agentllm/v1/receipt.js';
+import type { AgentLLMError } from '../error.js';
+import { backgroundClock, type Clock } from '../runtime/clock.js';
+import type { Warn } from '../warning.js';
+import { flushAtExit } from './exit_flush.js';
+import { Spool } from './spool.js';
+import { SpoolDisk } from './spool_disk.js';
+import { SpoolWarnings } from './spool_warnings.js';
+import type { SpoolSettings } from './usage_options.js';
+import { UsageSender } from './usage_sender.js';
+import type { OpenStream } from './usage_stream.js';
+
+/** What has become of the attempts of this client. */
+export interface UsageStats {
+  /** Attempts of the model calls of this client. */
+  readonly recorded: number;
+  /** Attempts that the service has stored, now or before, including those of processes that have ended. */
+  readonly acknowledged: number;
+  /** Attempts that the service has rejected. */
+  readonly rejected: number;
+  /** Attempts that were dropped, because the spool had no room. */
+  readonly dropped: number;
+  /** Attempts in memory that the service has not acknowledged. */
+  readonly inMemory: number;
+  /** Attempts that would be lost if the process ended now. */
+  readonly unkept: number;
+  /** Bytes on disk. */
+  readonly diskBytes: number;
+  /** Why the service does not accept attempts at present. */
+  readonly error: AgentLLMError | undefined;
+}
+
+/** The usage that a client records. */
+export interface UsageSpool {
+  stats(): UsageStats;
+  /** Resolves with whether all attempts so far are kept: on disk, or acknowledged by the service. */
+  sync(): Promise<boolean>;
+  /**
+   * Sends all attempts now. Resolves with whether the service has acknowledged all of them within `ms`. Default: `closeMs`.
+   */
+  flush(ms?: number): Promise<boolean>;
+}
+
+interface RecorderParts {
+  readonly open: OpenStream;
+  readonly warn: Warn;
+  readonly clock?: Clock;
+}
+
+/** Records the usage of one client: receipts go into the spool, and from there to the service. */
+export class UsageRecorder implements UsageSpool {
+  private readonly spool: Spool;
+  private readonly sender: UsageSender;
+  private readonly clock: Clock;
+  private forgetExit = () => {};
+
+  constructor(
+    private readonly settings: SpoolSettings,
+    { open, warn, clock = backgroundClock }: RecorderParts,
+  ) {
+    const { directory, maxDiskBytes, maxMemoryRecords } = settings;
+    this.clock = clock;
+    this.warnings = new SpoolWarnings(warn, clock, directory);
+    const disk = directory === undefined ? undefined : new SpoolDisk(directory, maxDiskBytes);
+    this.spool = new Spool({ maxMemoryRecords, disk, clock, warnings: this.warnings });
+    this.sender = new UsageSender({ spool: this.spool, open, clock, warnings: this.warnings });
+  }
+
+  private readonly warnings: SpoolWarnings;
+
+  /** Never waits and never throws. */
+  record(receipt: Receipt): void {
+    if (receipt.attempts.length > 0) this.forgetExit = flushAtExit(this);
+    this.spool.record(receipt);
+  }
+
+  stats(): UsageStats {
+    const { spool, sender } = this;
+    const { recorded, dropped, inMemory, unkept, diskBytes } = spool;
+    const { acknowledged, rejected, error } = sender;
+    return { recorded, acknowledged, rejected, dropped, inMemory, unkept, diskBytes, error };
+  }
+
+  sync(): Promise<boolean> {
+    return this.spool.sync();
+  }
+
+  async flush(ms = this.settings.closeMs): Promise<boolean> {
+    // Timers and connections of the client do not keep the process alive, but a caller waits for this.
+    const keepAlive = setInterval(() => {}, KEEP_ALIVE_MS);
+    try {
+      return await this.sender.flush(ms);
+    } finally {
+      clearInterval(keepAlive);
+    }
+  }
+
+  /** Sends what is left, at most for `closeMs`, and keeps the rest on disk, if there is a directory. */
+  async close(): Promise<void> {
+    this.forgetExit();
+    await this.flush();
+    this.sender.close();
+    const { unkept } = this.spool;
+    await this.within(this.spool.close());
+    const lost = this.settings.directory === undefined ? unkept : this.spool.unkept;
+    if (lost > 0) this.warnings.lost('close', `the client was closed before the service acknowledged ${lost} attempts`);
+  }
+
+  /** A disk that does not respond must not prevent the end of the process. */
+  private within(work: Promise<void>): Promise<void> {
+    return new Promise((resolve) => {
+      const cancel = this.clock.after(DISK_MS, resolve);
+      void work.finally(() => {
+        cancel();
+        resolve();
+      });
+    });
+  }
+}
+
+const DISK_MS = 5_000;
+const KEEP_ALIVE_MS = 10_000;
+
+/** In place of a recorder when usage is not recorded. */
+export const NO_USAGE: UsageSpool = {
+  stats: () => ({
+    recorded: 0,
+    acknowledged: 0,
+    rejected: 0,
+    dropped: 0,
+    inMemory: 0,
+    unkept: 0,
+    diskBytes: 0,
+    error: undefined,
+  }),
+  sync: async () => true,
+  flush: async () => true,
+};

@@ -1,0 +1,35 @@
+import { type StreamUsageResponse, UsageServiceService } from '../../../gen/ts/agentllm/v1/usage_service.js';
+import type { Connection, Outlet } from '../connection.js';
+import type { AgentLLMError } from '../error.js';
+
+const METHOD = UsageServiceService.streamUsage;
+export const STREAM_METHOD = METHOD.path.slice(1);
+
+/** Receives the events of a stream. */
+export interface StreamObserver {
+  opened(outlet: Outlet): void;
+  acknowledged(response: StreamUsageResponse): void;
+  /** The stream has ended; nothing follows. @param error undefined: the service ended it without an error. */
+  ended(error: AgentLLMError | undefined): void;
+}
+
+/** Opens a stream to the service; the returned function aborts it. */
+export type OpenStream = (observer: StreamObserver) => () => void;
+
+export const openStreamOver =
+  (connection: Connection): OpenStream =>
+  (observer) => {
+    const closing = new AbortController();
+    connection
+      .duplex(
+        METHOD,
+        (outlet) => observer.opened(outlet),
+        (response) => observer.acknowledged(response),
+        closing.signal,
+      )
+      .then(
+        () => observer.ended(undefined),
+        (error: AgentLLMError) => observer.ended(error),
+      );
+    return () => closing.abort();
+  };
