@@ -3,11 +3,14 @@ import { AgentLLMConfigServiceService } from '../../gen/ts/agentllm/v1/agent_llm
 import { AgentLLMConfigWatchServiceService } from '../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
 import { AgentServiceService } from '../../gen/ts/agentllm/v1/agent_service.js';
 import { AuditServiceService } from '../../gen/ts/agentllm/v1/audit_service.js';
+import { BudgetServiceService } from '../../gen/ts/agentllm/v1/budget_service.js';
 import { CredentialServiceService } from '../../gen/ts/agentllm/v1/credential_service.js';
 import { ProviderServiceService } from '../../gen/ts/agentllm/v1/provider_service.js';
 import { ConcurrencyLimiter } from '../concurrency_limiter.js';
 import type { Anonymous } from '../domain/access.js';
 import { ServiceError } from '../errors.js';
+import { BudgetBroadcast } from '../feed/budget_broadcast.js';
+import { BudgetMonitor } from '../feed/budget_monitor.js';
 import { WatcherRegistry } from '../feed/watcher_registry.js';
 import { Watches } from '../feed/watches.js';
 import { limits } from '../limits.js';
@@ -23,6 +26,7 @@ import { OpenStreams } from './dispatch/open_streams.js';
 import { agentService } from './handlers/agents.js';
 import { auditService } from './handlers/audit.js';
 import type { Backend } from './handlers/backend.js';
+import { type BudgetMethods, budgetService } from './handlers/budgets.js';
 import { configService } from './handlers/configs.js';
 import { credentialService } from './handlers/credentials.js';
 import { type ProviderMethods, providerService } from './handlers/providers.js';
@@ -33,7 +37,7 @@ import { WatchMessageEncoder } from './messages/watch_messages.js';
 /** The dependencies of the API that are created outside of it. */
 export type ApiParts = Omit<
   Backend,
-  'log' | 'watches' | 'watcherRegistry' | 'adoptionWaits' | 'accessLog' | 'authorizer'
+  'log' | 'budgets' | 'watches' | 'watcherRegistry' | 'adoptionWaits' | 'accessLog' | 'authorizer'
 >;
 
 export interface ApiOptions extends Omit<DispatchContext, 'limiter' | 'authorizer' | 'openStreams'> {
@@ -69,10 +73,21 @@ export function createApi(parts: ApiParts, { anonymous, ...options }: ApiOptions
   const openStreams = new OpenStreams();
   const unreadResponses = new UnreadResponses(options.log);
   const requestBudget = new RequestBudget(limits.requests);
-  const watches = new Watches(parts.store, new WatchMessageEncoder(parts.store), openStreams);
+  const encoder = new WatchMessageEncoder(parts.store);
+  const watches = new Watches(parts.store, encoder, openStreams);
+  const budgets = monitorBudgets(parts.store, watches, encoder);
   const watcherRegistry = new WatcherRegistry(parts.store, watches);
   const adoptionWaits = new ConcurrencyLimiter({ total: () => limits.adoptionWaits });
-  const backend = { ...parts, log: options.log, watches, watcherRegistry, adoptionWaits, accessLog, authorizer };
+  const backend = {
+    ...parts,
+    log: options.log,
+    budgets,
+    watches,
+    watcherRegistry,
+    adoptionWaits,
+    accessLog,
+    authorizer,
+  };
   const services = servicesOf(backend, { ...options, limiter, authorizer, openStreams });
   const unary = services.flatMap((service) => [...service.unary.values()]);
   let registryClosed: Promise<void> | undefined;
@@ -97,12 +112,24 @@ export function createApi(parts: ApiParts, { anonymous, ...options }: ApiOptions
       openStreams.close();
       unreadResponses.close();
       requestBudget.stop();
-      await Promise.all([registryClosed, accessLog.close()]);
+      await Promise.all([registryClosed, accessLog.close(), budgets.close()]);
     },
   };
 }
 
+/** Starts to read the amounts of budgets, and to send them to the watches. */
+function monitorBudgets(store: Backend['store'], watches: Watches, encoder: WatchMessageEncoder): BudgetMonitor {
+  const encode = encoder.budgetStates.bind(encoder);
+  const broadcast = new BudgetBroadcast(watches, encode, (id) => store.state.agents.get(id)?.name);
+  watches.onLive = broadcast.live;
+  const monitor = new BudgetMonitor(store, broadcast.publish);
+  broadcast.monitor = monitor;
+  return monitor;
+}
+
 const { listPrices: _, setPrice: __, importModels: ___, ...providerMethods } = ProviderServiceService;
+
+const { commit: ____, ...budgetMethods } = BudgetServiceService;
 
 const servicesOf = (backend: Backend, context: DispatchContext): readonly ApiService[] => [
   apiServiceOf(AccessServiceService, accessService(backend), context),
@@ -111,6 +138,7 @@ const servicesOf = (backend: Backend, context: DispatchContext): readonly ApiSer
   apiServiceOf(AgentLLMConfigWatchServiceService, watchService(backend), context),
   apiServiceOf<ProviderMethods>(providerMethods, providerService(backend), context),
   apiServiceOf(CredentialServiceService, credentialService(backend), context),
+  apiServiceOf<BudgetMethods>(budgetMethods, budgetService(backend), context),
   apiServiceOf(AuditServiceService, auditService(backend), context),
 ];
 

@@ -1,3 +1,4 @@
+import { deleteOldBudgetRows, expireReservations } from '../budgets/reservations.js';
 import { deleteOldEvents } from '../history/audit.js';
 import { compactHistory } from '../history/compaction.js';
 import type { Store } from '../store.js';
@@ -17,6 +18,8 @@ export async function runMaintenance(store: Store, historyMs: number, signal?: A
     ['compact the history', () => compactHistory(store, historyMs, { signal })],
     ['delete old audit events', () => deleteOldEvents(knex, historyMs, { signal })],
     ['delete expired watchers', () => deleteExpiredWatchers(knex, { signal })],
+    ['expire reservations', () => expireReservations(knex, { signal }).then(() => {})],
+    ['delete old reservations', () => deleteOldBudgetRows(knex, { signal })],
     ['vacuum the database', () => vacuum?.(signal)],
   ];
   const errors: Error[] = [];
