@@ -1,4 +1,5 @@
 import type { ChannelOptions } from '@grpc/grpc-js';
+import type { ReservationOptions } from './budgets/budget_leases.js';
 import type { TlsOptions } from './channel.js';
 import type { Token } from './headers.js';
 import type { CacheOptions } from './snapshot_cache.js';
@@ -58,4 +59,6 @@ export interface ResidentOptions extends ConnectOptions {
    * remains usable until its lease expires. Default: 600 000.
    */
   readonly leaseMs?: number | undefined;
+  /** What amounts are reserved for, if budgets limit the agents. Default: see its fields. */
+  readonly reservation?: ReservationOptions | undefined;
 }

@@ -1,11 +1,13 @@
 import { randomUUID } from 'node:crypto';
 import type { WatchStarted } from '../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
+import type { BudgetState } from '../../gen/ts/agentllm/v1/budget.js';
 import { onAbort } from '../abort.js';
 import { limits } from '../limits.js';
 import type { AckBatcher } from './ack_batcher.js';
 import { Acknowledger } from './acknowledgements.js';
 import type { WatchedResidentAgent } from './agent.js';
 import type { AgentExtension, ExtendedAgent } from './agent_extension.js';
+import { BudgetLeases, type ReservationOptions } from './budgets/budget_leases.js';
 import { type Change, Changes } from './change.js';
 import type { ClientEvents } from './client_events.js';
 import type { Connection } from './connection.js';
@@ -28,6 +30,7 @@ export interface ResidentSettings {
   readonly clientVersion: string;
   readonly cache: CacheOptions | undefined;
   readonly leaseMs: number;
+  readonly reservation: ReservationOptions;
 }
 
 /** The components that a resident client uses. */
@@ -48,6 +51,7 @@ export class Resident implements WatchObserver, RunSource {
   readonly clientId = randomUUID();
   readonly warnings: ClientWarning[] = [];
   readonly leases: LeaseManager;
+  readonly budgets: BudgetLeases;
   token = '';
   minRevision = 0n;
 
@@ -78,12 +82,13 @@ export class Resident implements WatchObserver, RunSource {
   readonly extend: (agent: ExtendedAgent) => void;
 
   constructor({ connection, calls, ackBatcher }: ResidentParts, settings: ResidentSettings, extend?: AgentExtension) {
-    const { agents, clientName, clientVersion, cache, leaseMs: lifetimeMs } = settings;
+    const { agents, clientName, clientVersion, cache, leaseMs: lifetimeMs, reservation: options } = settings;
     const warn = this.warn.bind(this);
     // Without a resume token the store may be another one, in which the held revision has no meaning.
     const revision = () => (this.token === '' ? this.minRevision : this.view.revision);
     this.connection = connection;
-    this.extend = extend?.((receipt) => this.events.emit('receipt', receipt)) ?? (() => {});
+    this.budgets = new BudgetLeases({ calls, stream: connection, options, view: () => this.held });
+    this.extend = extend?.(this.budgets.settling((receipt) => this.events.emit('receipt', receipt))) ?? (() => {});
     this.leases = new LeaseManager({ calls, stream: connection, lifetimeMs, revision, warn });
     this.names = agents === 'all' ? undefined : new Set(agents);
     this.cache = cache && new SnapshotCache(cache, agents, warn);
@@ -224,6 +229,10 @@ export class Resident implements WatchObserver, RunSource {
     this.setStatus('READY', undefined);
   }
 
+  budgetStates(states: readonly BudgetState[], complete: boolean): void {
+    if (this.budgets.states.apply(states, complete) && this.held) this.publishEffect();
+  }
+
   broken(error: AgentLLMError, permanent: boolean): void {
     this.setStatus(permanent ? 'FAILED' : this.held ? 'STALE' : 'CONNECTING', error);
   }
@@ -284,14 +293,14 @@ export class Resident implements WatchObserver, RunSource {
       if (this.held && next.at <= new Date()) {
         this.hold(this.held.withNewCatalogue());
         // One day less to a shutdown is no event for listeners.
-        if (next.isShutdown) this.publishShutdown();
+        if (next.isShutdown) this.publishEffect();
       }
       this.scheduleShutdown();
     };
     this.shutdownTimer = setTimeout(due, Math.min(next.at.getTime() - Date.now() + 1, limits.maxTimerMs)).unref();
   }
 
-  private publishShutdown(): void {
+  private publishEffect(): void {
     const others = { agents: [], urgent: false, cause: undefined, snapshot: false, merged: 1 };
     this.publish({ revision: this.view.revision, catalogue: true, ...others });
   }
@@ -323,6 +332,7 @@ export class Resident implements WatchObserver, RunSource {
 
   private async endAll(): Promise<void> {
     this.leases.close();
+    await this.budgets.close();
     if (this.status === 'READY') {
       // Saved again with the current time, because the state is known to be current.
       this.cache?.save(this.view);
