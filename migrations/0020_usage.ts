@@ -81,8 +81,10 @@ async function createHourly(knex: Knex): Promise<void> {
     table.string('variant', 100).notNullable();
     table.string('outcome', 40).notNullable();
     table.boolean('fallback').notNullable();
-    // The name in the newest attempt; not part of the key, because an agent can be renamed.
+    // The name in the newest attempt, and the start of that attempt. They are not part of the key, because an agent can
+    // be renamed. Without the start, the name would depend on the order in which attempts arrive.
     table.string('agent_name', 255).notNullable();
+    table.timestamp('newest_at').notNullable();
     for (const count of ['attempts', 'unpriced_attempts', ...TOKENS]) table.bigInteger(count).notNullable();
     table.specificType('cost_nano_usd', 'numeric(38, 0)').notNullable();
     table.primary(

@@ -211,6 +211,11 @@ export const settings = {
     'forever',
     'How long the history and the audit are kept, at least WATCH_RETENTION. Older entries are deleted, except the newest entry of every resource that existed then',
   ),
+  USAGE_RETENTION: setting(
+    retention('365d'),
+    '365d',
+    'How long recorded attempts are kept, at least 1d, in whole months of UTC. Their sums for each hour are kept for ever',
+  ),
   SHUTDOWN_GRACE_MS: setting(
     whole(0, 600_000, 10_000),
     '10000',
@@ -285,12 +290,15 @@ export function readSettings(env: NodeJS.ProcessEnv): Settings {
   return Object.freeze({ ...values, providerKeys: new Map(keys) }) as Settings;
 }
 
+const DAY_MS = 86_400_000;
+
 /** The conflicts between values that are valid on their own. */
 function conflictsOf(values: Record<string, unknown>): string[] {
   const conflicts: string[] = [];
   // Watches resume from the change log, which is also the history.
   if ((values['HISTORY_RETENTION'] as number) < (values['WATCH_RETENTION'] as number))
     conflicts.push('HISTORY_RETENTION must be at least as long as WATCH_RETENTION');
+  if ((values['USAGE_RETENTION'] as number) < DAY_MS) conflicts.push('USAGE_RETENTION must be at least 1d');
   const has = (name: string) => values[name] !== undefined;
   if (has('TLS_CERT_FILE') !== has('TLS_KEY_FILE'))
     conflicts.push('TLS_CERT_FILE and TLS_KEY_FILE must be set together');

@@ -199,8 +199,8 @@ async function startServers({ store, feed, settings, log, cleanup, tls, anonymou
     certificateExpiry: tls && (() => tls.expires),
   });
   const { providerKeys, PROVIDER_ALLOW_CIDRS: allowedAddresses } = settings;
-  const watchRetentionMs = settings.WATCH_RETENTION;
-  const backend = { store, feed, watchRetentionMs, allowedAddresses, providerKeys };
+  const { WATCH_RETENTION: watchRetentionMs, USAGE_RETENTION: usageRetentionMs } = settings;
+  const backend = { store, feed, watchRetentionMs, usageRetentionMs, allowedAddresses, providerKeys };
   let draining = false;
   let http: HttpServer | undefined;
   // Closed after the gRPC server has drained, so that /readyz reports the shutdown until the end.

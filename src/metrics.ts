@@ -7,6 +7,14 @@ export type Measure = (code: string, ms: number) => void;
 export interface Metrics {
   readonly registry: Registry;
   forMethod(method: string): Measure;
+  readonly usage: UsageMetrics;
+}
+
+/** Counts the attempts that this replica records. */
+export interface UsageMetrics {
+  /** @param unpricedReason why the cost is unknown; null if it is known. */
+  countStored(outcome: string, nanoUsd: bigint | null, unpricedReason: string | null): void;
+  countRejected(reason: string): void;
 }
 
 interface Sources {
@@ -59,8 +67,28 @@ export function createMetrics(sources: Sources): Metrics {
     methods.set(method, calls);
     return (code, ms) => calls.count(code, ms / 1000);
   };
-  return { registry, forMethod };
+  return { registry, forMethod, usage: usageMetrics(registers) };
 }
+
+/** The labels have no names of models: reporters could make up any number of them. */
+function usageMetrics(registers: Registry[]): UsageMetrics {
+  const counter = (name: string, help: string, labelNames: string[] = []) =>
+    new Counter({ name: `agentllm_usage_${name}`, help, labelNames, registers });
+  const attempts = counter('attempts_total', 'New attempts that were recorded, by outcome', ['outcome']);
+  const unpriced = counter('unpriced_attempts_total', 'New attempts whose cost is unknown, by reason', ['reason']);
+  const rejected = counter('rejected_attempts_total', 'Reported attempts that were rejected, by reason', ['reason']);
+  const cost = counter('cost_usd_total', 'The known cost of new attempts, in USD');
+  return {
+    countStored(outcome, nanoUsd, unpricedReason) {
+      attempts.inc({ outcome: shortName(outcome, 'ATTEMPT_OUTCOME_') });
+      if (nanoUsd === null) unpriced.inc({ reason: shortName(unpricedReason ?? '', 'UNPRICED_REASON_') });
+      else cost.inc(Number(nanoUsd) / 1e9);
+    },
+    countRejected: (reason) => rejected.inc({ reason: shortName(reason, 'USAGE_REJECTION_') }),
+  };
+}
+
+const shortName = (value: string, prefix: string): string => value.replace(prefix, '').toLowerCase();
 
 function gauge(registers: Registry[], name: string, help: string, value: () => number): void {
   new Gauge({

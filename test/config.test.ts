@@ -38,6 +38,7 @@ describe('readSettings', () => {
       REFLECTION: 'on',
       WATCH_RETENTION: 86_400_000,
       HISTORY_RETENTION: Number.POSITIVE_INFINITY,
+      USAGE_RETENTION: 365 * 86_400_000,
       SHUTDOWN_GRACE_MS: 10_000,
       LOG_LEVEL: 'info',
       PROVIDER_ALLOW_KEY_VARS: [],

@@ -29,6 +29,7 @@ it('createMetrics counts calls by method and code, and their durations in cumula
     'agentllm_rows{entity="agent"} 2',
     'agentllm_watches{state="live"} 3',
     'agentllm_watches{state="behind"} 1',
+    'agentllm_usage_cost_usd_total 0',
   ]);
   expect(await metrics.registry.metrics()).toContain('agentllm_calls_total{method="a/B",code="OK"} 2');
 });

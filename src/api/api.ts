@@ -6,6 +6,7 @@ import { AuditServiceService } from '../../gen/ts/agentllm/v1/audit_service.js';
 import { BudgetServiceService } from '../../gen/ts/agentllm/v1/budget_service.js';
 import { CredentialServiceService } from '../../gen/ts/agentllm/v1/credential_service.js';
 import { ProviderServiceService } from '../../gen/ts/agentllm/v1/provider_service.js';
+import { UsageServiceService } from '../../gen/ts/agentllm/v1/usage_service.js';
 import { ConcurrencyLimiter } from '../concurrency_limiter.js';
 import type { Anonymous } from '../domain/access.js';
 import { ServiceError } from '../errors.js';
@@ -16,6 +17,8 @@ import { Watches } from '../feed/watches.js';
 import { limits } from '../limits.js';
 import { RequestBudget } from '../net/request_budget.js';
 import { UnreadResponses } from '../net/unread_responses.js';
+import { chargeBudgets } from '../store/budgets/charge.js';
+import { UsageWriter } from '../store/usage/usage_writer.js';
 import { AccessLog } from './dispatch/access_log.js';
 import { type ApiService, apiServiceOf, type Invoke, invokerOf } from './dispatch/api_service.js';
 import { Authorizer } from './dispatch/authorizer.js';
@@ -26,18 +29,27 @@ import { OpenStreams } from './dispatch/open_streams.js';
 import { agentService } from './handlers/agents.js';
 import { auditService } from './handlers/audit.js';
 import type { Backend } from './handlers/backend.js';
-import { type BudgetMethods, budgetService } from './handlers/budgets.js';
+import { budgetService } from './handlers/budgets.js';
 import { configService } from './handlers/configs.js';
 import { credentialService } from './handlers/credentials.js';
 import { type ProviderMethods, providerService } from './handlers/providers.js';
 import { accessService } from './handlers/tokens.js';
+import { type UsageMethods, usageService } from './handlers/usage.js';
 import { watchService } from './handlers/watches.js';
 import { WatchMessageEncoder } from './messages/watch_messages.js';
 
 /** The dependencies of the API that are created outside of it. */
 export type ApiParts = Omit<
   Backend,
-  'log' | 'budgets' | 'watches' | 'watcherRegistry' | 'adoptionWaits' | 'accessLog' | 'authorizer'
+  | 'log'
+  | 'budgets'
+  | 'watches'
+  | 'watcherRegistry'
+  | 'adoptionWaits'
+  | 'accessLog'
+  | 'authorizer'
+  | 'usageWriter'
+  | 'usageMetrics'
 >;
 
 export interface ApiOptions extends Omit<DispatchContext, 'limiter' | 'authorizer' | 'openStreams'> {
@@ -87,6 +99,8 @@ export function createApi(parts: ApiParts, { anonymous, ...options }: ApiOptions
     adoptionWaits,
     accessLog,
     authorizer,
+    usageWriter: new UsageWriter(parts.store, (tx, attempts) => chargeBudgets(tx, parts.store.state, attempts)),
+    usageMetrics: options.metrics.usage,
   };
   const services = servicesOf(backend, { ...options, limiter, authorizer, openStreams });
   const unary = services.flatMap((service) => [...service.unary.values()]);
@@ -129,7 +143,7 @@ function monitorBudgets(store: Backend['store'], watches: Watches, encoder: Watc
 
 const { listPrices: _, setPrice: __, importModels: ___, ...providerMethods } = ProviderServiceService;
 
-const { commit: ____, ...budgetMethods } = BudgetServiceService;
+const { recordUsage, streamUsage } = UsageServiceService;
 
 const servicesOf = (backend: Backend, context: DispatchContext): readonly ApiService[] => [
   apiServiceOf(AccessServiceService, accessService(backend), context),
@@ -138,8 +152,9 @@ const servicesOf = (backend: Backend, context: DispatchContext): readonly ApiSer
   apiServiceOf(AgentLLMConfigWatchServiceService, watchService(backend), context),
   apiServiceOf<ProviderMethods>(providerMethods, providerService(backend), context),
   apiServiceOf(CredentialServiceService, credentialService(backend), context),
-  apiServiceOf<BudgetMethods>(budgetMethods, budgetService(backend), context),
+  apiServiceOf(BudgetServiceService, budgetService(backend), context),
   apiServiceOf(AuditServiceService, auditService(backend), context),
+  apiServiceOf<UsageMethods>({ recordUsage, streamUsage }, usageService(backend), context),
 ];
 
 /** The retry delay is random, so that watchers do not all reconnect at the same time. */

@@ -1,16 +1,19 @@
 import type {
+  handleBidiStreamingCall,
   handleServerStreamingCall,
   handleUnaryCall,
   Metadata,
+  ServerDuplexStream,
   ServerUnaryCall,
   ServerWritableStream,
   ServiceDefinition,
   sendUnaryData,
   UntypedServiceImplementation,
 } from '@grpc/grpc-js';
-import type { ApiService, StreamMethod, UnaryMethod } from '../api/dispatch/api_service.js';
+import type { ApiService, DuplexMethod, StreamMethod, UnaryMethod } from '../api/dispatch/api_service.js';
 import type { CallTransport } from '../api/dispatch/call_transport.js';
 import { connectionOfCall } from './connection.js';
+import { IncomingStream } from './incoming_stream.js';
 import { grpcStatus } from './status.js';
 import { GrpcSink } from './stream_sink.js';
 
@@ -24,13 +27,14 @@ export interface GrpcService {
  * Converts a service of the API for grpc-js. Requests and responses pass as bytes, and handlers do not reject: grpc-js
  * would turn a malformed request into INTERNAL, and a rejected handler into an unhandled rejection.
  */
-export function grpcServiceOf({ definition, unary, streams }: ApiService): GrpcService {
+export function grpcServiceOf({ definition, unary, streams, duplexes }: ApiService): GrpcService {
   const definitions: Record<string, object> = {};
   const implementation: UntypedServiceImplementation = {};
   for (const [name, method] of Object.entries(definition) as [string, object][])
     definitions[name] = { ...method, requestDeserialize: asBytes, responseSerialize: asBytes };
   for (const [name, method] of unary) implementation[name] = unaryHandler(method);
   for (const [name, method] of streams) implementation[name] = streamHandler(method);
+  for (const [name, method] of duplexes) implementation[name] = duplexHandler(method);
   return { definition: definitions as unknown as ServiceDefinition, implementation };
 }
 
@@ -65,3 +69,12 @@ const streamHandler = ({ open }: StreamMethod) =>
       (toServiceError, connection) =>
         new GrpcSink(stream as ServerWritableStream<unknown, object>, connection, toServiceError),
     )) as handleServerStreamingCall<unknown, unknown>;
+
+const duplexHandler = ({ open }: DuplexMethod) =>
+  ((stream: ServerDuplexStream<Buffer, Buffer>): void =>
+    open(
+      new IncomingStream(stream),
+      transportOf(stream),
+      (toServiceError, connection) =>
+        new GrpcSink(stream as unknown as ServerWritableStream<unknown, object>, connection, toServiceError),
+    )) as handleBidiStreamingCall<unknown, unknown>;

@@ -66,7 +66,7 @@ export class RequestGuard {
           else if (!headers['content-type']?.startsWith('application/grpc')) refuse(stream, notGrpc(), 415);
           else if (!methods.has(headers[':path'] ?? '')) refuse(stream, methodNotFound(headers));
           else
-            this.startRequest(stream, headers, () => {
+            this.startRequest(stream, headers, methods.get(headers[':path'] ?? '')?.type === 'bidi', () => {
               for (const handle of handlers) handle(stream, headers, flags);
             });
         },
@@ -110,12 +110,21 @@ export class RequestGuard {
     return path.startsWith('/grpc.health.') || (path.startsWith('/grpc.reflection.') && this.reflection === 'on');
   }
 
-  private startRequest(stream: ServerHttp2Stream, headers: IncomingHttpHeaders, start: () => void): void {
-    const budget = this.isPublic(headers[':path'] ?? '') ? this.publicBudget : this.api.requestBudget;
-    const request = budget.open(stream.session ?? this, new GrpcRequestStream(stream, this.decompression));
+  private startRequest(
+    stream: ServerHttp2Stream,
+    headers: IncomingHttpHeaders,
+    isStream: boolean,
+    start: () => void,
+  ): void {
+    const isPublic = this.isPublic(headers[':path'] ?? '');
+    const budget = isPublic ? this.publicBudget : this.api.requestBudget;
+    const [connection, sent] = [stream.session ?? this, new GrpcRequestStream(stream, this.decompression)];
+    // A stream of reflection is short, and its requests are small.
+    const request = isStream && !isPublic ? budget.openStream(connection, sent) : budget.open(connection, sent);
     if (request.isClosed) return;
     const encoding = headers['grpc-encoding'];
     this.compressed = encoding === undefined || encoding === 'identity' ? undefined : request;
+    (stream as GuardedStream)[REQUEST] = request;
     start();
     this.compressed = undefined;
     // grpc-js has already rejected the call because of its headers, and Node discards its data.
@@ -123,7 +132,6 @@ export class RequestGuard {
       request.close();
       return;
     }
-    (stream as GuardedStream)[REQUEST] = request;
     stream.prependListener('data', addChunk);
     stream.on('close', closeRequest);
   }
@@ -166,6 +174,10 @@ interface GuardedStream extends ServerHttp2Stream {
   [REQUEST]?: IncomingRequest;
 }
 
+/** The counted request of a call of grpc-js; undefined after the call has ended. */
+export const requestOfCall = (call: object): IncomingRequest | undefined =>
+  (call as { readonly call: { readonly stream: Partial<GuardedStream> } }).call.stream[REQUEST];
+
 // Listeners that all streams share; a closure for each call costs more than the rest of the budget.
 function addChunk(this: GuardedStream, chunk: Buffer): void {
   this[REQUEST]?.add(chunk.length);
@@ -179,7 +191,7 @@ function closeRequest(this: GuardedStream): void {
 interface ServerParts {
   readonly http2Servers: readonly Http2Server[];
   /** By their paths. */
-  readonly methods: ReadonlyMap<string, unknown>;
+  readonly methods: ReadonlyMap<string, { readonly type: string }>;
 }
 
 /**

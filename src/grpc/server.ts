@@ -23,6 +23,7 @@ const SERVICES = [
   'agentllm.v1.ProviderService',
   'agentllm.v1.CredentialService',
   'agentllm.v1.AuditService',
+  'agentllm.v1.UsageService',
 ];
 
 /** The options of the server; the bench starts its reference server with the same ones. */

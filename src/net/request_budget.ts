@@ -74,10 +74,52 @@ export class RequestBudget {
     return request;
   }
 
+  /**
+   * Counts a stream of requests until `close`. Only messages that are not handled yet count: a stream may be open and
+   * quiet for days.
+   */
+  openStream(connection: object, stream: RequestStream): IncomingRequest {
+    const request = new IncomingRequest(this, stream, connection, new PendingRequests(), true);
+    request.isFinished = true;
+    return request;
+  }
+
+  /** @internal A message of a stream of requests has been handled. */
+  release(request: IncomingRequest, bytes: number): void {
+    if (request.isClosed) return;
+    this.inProgress -= request.held;
+    request.held = 0;
+    request.bytes = Math.max(0, request.bytes - bytes);
+    request.began = now();
+    if (request.isFinished) return;
+    this.removePending(request);
+    request.cost = 0;
+    if (request.bytes > 0) this.resume(request, request.bytes);
+  }
+
+  /** Counts the unhandled messages of a stream as an unfinished request. */
+  private resume(request: IncomingRequest, bytes: number): void {
+    const pending = this.connections.get(request.connection) ?? request.pending;
+    this.connections.set(request.connection, pending);
+    request.pending = pending;
+    request.isFinished = false;
+    pending.requests.add(request);
+    if (bytes > SMALL_BYTES) pending.large.add(request);
+    this.charge(request, REQUEST_COST + bytes);
+  }
+
   /** @internal */
   add(request: IncomingRequest, bytes: number): void {
     if (request.isClosed) return;
     request.bytes += bytes;
+    if (request.isStream) {
+      if (request.isFinished) {
+        request.began = now();
+        request.cost = 0;
+        this.resume(request, bytes);
+      } else this.charge(request, bytes + CHUNK_COST);
+      return;
+    }
     const isLarge = request.bytes > SMALL_BYTES;
     if (request.bytes > this.limits.request) request.refuse(tooMany('this request', this.limits.request));
     else if (isLarge && this.inProgress + request.bytes > this.limits.inProgress)
@@ -192,7 +234,7 @@ const tooMany = (what: string, bytes: number) => ServiceError.of('TOO_MANY_REQUE
 
 /** One request in the budget. */
 export class IncomingRequest {
-  readonly began = performance.now();
+  began = performance.now();
   bytes = 0;
   cost = 0;
   held = 0;
@@ -203,12 +245,19 @@ export class IncomingRequest {
     private readonly budget: RequestBudget,
     readonly stream: RequestStream,
     readonly connection: object,
-    readonly pending: PendingRequests,
+    public pending: PendingRequests,
+    /** Whether it is a stream of requests. */
+    readonly isStream = false,
   ) {}
 
   /** Counts a chunk that has arrived; ends the request if it exceeds a limit. */
   add(bytes: number): void {
     this.budget.add(this, bytes);
+  }
+
+  /** Ends the counting of a message of a stream, with the bytes that it has. */
+  release(bytes: number): void {
+    this.budget.release(this, bytes);
   }
 
   /** Counts the request with its decompressed size; throws TOO_MANY_REQUEST_BYTES if there is no room. */

@@ -72,7 +72,14 @@ export async function startWatchBackend(options: BackendOptions = {}): Promise<W
     rows: () => ({}),
   });
   api = createApi(
-    { store, feed, watchRetentionMs, allowedAddresses: addressList([]), providerKeys: new Map() },
+    {
+      store,
+      feed,
+      watchRetentionMs,
+      usageRetentionMs: Number.POSITIVE_INFINITY,
+      allowedAddresses: addressList([]),
+      providerKeys: new Map(),
+    },
     { contract: readContract(), log: createLog('silent'), metrics, anonymous: 'loopback' },
   );
   const rpc = await startGrpcServer({ host: '127.0.0.1', port: 0, text: '127.0.0.1:0' }, api, { reflection: 'on' });

@@ -48,6 +48,7 @@ export async function startTarget(options: StoreOptions = {}): Promise<Target> {
       store,
       feed,
       watchRetentionMs: Number.POSITIVE_INFINITY,
+      usageRetentionMs: Number.POSITIVE_INFINITY,
       allowedAddresses: addressList(['127.0.0.0/8']),
       providerKeys: new Map(),
     },

@@ -73,6 +73,7 @@ export async function startReplica(options: ReplicaOptions = {}): Promise<Replic
       store,
       feed,
       watchRetentionMs: Number.POSITIVE_INFINITY,
+      usageRetentionMs: Number.POSITIVE_INFINITY,
       allowedAddresses: addressList([]),
       providerKeys: new Map(),
     },

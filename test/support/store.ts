@@ -103,6 +103,7 @@ export async function startBackend(options: StoreOptions = {}): Promise<TestBack
       store: opened.store,
       feed: opened.feed,
       watchRetentionMs: Number.POSITIVE_INFINITY,
+      usageRetentionMs: Number.POSITIVE_INFINITY,
       allowedAddresses: addressList([]),
       providerKeys: new Map(),
     },

@@ -1,7 +1,10 @@
 import { CallState, type Done, type MethodParts, type RequestBytes, readerOf } from './call.js';
 import { type CallTransport, type InvokeOptions, transportOf } from './call_transport.js';
+import { duplexOpener, type OpenDuplex } from './duplex.js';
 import type {
   DispatchContext,
+  DuplexDefinition,
+  DuplexHandler,
   Handler,
   HandlerResult,
   Handlers,
@@ -32,6 +35,12 @@ export interface StreamMethod {
   readonly open: OpenStream;
 }
 
+/** A method with streams in both directions, which only gRPC can call. */
+export interface DuplexMethod {
+  readonly path: string;
+  readonly open: OpenDuplex;
+}
+
 /** A service of the contract without a transport. */
 export interface ApiService {
   /** The definition that ts-proto generates: method name → path and codecs. */
@@ -39,9 +48,10 @@ export interface ApiService {
   /** The unary methods, by their names in the definition. */
   readonly unary: ReadonlyMap<string, UnaryMethod>;
   readonly streams: ReadonlyMap<string, StreamMethod>;
+  readonly duplexes: ReadonlyMap<string, DuplexMethod>;
 }
 
-type AnyDefinition = UnaryDefinition<unknown, unknown> | StreamDefinition<unknown>;
+type AnyDefinition = UnaryDefinition<unknown, unknown> | StreamDefinition<unknown> | DuplexDefinition<unknown>;
 
 /**
  * Creates a service from its definition and its handlers. All calls of all transports run through it: a call is
@@ -54,12 +64,18 @@ export function apiServiceOf<Definition extends object>(
 ): ApiService {
   const unary = new Map<string, UnaryMethod>();
   const streams = new Map<string, StreamMethod>();
+  const duplexes = new Map<string, DuplexMethod>();
   for (const [name, method] of Object.entries(definition) as [string, AnyDefinition][]) {
     const { path } = method;
     const read = readerOf(method, context.contract.requestType(path));
     // `rule` throws for a method without a permission, so such a method cannot be registered.
     const requested = { method: path.slice(1), rule: context.contract.rule(path) };
     const handler: unknown = handlers[name as keyof Definition];
+    if ('requestStream' in method && method.requestStream) {
+      const open = duplexOpener({ requested, read, context }, handler as DuplexHandler<unknown>);
+      duplexes.set(name, { path, open });
+      continue;
+    }
     if (method.responseStream) {
       const open = streamOpener({ requested, read, context }, handler as StreamHandler<unknown>);
       streams.set(name, { path, open });
@@ -68,7 +84,7 @@ export function apiServiceOf<Definition extends object>(
     const run = runnerOf({ method, requested, read, context }, handler as Handler<unknown, unknown>);
     unary.set(name, { path, run });
   }
-  return { definition, unary, streams };
+  return { definition, unary, streams, duplexes };
 }
 
 /** A unary method as a function that returns a promise, for transports that have no call object. */

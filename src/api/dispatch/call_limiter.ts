@@ -9,6 +9,7 @@ export class CallLimiter {
     perKey: () => limits.callsPerToken,
   });
   private draining = false;
+  private readonly drainListeners = new Set<() => void>();
   private onEmpty: (() => void) | undefined;
 
   /** Throws if the server shuts down. Streams need only this check, because they have a separate limit. */
@@ -30,9 +31,19 @@ export class CallLimiter {
     if (this.draining && this.calls.count === 0) this.onEmpty?.();
   }
 
+  /**
+   * Calls `callback` when the server begins to shut down: a stream that has no end of its own ends then.
+   * @returns a function that removes the callback.
+   */
+  onDrain(callback: () => void): () => void {
+    this.drainListeners.add(callback);
+    return () => this.drainListeners.delete(callback);
+  }
+
   /** Rejects further calls; resolves when the calls in progress have ended. */
   drain(): Promise<void> {
     this.draining = true;
+    for (const callback of this.drainListeners) callback();
     if (this.calls.count === 0) return Promise.resolve();
     return new Promise((resolve) => {
       this.onEmpty = resolve;

@@ -88,13 +88,38 @@ export interface EndingSink extends Sink {
 /** Resolves when the stream is set up or complete; a rejection ends the stream with that error. */
 export type StreamHandler<Request> = (call: StreamCall<Request>) => Promise<void>;
 
+/** A message of the caller on a stream in both directions. */
+export interface ReceivedMessage<Request> {
+  readonly request: Request;
+  /** The size of the message. */
+  readonly bytes: number;
+  /** Call it once when the message has been handled: until then it counts as memory of the connection. */
+  release(): void;
+}
+
+/** One call with streams in both directions. */
+export interface DuplexCall<Request> extends Omit<StreamCall<Request>, 'request' | 'checkOpen'> {
+  /**
+   * The messages of the caller, in order; the next one is received only when it is asked for. It ends when the caller has
+   * sent all of them or has left, and throws when the service shuts down, so that pending messages can be handled first.
+   */
+  readonly messages: AsyncIterable<ReceivedMessage<Request>>;
+}
+
+/** Resolves when all messages are handled, and the stream is then complete; a rejection ends it with that error. */
+export type DuplexHandler<Request> = (call: DuplexCall<Request>) => Promise<void>;
+
+export type DuplexDefinition<Request> = StreamDefinition<Request> & { readonly requestStream: true };
+
 /** The handlers of a service, one for each method of its definition. A missing or misspelt handler does not compile. */
 export type Handlers<Service> = {
   readonly [M in keyof Service]: Service[M] extends UnaryDefinition<infer Request, infer Response>
     ? Handler<Request, Response>
-    : Service[M] extends StreamDefinition<infer Request>
-      ? StreamHandler<Request>
-      : never;
+    : Service[M] extends DuplexDefinition<infer Request>
+      ? DuplexHandler<Request>
+      : Service[M] extends StreamDefinition<infer Request>
+        ? StreamHandler<Request>
+        : never;
 };
 
 /** The components that all calls share. */

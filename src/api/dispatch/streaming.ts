@@ -18,7 +18,7 @@ export type MakeSink = (
 /** Opens one stream of a method: authorizes the caller, decodes the request and starts the handler. */
 export type OpenStream = (request: Uint8Array, transport: CallTransport, makeSink: MakeSink) => void;
 
-type StreamParts<Request> = Omit<MethodParts<Request, unknown>, 'method' | 'measure'>;
+export type StreamParts<Request> = Omit<MethodParts<Request, unknown>, 'method' | 'measure'>;
 
 /** The counterpart of a unary runner for methods whose response is a stream. */
 export function streamOpener<Request>(parts: StreamParts<Request>, handler: StreamHandler<Request>): OpenStream {

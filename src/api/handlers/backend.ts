@@ -5,7 +5,9 @@ import type { Feed } from '../../feed/feed.js';
 import type { WatcherRegistry } from '../../feed/watcher_registry.js';
 import type { Watches } from '../../feed/watches.js';
 import type { Log } from '../../log.js';
+import type { UsageMetrics } from '../../metrics.js';
 import type { Store } from '../../store/store.js';
+import type { UsageWriter } from '../../store/usage/usage_writer.js';
 import type { AccessLog } from '../dispatch/access_log.js';
 import type { Authorizer } from '../dispatch/authorizer.js';
 
@@ -37,6 +39,10 @@ export interface Backend {
   readonly accessLog: AccessLog;
   /** The period within which a watch can resume, in ms. */
   readonly watchRetentionMs: number;
+  /** How long recorded attempts are retained, in ms. */
+  readonly usageRetentionMs: number;
+  readonly usageWriter: UsageWriter;
+  readonly usageMetrics: UsageMetrics;
   /** Non-public addresses that are allowed for providers. */
   readonly allowedAddresses: BlockList;
   /** The provider keys in the environment, by variable. */

@@ -38,11 +38,8 @@ import { read, write } from './read_write.js';
 import { agentOf, budgetOf, checkEtag, checkRef, requireText } from './requests.js';
 import { reservationHandlers } from './reservations.js';
 
-/** The methods of BudgetService that have a handler; the others are not registered. */
-export type BudgetMethods = Omit<typeof BudgetServiceService, 'commit'>;
-
 /** The handlers of BudgetService. */
-export function budgetService(backend: Backend): Handlers<BudgetMethods> {
+export function budgetService(backend: Backend): Handlers<typeof BudgetServiceService> {
   const budgetResponse = (budget: Budget, revision: bigint, state: State) => ({
     budget: budgetMessage(state, budget),
     revision,

@@ -19,8 +19,8 @@ export interface PricedUsage {
   /** Empty: the call is part of no run. */
   readonly run_id: string;
   readonly started_at: Date;
-  /** In nano-USD; undefined: unknown. */
-  readonly cost_nano_usd: bigint | undefined;
+  /** In nano-USD; null: unknown. */
+  readonly cost_nano_usd: bigint | null;
   /** Empty: none. */
   readonly reservation_id: string;
 }
@@ -73,7 +73,8 @@ class Ledger {
   constructor(private readonly state: State) {}
 
   add(attempt: PricedUsage, reservation: HeldReservation | undefined): void {
-    const { agent_id, run_id, started_at: at, cost_nano_usd: cost } = attempt;
+    const { agent_id, run_id, started_at: at } = attempt;
+    const cost = attempt.cost_nano_usd ?? undefined;
     const isOwn = reservation?.agent_id === agent_id && reservation.run_id === run_id;
     const taken = isOwn && cost !== undefined ? take(reservation, cost) : 0n;
     const held = new Map(taken > 0n ? reservation?.keys.map((key) => [keyText(key), key]) : []);

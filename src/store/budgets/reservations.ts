@@ -89,6 +89,15 @@ export async function endReservation(
   return BigInt(rows[0]?.held ?? 0);
 }
 
+/** Locks the rows of open reservations, in the order of their ids. */
+export async function lockReservations(tx: Knex, ids: readonly string[]): Promise<void> {
+  await tx.raw(
+    `select from llm_budget_reservations where reservation_id = any(?::uuid[]) and state = 'open'
+      order by reservation_id for update`,
+    [ids.filter((id) => id !== '')],
+  );
+}
+
 const EXPIRED_AT_ONCE = 500;
 
 /** Ends the reservations that have expired; returns their number. */

@@ -110,7 +110,7 @@ describe.each(['embedded', 'postgres'] as const)('reservations on %s', (engine) 
   it('count attempts without a price, and take nothing for them', async () => {
     const budget = await ofAgent();
     const { granted } = await reserveIn(opened, agent, [budget], { cost: 40n });
-    await charge(usage({ cost_nano_usd: undefined, reservation_id: granted?.reservation_id as string }));
+    await charge(usage({ cost_nano_usd: null, reservation_id: granted?.reservation_id as string }));
     expect(await counterOf(budget)).toMatchObject({ spent: 0n, unpriced: 1, reserved: 40n });
   });
 

@@ -1,0 +1,174 @@
+import { randomUUID } from 'node:crypto';
+import { status } from '@grpc/grpc-js';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { UsageRejection, UsageStatus } from '../../../gen/ts/agentllm/v1/usage.js';
+import {
+  RecordUsageRequest,
+  RecordUsageResponse,
+  StreamUsageRequest,
+} from '../../../gen/ts/agentllm/v1/usage_service.js';
+import { contract, grant, methods, pathOf, rawCaller } from '../../support/access.js';
+import { startPostgres } from '../../support/postgres.js';
+import { startBackend, type TestBackend } from '../../support/store.js';
+import { until } from '../../support/until.js';
+import { openUsageStream, usageRecord } from '../../support/usage.js';
+
+const record = methods.find(({ name }) => name === 'RecordUsage') as (typeof methods)[number];
+
+describe.each(['embedded', 'postgres'] as const)('RecordUsage on %s', (engine) => {
+  let backend: TestBackend;
+  let stop = async () => {};
+
+  beforeAll(async () => {
+    if (engine === 'embedded') {
+      backend = await startBackend();
+      return;
+    }
+    const postgres = await startPostgres();
+    backend = await startBackend({ url: await postgres.createDatabase('seeded') });
+    stop = () => postgres.stop();
+  });
+  afterAll(async () => {
+    await backend.close();
+    await stop();
+  });
+
+  async function send(request: Partial<RecordUsageRequest>, token?: string) {
+    const bytes = Buffer.from(RecordUsageRequest.encode(RecordUsageRequest.fromPartial(request)).finish());
+    const outcome = await rawCaller(backend.port)(record, { bytes, token });
+    return { ...outcome, response: outcome.bytes && RecordUsageResponse.decode(outcome.bytes) };
+  }
+
+  it('stores an attempt once when it is sent twice', async () => {
+    const records = [usageRecord()];
+    const first = await send({ records });
+    const second = await send({ records });
+    expect(first.response).toMatchObject({ new_count: 1, known_count: 0, rejected_count: 0 });
+    expect(second.response).toMatchObject({ new_count: 0, known_count: 1, rejected_count: 0 });
+    expect(first.response?.results[0]?.cost_nano_usd).toBeGreaterThan(0n);
+    expect(second.response?.results[0]?.cost_nano_usd).toBe(first.response?.results[0]?.cost_nano_usd);
+  });
+
+  it('reports an id that a batch has twice as new and known', async () => {
+    const one = usageRecord();
+    const { response } = await send({ records: [one, one] });
+    expect(response?.results.map((result) => result.status)).toEqual([UsageStatus.NEW, UsageStatus.KNOWN]);
+  });
+
+  it('rejects invalid attempts on their own', async () => {
+    const records = [
+      usageRecord({ attempt: { attempt_id: 'x' } }),
+      usageRecord({ attempt: { usage: { input_tokens: -1, output_tokens: 1 } } }),
+      usageRecord({ attempt: { usage: { input_tokens: 2_000_000_000, output_tokens: 1 } } }),
+      usageRecord({ attempt: { usage: { input_tokens: 1, input_cache_read_tokens: 2, output_tokens: 1 } } }),
+      usageRecord({ attempt: { started_at: new Date(Date.now() + 600_000) } }),
+      usageRecord({ agent: 'a\0b' }),
+      usageRecord(),
+    ];
+    const { response } = await send({ records });
+    expect(response).toMatchObject({ new_count: 1, rejected_count: 6 });
+    expect(response?.results.map(({ rejection }) => rejection)).toEqual([
+      ...new Array(4).fill(UsageRejection.INVALID),
+      UsageRejection.IN_FUTURE,
+      UsageRejection.INVALID,
+      UsageRejection.UNSPECIFIED,
+    ]);
+    expect(response?.results[1]?.message).toContain('attempt.usage.input_tokens must be 0 to 100000000, not -1');
+  });
+
+  it('stores attempts of unknown agents, configs and models with an unknown cost', async () => {
+    const attempt = { provider: 'nobody', model_name: 'nothing', config_id: 999_999 };
+    const { response } = await send({ records: [usageRecord({ agent: 'gone', agent_id: 888_888, attempt })] });
+    expect(response).toMatchObject({ new_count: 1 });
+    expect(response?.results[0]?.cost_nano_usd).toBeUndefined();
+  });
+
+  it('rejects losses as a whole, with each field', async () => {
+    const loss = { loss_id: 'x', agent: '', attempts: 0n, first_at: new Date(2), last_at: new Date(1) };
+    const { error } = await send({ losses: [loss] });
+    expect(error?.fields.sort()).toEqual([
+      'losses[0].agent',
+      'losses[0].attempts',
+      'losses[0].last_at',
+      'losses[0].loss_id',
+    ]);
+  });
+});
+
+describe('StreamUsage', () => {
+  let backend: TestBackend;
+  beforeAll(async () => {
+    backend = await startBackend();
+  });
+  afterAll(() => backend.close());
+
+  const batch = (sequence: bigint, count = 1) =>
+    StreamUsageRequest.fromPartial({ sequence, records: Array.from({ length: count }, () => usageRecord()) });
+
+  it('acknowledges every batch in order, and completes when the caller does', async () => {
+    const { stream, received, ended } = openUsageStream(backend.port);
+    for (const sequence of [1n, 2n, 5n, 6n, 7n, 8n, 9n]) stream.write(batch(sequence, 20));
+    stream.end();
+    expect(await ended).toMatchObject({ code: status.OK });
+    expect(received.map(({ sequence }) => sequence)).toEqual([1n, 2n, 5n, 6n, 7n, 8n, 9n]);
+    expect(received.every(({ new_count }) => new_count === 20)).toBe(true);
+  });
+
+  it('ends with INVALID_ARGUMENT when a sequence does not increase, after the earlier acknowledgement', async () => {
+    const { stream, received, ended } = openUsageStream(backend.port);
+    stream.write(batch(3n));
+    stream.write(batch(3n));
+    expect(await ended).toMatchObject({ code: status.INVALID_ARGUMENT });
+    expect(received.map(({ sequence }) => sequence)).toEqual([3n]);
+  });
+
+  it('reports the rejected attempts of a batch', async () => {
+    const { stream, received } = openUsageStream(backend.port);
+    const records = [usageRecord(), usageRecord({ attempt: { provider: '' } })];
+    stream.write(StreamUsageRequest.fromPartial({ sequence: 1n, records }));
+    await until(() => received.length === 1);
+    expect(received[0]).toMatchObject({ new_count: 1, rejected: [{ rejection: UsageRejection.INVALID }] });
+  });
+
+  it('ends at the shutdown of the service, after the batches that have arrived are acknowledged', async () => {
+    const other = await startBackend();
+    const { stream, received, ended } = openUsageStream(other.port);
+    stream.write(batch(1n, 100));
+    await until(() => received.length === 1);
+    await other.close();
+    expect(await ended).toMatchObject({ code: status.UNAVAILABLE });
+  });
+
+  describe('with tokens', () => {
+    it('records only the agents of a token, and ends when the token is revoked', async () => {
+      const own = await startBackend();
+      const token = await grant(own.store, { role: 'ROLE_AGENT', agents: ['trader'] });
+      const trader = own.store.state.agentNamed('trader');
+      const { stream, received, ended } = openUsageStream(own.port, token.text);
+      const records = [
+        usageRecord({ agent: 'trader', agent_id: trader?.id ?? 0 }),
+        usageRecord({ agent: 'market_analyst', agent_id: 1 }),
+        usageRecord({ agent: 'trader', agent_id: own.store.state.agentNamed('market_analyst')?.id ?? 0 }),
+      ];
+      stream.write(StreamUsageRequest.fromPartial({ sequence: 1n, records }));
+      await until(() => received.length === 1);
+      expect(received[0]?.new_count).toBe(1);
+      expect(received[0]?.rejected.map(({ rejection }) => rejection)).toEqual(
+        new Array(2).fill(UsageRejection.AGENT_NOT_ALLOWED),
+      );
+      const admin = await grant(own.store, { role: 'ROLE_ADMIN' });
+      const revoke = methods.find(({ name }) => name === 'RevokeToken') as (typeof methods)[number];
+      const { code } = await rawCaller(own.port)(revoke, {
+        token: admin.text,
+        json: { id: token.id, requestId: randomUUID() },
+      });
+      expect(code).toBe('OK');
+      expect(await ended).toMatchObject({ code: status.UNAUTHENTICATED });
+      await own.close();
+    });
+  });
+});
+
+it('declares UsageService as about the caller', () => {
+  expect(contract.rule(pathOf(record))).toMatchObject({ permission: 'PERMISSION_USAGE_RECORD', agentRefs: undefined });
+});
