@@ -202,18 +202,22 @@ describe.each(['embedded', 'postgres'] as const)('BudgetService on %s', (engine)
   });
 
   it('counts usage without a reservation, and resolutions then apply the budget', async () => {
-    const { budgets, configs, usage: usageApi } = service();
+    const { budgets, configs } = service();
     const agent = await agentWithChain();
     const hop = { step_down_provider: 'openai', step_down_model: 'gpt-4o-mini' };
     const budget = await create(agent, { ...hop, action: 'BUDGET_ACTION_STEP_DOWN', limit_nano_usd: 1_000_000n });
     const simulated = await configs.resolveConfig({ agent: { id: agent.id }, budget_exhausted: [budget.name] });
     expect(simulated.resolved?.hops.map(({ index }) => index)).toEqual([1]);
-    await usageApi.recordUsage({ records: [await priced(agent, 100)] });
+    const other = await reserve(agent, { input_tokens: 0 });
+    const { reservation_id } = present(other.reservation);
+    await budgets.release({ agent: { id: agent.id }, reservation_id });
+    // The attempts of a reservation that has ended count like those without one.
+    await budgets.commit({ agent: { id: agent.id }, reservation_id, records: [await priced(agent, 100)] });
     const { state } = await budgets.getBudgetState({ name: budget.name });
     expect(state).toMatchObject({ spent_nano_usd: 1_000_000n, unreserved_nano_usd: 1_000_000n, exhausted: true });
     await until(async () => {
       const { resolved } = await configs.resolveConfig({ agent: { id: agent.id } });
-      return resolved?.skipped.some(({ reason }) => reason === 'SKIP_REASON_BUDGET_EXHAUSTED');
+      return present(resolved).skipped.some(({ reason }) => reason === 'SKIP_REASON_BUDGET_EXHAUSTED');
     });
     const { resolved } = await configs.resolveConfig({ agent: { id: agent.id } });
     expect(resolved).toMatchObject({ exhausted_budgets: [budget.name], hops: [{ index: 1 }] });
