@@ -33,6 +33,8 @@ interface BudgetLeasesParts {
   readonly view: () => View | undefined;
 }
 
+/** How long the end of a client waits until its reservations have ended. */
+const CLOSE_MS = 2_000;
 const DEFAULT_INPUT_TOKENS = 8_192;
 
 /** The budgets of all agents of a client: their states, and the reservations that attempts draw on. */
@@ -77,7 +79,10 @@ export class BudgetLeases {
 
   async close(): Promise<void> {
     this.isClosed = true;
+    // What cannot be committed by then expires.
+    const timer = setTimeout(() => this.calls.end(), CLOSE_MS);
     await Promise.all([...this.byAgent.values()].map((agent) => agent.close()));
+    clearTimeout(timer);
     this.calls.end();
   }
 
