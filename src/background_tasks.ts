@@ -1,5 +1,6 @@
 import type { Settings } from './config.js';
 import type { Log } from './log.js';
+import { expireReservations } from './store/budgets/reservations.js';
 import { type EncryptionReport, openEncryption } from './store/keys/encryption.js';
 import { runMaintenance } from './store/maintenance/maintenance.js';
 import type { Store } from './store/store.js';
@@ -7,6 +8,8 @@ import type { Store } from './store/store.js';
 /** The first run is soon, because a service may be restarted often, and not at the same time on all replicas. */
 const FIRST_RUN_MS = { min: 60_000, max: 300_000 };
 const INTERVAL_MS = 3_600_000;
+/** How soon what a crashed process held is available to others; Reserve also releases it when it finds no room. */
+const EXPIRY_MS = 5_000;
 
 /**
  * Starts the tasks of the service that no call starts: the hourly maintenance, and the check of the stored API keys,
@@ -41,13 +44,55 @@ export function startBackgroundTasks(
       });
   };
   schedule(FIRST_RUN_MS.min + Math.random() * (FIRST_RUN_MS.max - FIRST_RUN_MS.min));
+  const expiry = new Expiry(store, log);
   const unsubscribe = store.subscribe({ replaced: () => void keys.check() });
   return async () => {
     closing.abort();
     clearTimeout(timer);
     unsubscribe();
-    await Promise.all([maintenance, keys.end()]);
+    await Promise.all([maintenance, keys.end(), expiry.end()]);
   };
+}
+
+/** Ends reservations that have expired, while there are budgets. */
+class Expiry {
+  private running: Promise<unknown> = Promise.resolve();
+  private timer: NodeJS.Timeout | undefined;
+  private failed = false;
+  private readonly ending = new AbortController();
+
+  constructor(
+    private readonly store: Store,
+    private readonly log: Log,
+  ) {
+    this.schedule();
+  }
+
+  end(): Promise<unknown> {
+    this.ending.abort();
+    clearTimeout(this.timer);
+    return this.running;
+  }
+
+  private schedule(): void {
+    if (this.ending.signal.aborted) return;
+    const delay = EXPIRY_MS * (0.9 + Math.random() / 5);
+    this.timer = setTimeout(() => {
+      this.running = this.run().finally(() => this.schedule());
+    }, delay).unref();
+  }
+
+  private async run(): Promise<void> {
+    if (this.store.state.budgets.size === 0) return;
+    try {
+      await expireReservations(this.store.database.knex, { signal: this.ending.signal });
+      this.failed = false;
+    } catch (err) {
+      // An outage is logged once.
+      if (!this.failed) this.log.warn({ err }, 'expired reservations could not be released; it is tried again');
+      this.failed = true;
+    }
+  }
 }
 
 /** Checks the stored API keys, one check at a time, and logs what differs from the last check. */

@@ -3,17 +3,21 @@ import { AgentLLMConfigServiceService } from '../../gen/ts/agentllm/v1/agent_llm
 import { AgentLLMConfigWatchServiceService } from '../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
 import { AgentServiceService } from '../../gen/ts/agentllm/v1/agent_service.js';
 import { AuditServiceService } from '../../gen/ts/agentllm/v1/audit_service.js';
+import { BudgetServiceService } from '../../gen/ts/agentllm/v1/budget_service.js';
 import { CredentialServiceService } from '../../gen/ts/agentllm/v1/credential_service.js';
 import { ProviderServiceService } from '../../gen/ts/agentllm/v1/provider_service.js';
 import { UsageServiceService } from '../../gen/ts/agentllm/v1/usage_service.js';
 import { ConcurrencyLimiter } from '../concurrency_limiter.js';
 import type { Anonymous } from '../domain/access.js';
 import { ServiceError } from '../errors.js';
+import { BudgetBroadcast } from '../feed/budget_broadcast.js';
+import { BudgetMonitor } from '../feed/budget_monitor.js';
 import { WatcherRegistry } from '../feed/watcher_registry.js';
 import { Watches } from '../feed/watches.js';
 import { limits } from '../limits.js';
 import { RequestBudget } from '../net/request_budget.js';
 import { UnreadResponses } from '../net/unread_responses.js';
+import { chargeBudgets } from '../store/budgets/charge.js';
 import { UsageWriter } from '../store/usage/usage_writer.js';
 import { AccessLog } from './dispatch/access_log.js';
 import { type ApiService, apiServiceOf, type Invoke, invokerOf } from './dispatch/api_service.js';
@@ -25,6 +29,7 @@ import { OpenStreams } from './dispatch/open_streams.js';
 import { agentService } from './handlers/agents.js';
 import { auditService } from './handlers/audit.js';
 import type { Backend } from './handlers/backend.js';
+import { budgetService } from './handlers/budgets.js';
 import { configService } from './handlers/configs.js';
 import { credentialService } from './handlers/credentials.js';
 import { providerService } from './handlers/providers.js';
@@ -36,7 +41,15 @@ import { WatchMessageEncoder } from './messages/watch_messages.js';
 /** The dependencies of the API that are created outside of it. */
 export type ApiParts = Omit<
   Backend,
-  'log' | 'watches' | 'watcherRegistry' | 'adoptionWaits' | 'accessLog' | 'authorizer' | 'usageWriter' | 'usageMetrics'
+  | 'log'
+  | 'budgets'
+  | 'watches'
+  | 'watcherRegistry'
+  | 'adoptionWaits'
+  | 'accessLog'
+  | 'authorizer'
+  | 'usageWriter'
+  | 'usageMetrics'
 >;
 
 export interface ApiOptions extends Omit<DispatchContext, 'limiter' | 'authorizer' | 'openStreams'> {
@@ -72,18 +85,21 @@ export function createApi(parts: ApiParts, { anonymous, ...options }: ApiOptions
   const openStreams = new OpenStreams();
   const unreadResponses = new UnreadResponses(options.log);
   const requestBudget = new RequestBudget(limits.requests);
-  const watches = new Watches(parts.store, new WatchMessageEncoder(parts.store), openStreams);
+  const encoder = new WatchMessageEncoder(parts.store);
+  const watches = new Watches(parts.store, encoder, openStreams);
+  const budgets = monitorBudgets(parts.store, watches, encoder);
   const watcherRegistry = new WatcherRegistry(parts.store, watches);
   const adoptionWaits = new ConcurrencyLimiter({ total: () => limits.adoptionWaits });
   const backend = {
     ...parts,
     log: options.log,
+    budgets,
     watches,
     watcherRegistry,
     adoptionWaits,
     accessLog,
     authorizer,
-    usageWriter: new UsageWriter(parts.store),
+    usageWriter: new UsageWriter(parts.store, (tx, attempts) => chargeBudgets(tx, parts.store.state, attempts)),
     usageMetrics: options.metrics.usage,
   };
   const services = servicesOf(backend, { ...options, limiter, authorizer, openStreams });
@@ -110,9 +126,19 @@ export function createApi(parts: ApiParts, { anonymous, ...options }: ApiOptions
       openStreams.close();
       unreadResponses.close();
       requestBudget.stop();
-      await Promise.all([registryClosed, accessLog.close()]);
+      await Promise.all([registryClosed, accessLog.close(), budgets.close()]);
     },
   };
+}
+
+/** Starts to read the amounts of budgets, and to send them to the watches. */
+function monitorBudgets(store: Backend['store'], watches: Watches, encoder: WatchMessageEncoder): BudgetMonitor {
+  const encode = encoder.budgetStates.bind(encoder);
+  const broadcast = new BudgetBroadcast(watches, encode, (id) => store.state.agents.get(id)?.name);
+  watches.onLive = broadcast.live;
+  const monitor = new BudgetMonitor(store, broadcast.publish);
+  broadcast.monitor = monitor;
+  return monitor;
 }
 
 const servicesOf = (backend: Backend, context: DispatchContext): readonly ApiService[] => [
@@ -122,6 +148,7 @@ const servicesOf = (backend: Backend, context: DispatchContext): readonly ApiSer
   apiServiceOf(AgentLLMConfigWatchServiceService, watchService(backend), context),
   apiServiceOf(ProviderServiceService, providerService(backend), context),
   apiServiceOf(CredentialServiceService, credentialService(backend), context),
+  apiServiceOf(BudgetServiceService, budgetService(backend), context),
   apiServiceOf(AuditServiceService, auditService(backend), context),
   apiServiceOf(UsageServiceService, usageService(backend), context),
 ];

@@ -38,6 +38,7 @@ const COMMANDS: readonly (readonly [name: string, group: string, load: () => Pro
   ['prices', KEYS, async () => (await import('./remote/prices.js')).pricesCommand()],
   ['credentials', KEYS, async () => (await import('./remote/credentials.js')).credentialsCommand()],
   ['usage', COST, async () => (await import('./remote/usage.js')).usageCommand()],
+  ['budgets', COST, async () => (await import('./remote/budgets.js')).budgetsCommand()],
   ['token', ACCESS, async () => (await import('./remote/token.js')).tokenCommand()],
   ['rehearse', REHEARSAL, async () => remoteCommand((await import('./remote/rehearse.js')).rehearseAgent)],
   ['fake-provider', REHEARSAL, async () => (await import('./local/fake_provider.js')).fakeProviderCommand()],

@@ -1,6 +1,8 @@
 import type { Agent } from '../../gen/ts/agentllm/v1/agent.js';
 import type { AgentLLMConfig } from '../../gen/ts/agentllm/v1/agent_llm_config.js';
 import { type KeyedHop, keyOfHop } from './api_key.js';
+import type { Admission, AttemptRequest } from './budgets/admission.js';
+import type { BudgetLeases } from './budgets/budget_leases.js';
 import type { Change } from './change.js';
 import type { ListenOptions } from './events.js';
 import { type Frozen, freeze } from './freeze.js';
@@ -75,11 +77,14 @@ export interface Holder {
   /** Throws while no state is held. */
   readonly view: View;
   readonly leases: LeaseManager;
+  readonly budgets: BudgetLeases;
 }
 
 /** Resolves one agent from the state of its holder. */
 export class AgentHandle implements ResidentAgent {
   private view: View | undefined;
+  /** The version of the states of budgets that the resolution was made with. */
+  private budgetVersion = 0;
   private resolution: Resolution | undefined;
 
   constructor(
@@ -88,18 +93,25 @@ export class AgentHandle implements ResidentAgent {
   ) {}
 
   resolve(options?: ResolveOptions): Resolution {
-    const { view } = this.holder;
-    if (options !== undefined) return resolveFrom(view, this.name, options);
-    if (view === this.view) return this.resolution as Resolution;
+    const { view, budgets } = this.holder;
+    const { states } = budgets;
+    if (options !== undefined) return resolveFrom(view, this.name, states, options);
+    if (view === this.view && states.version === this.budgetVersion) return this.resolution as Resolution;
     // If the agent and the catalogue are unchanged in the new view, this returns the same resolution.
-    this.resolution = resolveFrom(view, this.name);
+    this.resolution = resolveFrom(view, this.name, states);
     this.view = view;
+    this.budgetVersion = states.version;
     return this.resolution;
   }
 
   async apiKey(hop?: KeyedHop, { signal }: ListenOptions = {}): Promise<string | undefined> {
     const { view, leases } = this.holder;
     return keyOfHop(leases, view, this.name, hop ?? this.resolve().hops[0], signal);
+  }
+
+  /** Whether the budgets permit an attempt. */
+  admit(request: AttemptRequest): Admission | Promise<Admission> {
+    return this.holder.budgets.admit(this.name, request);
   }
 
   get held(): HeldConfigs | undefined {

@@ -1,18 +1,30 @@
 import { createHash } from 'node:crypto';
 import { CatalogueItem } from '../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
-import type { Config, Credential, Model, Price, Provider } from '../domain/rows.js';
+import type { Budget, Config, Credential, Model, Price, Provider } from '../domain/rows.js';
 import { nextTextChange } from '../domain/shutdown.js';
 import type { ResolveView } from '../domain/view.js';
-import { credentialKey, credentialRow, Ids, keyStateOf, modelKey, modelRow, priceRow, providerRow } from './rows.js';
+import {
+  budgetRow,
+  credentialKey,
+  credentialRow,
+  Ids,
+  keyStateOf,
+  modelKey,
+  modelRow,
+  priceRow,
+  providerRow,
+} from './rows.js';
 
 /** The key of an item of the catalogue; undefined for a kind that this version does not know. */
 function keyOf(item: CatalogueItem): string | undefined {
   if (item.provider) return `provider ${item.provider.name}`;
   if (item.model) return modelKey(item.model.provider, item.model.name);
   if (item.credential) return credentialKey(item.credential.name);
+  if (item.budget) return `budget ${item.budget.name}`;
   if (item.deleted_provider !== undefined) return `provider ${item.deleted_provider}`;
   if (item.deleted_model !== undefined) return `model ${item.deleted_model}`;
   if (item.deleted_credential !== undefined) return credentialKey(item.deleted_credential);
+  if (item.deleted_budget !== undefined) return `budget ${item.deleted_budget}`;
   return undefined;
 }
 
@@ -26,6 +38,7 @@ class Contents {
   readonly modelsByProvider = new Map<string, Model[]>();
   readonly prices = new Map<number, readonly Price[]>();
   readonly credentials = new Map<number, Credential>();
+  readonly budgets: Budget[] = [];
 
   constructor(
     readonly items: ReadonlyMap<string, CatalogueItem>,
@@ -38,6 +51,7 @@ class Contents {
 
   private put(item: CatalogueItem): void {
     if (item.provider) this.putProvider(providerRow(item.provider, ids));
+    else if (item.budget) this.budgets.push(budgetRow(item.budget));
     else if (item.model) {
       const model = modelRow(item.model, ids);
       this.putModel(model);
@@ -130,6 +144,11 @@ export class Catalogue implements ResolveView {
     return this.contents.credentials;
   }
 
+  /** The budgets that are not for one agent. */
+  get budgets(): readonly Budget[] {
+    return this.contents.budgets;
+  }
+
   provider(nameOrAlias: string): Provider | undefined {
     return this.contents.providers.get(nameOrAlias.toLowerCase());
   }
@@ -163,6 +182,7 @@ export class Catalogue implements ResolveView {
 function alter(items: Map<string, CatalogueItem>, change: CatalogueItem): void {
   const key = keyOf(change);
   if (key === undefined) return;
-  if (change.provider || change.model || change.credential) items.set(key, { ...change, urgent: false });
+  if (change.provider || change.model || change.credential || change.budget)
+    items.set(key, { ...change, urgent: false });
   else items.delete(key);
 }

@@ -3,6 +3,7 @@ import type * as configs from '../../gen/ts/agentllm/v1/agent_llm_config_service
 import type * as watch from '../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
 import type * as agents from '../../gen/ts/agentllm/v1/agent_service.js';
 import type * as audit from '../../gen/ts/agentllm/v1/audit_service.js';
+import type * as budgets from '../../gen/ts/agentllm/v1/budget_service.js';
 import type * as sharedKeys from '../../gen/ts/agentllm/v1/credential_service.js';
 import type * as providers from '../../gen/ts/agentllm/v1/provider_service.js';
 import type * as usage from '../../gen/ts/agentllm/v1/usage_service.js';
@@ -34,6 +35,8 @@ export interface AgentLLM extends AsyncDisposable {
     Methods<typeof watch.AgentLLMConfigWatchServiceService>,
     'listWatchers' | 'acknowledgeRevision'
   >;
+  /** Budgets, their amounts, and reservations. */
+  readonly budgets: Methods<typeof budgets.BudgetServiceService>;
   /** Access tokens, and the identity of this caller. */
   readonly access: Methods<typeof access.AccessServiceService>;
   /** The audit log: events with actor and time. */

@@ -3,6 +3,7 @@ import * as configs from '../../gen/ts/agentllm/v1/agent_llm_config_service.js';
 import * as watch from '../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
 import * as agents from '../../gen/ts/agentllm/v1/agent_service.js';
 import * as audit from '../../gen/ts/agentllm/v1/audit_service.js';
+import * as budgets from '../../gen/ts/agentllm/v1/budget_service.js';
 import * as sharedKeys from '../../gen/ts/agentllm/v1/credential_service.js';
 import * as providers from '../../gen/ts/agentllm/v1/provider_service.js';
 import * as usage from '../../gen/ts/agentllm/v1/usage_service.js';
@@ -52,6 +53,7 @@ export function connectWith(
     configs: methodsOf(configs.AgentLLMConfigServiceService, configs, connection),
     providers: methodsOf(providers.ProviderServiceService, providers, connection),
     credentials: methodsOf(sharedKeys.CredentialServiceService, sharedKeys, connection),
+    budgets: methodsOf(budgets.BudgetServiceService, budgets, connection),
     watchers: methodsOf(watch.AgentLLMConfigWatchServiceService, watch, connection),
     access: methodsOf(access.AccessServiceService, access, connection),
     audit: methodsOf(audit.AuditServiceService, audit, connection),

@@ -6,6 +6,7 @@ import type {
   WatchedAgent,
   WatchStarted,
 } from '../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
+import type { BudgetState } from '../../gen/ts/agentllm/v1/budget.js';
 import type { Batch } from './view.js';
 
 /** A complete event of the stream. */
@@ -13,6 +14,8 @@ export type WatchEvent =
   /** `newest` is the newest revision of the service. */
   | { readonly kind: 'started'; readonly started: WatchStarted; readonly newest: bigint }
   | { readonly kind: 'batch'; readonly batch: Batch }
+  /** States of budgets, which belong to no revision. */
+  | { readonly kind: 'budget_states'; readonly states: readonly BudgetState[]; readonly complete: boolean }
   /** Everything up to the revision has been delivered. */
   | { readonly kind: 'bookmark'; readonly revision: bigint; readonly token: string };
 
@@ -36,6 +39,7 @@ export class MessageAssembler {
   add(message: WatchConfigsResponse): WatchEvent | undefined {
     const { revision, resume_token: token } = message;
     if (message.started) return { kind: 'started', started: message.started, newest: revision };
+    if (message.budget_states) return { kind: 'budget_states', ...message.budget_states };
     if (message.snapshot_begin) {
       this.snapshot = noParts();
       this.changes = undefined;

@@ -1,4 +1,5 @@
 import type { ChannelOptions } from '@grpc/grpc-js';
+import type { ReservationOptions } from './budgets/budget_leases.js';
 import type { TlsOptions } from './channel.js';
 import type { Token } from './headers.js';
 import type { CacheOptions } from './snapshot_cache.js';
@@ -64,4 +65,6 @@ export interface ResidentOptions extends ConnectOptions {
    * false: it is not recorded. Default: `{}`, the defaults of its options. Only the entry points for AI SDKs have calls.
    */
   readonly usage?: false | UsageOptions | undefined;
+  /** What amounts are reserved for, if budgets limit the agents. Default: see its fields. */
+  readonly reservation?: ReservationOptions | undefined;
 }

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import type { WatchStarted } from '../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
+import type { BudgetState } from '../../gen/ts/agentllm/v1/budget.js';
 import type { Receipt } from '../../gen/ts/agentllm/v1/receipt.js';
 import { onAbort } from '../abort.js';
 import { errorMessage } from '../error_properties.js';
@@ -8,6 +9,7 @@ import type { AckBatcher } from './ack_batcher.js';
 import { Acknowledger } from './acknowledgements.js';
 import type { WatchedResidentAgent } from './agent.js';
 import type { AgentExtension, ExtendedAgent } from './agent_extension.js';
+import { BudgetLeases, type ReservationOptions } from './budgets/budget_leases.js';
 import { type Change, Changes } from './change.js';
 import type { ClientEvents } from './client_events.js';
 import type { Connection } from './connection.js';
@@ -35,6 +37,7 @@ export interface ResidentSettings {
   readonly leaseMs: number;
   /** Undefined: usage is not recorded. */
   readonly usage: SpoolSettings | undefined;
+  readonly reservation: ReservationOptions;
 }
 
 /** The components that a resident client uses. */
@@ -55,6 +58,7 @@ export class Resident implements WatchObserver, RunSource {
   readonly warnings = new Warnings((warning) => this.events.emit('warning', warning));
   readonly leases: LeaseManager;
   readonly spool: UsageSpool;
+  readonly budgets: BudgetLeases;
   token = '';
   minRevision = 0n;
 
@@ -86,7 +90,7 @@ export class Resident implements WatchObserver, RunSource {
   readonly extend: (agent: ExtendedAgent) => void;
 
   constructor({ connection, calls, ackBatcher }: ResidentParts, settings: ResidentSettings, extend?: AgentExtension) {
-    const { agents, clientName, clientVersion, cache, leaseMs: lifetimeMs, usage } = settings;
+    const { agents, clientName, clientVersion, cache, leaseMs: lifetimeMs, usage, reservation: options } = settings;
     const warn = this.warnings.add;
     // Without a resume token the store may be another one, in which the held revision has no meaning.
     const revision = () => (this.token === '' ? this.minRevision : this.view.revision);
@@ -94,7 +98,8 @@ export class Resident implements WatchObserver, RunSource {
     // Only extensions have calls of models.
     this.recorder = extend && usage && new UsageRecorder(usage, { open: openStreamOver(connection), warn });
     this.spool = this.recorder ?? NO_USAGE;
-    this.extend = extend?.((receipt) => this.onReceipt(receipt)) ?? (() => {});
+    this.budgets = new BudgetLeases({ calls, stream: connection, options, view: () => this.held });
+    this.extend = extend?.(this.budgets.settling((receipt) => this.onReceipt(receipt))) ?? (() => {});
     this.leases = new LeaseManager({ calls, stream: connection, lifetimeMs, revision, warn });
     this.names = agents === 'all' ? undefined : new Set(agents);
     this.cache = cache && new SnapshotCache(cache, agents, warn);
@@ -235,6 +240,10 @@ export class Resident implements WatchObserver, RunSource {
     this.setStatus('READY', undefined);
   }
 
+  budgetStates(states: readonly BudgetState[], complete: boolean): void {
+    if (this.budgets.states.apply(states, complete) && this.held) this.publishEffect();
+  }
+
   broken(error: AgentLLMError, permanent: boolean): void {
     this.setStatus(permanent ? 'FAILED' : this.held ? 'STALE' : 'CONNECTING', error);
   }
@@ -300,14 +309,14 @@ export class Resident implements WatchObserver, RunSource {
       if (this.held && next.at <= new Date()) {
         this.hold(this.held.withNewCatalogue());
         // One day less to a shutdown is no event for listeners.
-        if (next.isShutdown) this.publishShutdown();
+        if (next.isShutdown) this.publishEffect();
       }
       this.scheduleShutdown();
     };
     this.shutdownTimer = setTimeout(due, Math.min(next.at.getTime() - Date.now() + 1, limits.maxTimerMs)).unref();
   }
 
-  private publishShutdown(): void {
+  private publishEffect(): void {
     const others = { agents: [], urgent: false, cause: undefined, snapshot: false, merged: 1 };
     this.publish({ revision: this.view.revision, catalogue: true, ...others });
   }
@@ -331,6 +340,7 @@ export class Resident implements WatchObserver, RunSource {
   private async endAll(): Promise<void> {
     const recorded = this.recorder?.close();
     this.leases.close();
+    await this.budgets.close();
     if (this.status === 'READY') {
       // Saved again with the current time, because the state is known to be current.
       this.cache?.save(this.view);

@@ -3,6 +3,7 @@ import { nameProblem, textProblem } from '../domain/text.js';
 import { limits } from '../limits.js';
 import { maxElements } from '../max_elements.js';
 import type { AgentExtension } from './agent_extension.js';
+import type { ReservationOptions } from './budgets/budget_leases.js';
 import type { AgentLLM, ResidentAgentLLM } from './client.js';
 import { asCallError, checkDeadline } from './connection.js';
 import type { ResidentOptions } from './options.js';
@@ -13,21 +14,32 @@ import { usageSettings } from './usage/usage_options.js';
 
 /** Applies the defaults; throws a TypeError for values that the service would reject. */
 export function settingsOf(options: ResidentOptions): ResidentSettings {
-  const { agents, clientName = '', clientVersion = '', cache } = options;
+  const { agents, clientName = '', clientVersion = '', cache, reservation = {} } = options;
   const { leaseMs = limits.defaultLeaseLifetime * 1000 } = options;
   checkLength('clientName', clientName, limits.clientName);
   checkLength('clientVersion', clientVersion, limits.clientVersion);
   if (cache) checkCache(cache);
   checkLease(leaseMs);
+  checkReservation(reservation);
   const usage = usageSettings(options.usage, cache?.path);
   const names = agents === 'all' ? agents : checkAgents(agents);
-  return { agents: names, clientName, clientVersion, cache, leaseMs, usage };
+  return { agents: names, clientName, clientVersion, cache, leaseMs, usage, reservation };
 }
 
 function checkLease(ms: number): void {
   const [min, max] = [limits.leaseLifetime.min * 1000, limits.leaseLifetime.max * 1000];
   if (!Number.isInteger(ms) || ms < min || ms > max)
     throw new TypeError(`leaseMs must be a whole number of ${min} to ${max}, not ${String(ms)}`);
+}
+
+function checkReservation({ inputTokens = 0, attempts = 1 }: ReservationOptions): void {
+  const checks = [
+    ['inputTokens', inputTokens, limits.attemptTokens],
+    ['attempts', attempts, limits.reservedAttempts],
+  ] as const;
+  for (const [name, value, { min, max }] of checks)
+    if (!Number.isInteger(value) || value < min || value > max)
+      throw new TypeError(`reservation.${name} must be a whole number of ${min} to ${max}, not ${String(value)}`);
 }
 
 function checkLength(option: string, text: string, most: number): void {

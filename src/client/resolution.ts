@@ -1,3 +1,4 @@
+import type { CoveringBudget } from '../domain/budget_effect.js';
 import { hasDefaultModel, primaryOf } from '../domain/chain.js';
 import { PARAMETERS, type ParameterValues } from '../domain/parameters.js';
 import { type ResolveOptions as DomainOptions, resolve } from '../domain/resolve.js';
@@ -5,6 +6,8 @@ import { nearest } from '../domain/text.js';
 import { ServiceError } from '../errors.js';
 import { maxElements } from '../max_elements.js';
 import { invalidFields } from '../problems.js';
+import { budgetsOf } from './budgets/budget_leases.js';
+import type { BudgetStates } from './budgets/budget_states.js';
 import type { Catalogue } from './catalogue.js';
 import { AgentLLMError } from './error.js';
 import { freeze } from './freeze.js';
@@ -15,17 +18,21 @@ import type { HeldAgent, View } from './view.js';
 const METHOD = 'agentllm.v1.AgentLLMConfigService/ResolveConfig';
 
 /** Resolves an agent from the held state. The result is cached until the agent or the catalogue changes. */
-export function resolveFrom(view: View, name: string, options: ResolveOptions = {}): Resolution {
-  const { providerDown = [], overrides = {} } = options;
+export function resolveFrom(view: View, name: string, states: BudgetStates, options: ResolveOptions = {}): Resolution {
+  const { providerDown = [], budgetExhausted = [], overrides = {} } = options;
   const held = view.agent(name);
   const { catalogue } = view;
   if (!held?.message.agent) throw notFound(view, name);
   const replaced = checkOverrides(overrides);
-  if (providerDown.length > 0 || Object.keys(replaced).length > 0)
-    return compute(catalogue, held, { down: checkProviders(catalogue, providerDown), overrides: replaced });
-  if (held.resolved?.catalogue === catalogue) return held.resolved.resolution;
-  const resolution = compute(catalogue, held, {});
-  held.resolved = { catalogue, resolution };
+  const simulated = checkBudgets(view, name, budgetExhausted);
+  const budgets = coveringIn(view, name, states, simulated);
+  if (providerDown.length > 0 || simulated.size > 0 || Object.keys(replaced).length > 0)
+    return compute(catalogue, held, { down: checkProviders(catalogue, providerDown), overrides: replaced, budgets });
+  const { version: budgetVersion } = states;
+  if (held.resolved?.catalogue === catalogue && held.resolved.budgetVersion === budgetVersion)
+    return held.resolved.resolution;
+  const resolution = compute(catalogue, held, { budgets });
+  held.resolved = { catalogue, budgetVersion, resolution };
   return resolution;
 }
 
@@ -42,6 +49,34 @@ function compute(catalogue: Catalogue, held: HeldAgent, options: DomainOptions):
     revision: held.revision > catalogue.revision ? held.revision : catalogue.revision,
   });
 }
+
+/** The enabled budgets that cover an agent, with their states; those for runs only if they are simulated. */
+function coveringIn(view: View, name: string, states: BudgetStates, simulated: ReadonlySet<string>): CoveringBudget[] {
+  return budgetsOf(view, name, simulated.size > 0).flatMap((budget) => {
+    if (simulated.has(budget.name)) return [{ budget, exhausted: true, warning: true }];
+    return budget.enabled && budget.scope !== 'BUDGET_SCOPE_RUN' ? [states.covering(budget)] : [];
+  });
+}
+
+/** The budgets to treat as exhausted. This client knows only the budgets that cover its agents. */
+function checkBudgets(view: View, agent: string, names: readonly string[]): ReadonlySet<string> {
+  if (names.length === 0) return NO_BUDGETS;
+  const known = new Set([...view.catalogue.budgets, ...budgetsOf(view, agent, true)].map(({ name }) => name));
+  const violations = names.flatMap((name, at) =>
+    known.has(name)
+      ? []
+      : [{ field: `budgetExhausted[${at}]`, description: `no budget has the name ${JSON.stringify(name)}` }],
+  );
+  const most = maxElements['agentllm.v1.ResolveConfigRequest.budget_exhausted'];
+  if (names.length > most)
+    violations.push({
+      field: 'budgetExhausted',
+      description: `must have at most ${most} entries, not ${names.length}`,
+    });
+  if (violations.length > 0) throw toClientError(invalidFields(violations));
+  return new Set(names);
+}
+const NO_BUDGETS: ReadonlySet<string> = new Set();
 
 function checkProviders(catalogue: Catalogue, down: readonly string[]): readonly string[] {
   const violations = down.flatMap((name, at) =>

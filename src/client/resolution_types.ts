@@ -41,6 +41,11 @@ export interface ResolveOptions {
    */
   readonly providerDown?: readonly string[] | undefined;
   /**
+   * Budgets to treat as exhausted, by name, at most 100; a budget for runs covers every agent. An unknown name fails with
+   * INVALID_ARGUMENT. The budgets that are exhausted now apply in any case. Default: none.
+   */
+  readonly budgetExhausted?: readonly string[] | undefined;
+  /**
    * Parameters of one call, which replace the configured ones in every hop. They are adapted to each model like configured
    * values: a parameter that the model rejects is left out, and a finding states the reason. A value that is no finite
    * number, text or list of texts fails with INVALID_ARGUMENT. Default: none.

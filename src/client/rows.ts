@@ -5,6 +5,7 @@ import type {
   ExtraParams as ExtraParamsMessage,
 } from '../../gen/ts/agentllm/v1/agent_llm_config.js';
 import type { WatchedCredential } from '../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
+import type { Budget as BudgetMessage } from '../../gen/ts/agentllm/v1/budget.js';
 import type {
   Model as ModelMessage,
   ModelPrice,
@@ -15,6 +16,7 @@ import type {
 import { defaultWireApi } from '../domain/dialects.js';
 import type {
   Agent,
+  Budget,
   Config,
   Credential,
   ExtraParams,
@@ -24,6 +26,7 @@ import type {
   PriceTier,
   Provider,
 } from '../domain/rows.js';
+import { limits } from '../limits.js';
 
 /*
  * Converts messages to the rows that the domain resolves from, the inverse of
@@ -218,3 +221,19 @@ const otherRates = (rates: PriceRates = {}): OtherRates =>
   Object.fromEntries(
     Object.entries(rates).flatMap(([rate, value]) => (typeof value === 'bigint' ? [[rate, Number(value)]] : [])),
   );
+
+/** A budget of the watch. */
+export const budgetRow = ({ revision, agent_name: _, etag: __, ...budget }: BudgetMessage): Budget => ({
+  ...budget,
+  description: budget.description ?? null,
+  agent_id: budget.agent_id ?? null,
+  rolling_hours: budget.rolling_hours ?? null,
+  limit_nano_usd: budget.limit_nano_usd ?? 0n,
+  step_down_provider: budget.step_down_provider ?? null,
+  step_down_model: budget.step_down_model ?? null,
+  warn_percent: budget.warn_percent ?? limits.defaultWarnPercent,
+  enabled: budget.enabled ?? true,
+  created_at: budget.created_at ?? new Date(0),
+  updated_at: budget.updated_at ?? new Date(0),
+  revision: Number(revision),
+});

@@ -1,5 +1,6 @@
 import { AgentHandle, type ResidentAgent } from './agent.js';
 import type { ExtendedAgent } from './agent_extension.js';
+import type { BudgetLeases } from './budgets/budget_leases.js';
 import type { Change } from './change.js';
 import { Events, type ListenOptions } from './events.js';
 import type { LeaseManager } from './lease_manager.js';
@@ -49,6 +50,8 @@ export interface RunSource {
   readonly view: View;
   /** Keys are not pinned: a run must not use a revoked key. */
   readonly leases: LeaseManager;
+  /** Budgets are not pinned: money that is spent is spent. */
+  readonly budgets: BudgetLeases;
   /** Throws for an agent that the client does not hold. */
   check(name: string): void;
   /** Adds the members that the agents of the client have. */
@@ -88,6 +91,10 @@ export class PinnedRun {
 
   get leases(): LeaseManager {
     return this.source.leases;
+  }
+
+  get budgets(): BudgetLeases {
+    return this.source.budgets;
   }
 
   get revision(): bigint {

@@ -13,8 +13,10 @@ import { agentRow, configRow, type Ids } from './rows.js';
 
 /** An agent as the watch delivered it; the next delivery replaces it. */
 export class HeldAgent {
-  /** The last resolution, and the catalogue that it was computed with. */
-  resolved: { readonly catalogue: Catalogue; readonly resolution: Resolution } | undefined;
+  /** The last resolution, and the catalogue and states of budgets that it was computed with. */
+  resolved:
+    | { readonly catalogue: Catalogue; readonly budgetVersion: number; readonly resolution: Resolution }
+    | undefined;
 
   constructor(
     readonly message: WatchedAgent,

@@ -4,6 +4,7 @@ import {
   type WatchConfigsResponse,
   type WatchStarted,
 } from '../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
+import type { BudgetState } from '../../gen/ts/agentllm/v1/budget.js';
 import { onAbort } from '../abort.js';
 import { Backoff } from './backoff.js';
 import type { Connection } from './connection.js';
@@ -48,6 +49,8 @@ export interface WatchObserver {
   started(started: WatchStarted, newest: bigint): void;
   batch(batch: Batch): void;
   bookmark(revision: bigint, token: string): void;
+  /** States of budgets. @param complete a state that is missing has the amounts 0. */
+  budgetStates?(states: readonly BudgetState[], complete: boolean): void;
   /** The stream failed or could not be opened; a retry follows. @param permanent retries alone will not help. */
   broken(error: AgentLLMError, permanent: boolean): void;
   /** The resume token is no longer valid. @param sameStore whether the revisions are still those of the same store. */
@@ -152,6 +155,7 @@ class Stream {
     if (!event) return;
     if (event.kind === 'batch') this.observer.batch(event.batch);
     else if (event.kind === 'bookmark') this.observer.bookmark(event.revision, event.token);
+    else if (event.kind === 'budget_states') this.observer.budgetStates?.(event.states, event.complete);
     else this.started(event.started, event.newest);
   }
 

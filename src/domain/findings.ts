@@ -58,7 +58,7 @@ export const noUsableHop = (agent: Agent): Finding =>
   finding({
     severity: 'SEVERITY_ERROR',
     reason: 'FINDING_REASON_NO_USABLE_HOP',
-    message: `No hop of agent "${agent.name}" is usable; enable a provider of its chain or add another hop`,
+    message: `No hop of agent "${agent.name}" is usable; enable a provider of its chain, add another hop or raise an exhausted budget`,
   });
 
 const target = (hop: PlannedHop) => `${hop.provider}/${hop.model_name}`;

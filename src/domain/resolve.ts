@@ -4,6 +4,7 @@ import type { Dialect, WireApi } from '../../gen/ts/agentllm/v1/provider.js';
 import type { SentParameter } from './adapt.js';
 import type { AnalyzedHop } from './analyzed_hop.js';
 import { canonicalBaseUrl } from './base_url.js';
+import { aboutBudgets, BudgetEffect, type BudgetSkip, type CoveringBudget } from './budget_effect.js';
 import type { PlannedHop } from './chain.js';
 import { analyzeChain } from './chain_analysis.js';
 import { bySeverity, noUsableHop } from './findings.js';
@@ -65,7 +66,8 @@ export type SkipReason =
   | 'SKIP_REASON_PROVIDER_UNKNOWN'
   | 'SKIP_REASON_DUPLICATE'
   | 'SKIP_REASON_POLICY'
-  | 'SKIP_REASON_BASE_URL_INVALID';
+  | 'SKIP_REASON_BASE_URL_INVALID'
+  | BudgetSkip;
 
 /** A hop of the chain that is skipped. */
 export interface SkippedHop extends Pick<ResolvedHop, 'index' | 'source' | 'config_id' | 'provider' | 'model_name'> {
@@ -79,6 +81,8 @@ export interface Resolution {
   readonly skipped: readonly SkippedHop[];
   /** All findings, by decreasing severity; `hop` is the index of a hop, skipped or not. */
   readonly findings: readonly Finding[];
+  /** The names of the exhausted budgets that cover the agent. */
+  readonly exhausted_budgets: readonly string[];
 }
 
 export interface ResolveOptions {
@@ -86,6 +90,8 @@ export interface ResolveOptions {
   readonly down?: Iterable<string>;
   /** Values that replace the configured ones in every hop, for one call. They are adapted like configured values. */
   readonly overrides?: ParameterValues;
+  /** The enabled budgets that cover the agent, with their states. */
+  readonly budgets?: readonly CoveringBudget[];
 }
 
 /**
@@ -97,20 +103,23 @@ export function resolve(
   agent: Agent,
   configs: readonly Config[],
   now: Date,
-  { down = [], overrides = {} }: ResolveOptions = {},
+  { down = [], overrides = {}, budgets = [] }: ResolveOptions = {},
 ): Resolution {
   const analysis = analyzeChain(view, agent, configs, now, { overrides });
   const isDown = new Set(Array.from(down, (name) => canonicalName(view, name)));
+  const planned = analysis.hops.map((hop) => hop.planned);
+  const effect = new BudgetEffect(budgets, planned);
   const hops: ResolvedHop[] = [];
   const skipped: SkippedHop[] = [];
   for (const hop of analysis.hops) {
     const { planned, provider } = hop;
-    const reason = planned.dropped ?? providerProblem(provider, isDown);
+    const reason = planned.dropped ?? providerProblem(provider, isDown) ?? effect.skip(planned, hop.price);
     if (reason !== undefined) skipped.push({ reason, ...hopFields(planned) });
     else hops.push(resolvedHop(agent, hop, provider as Provider));
   }
-  const findings = hops.length > 0 ? analysis.findings : [...analysis.findings, noUsableHop(agent)];
-  return { hops, skipped, findings: bySeverity(findings) };
+  const findings = [...analysis.findings, ...aboutBudgets(budgets, planned)];
+  if (hops.length === 0) findings.push(noUsableHop(agent));
+  return { hops, skipped, findings: bySeverity(findings), exhausted_budgets: effect.exhausted };
 }
 
 function providerProblem(provider: Provider | undefined, down: ReadonlySet<string>): SkipReason | undefined {

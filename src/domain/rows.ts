@@ -1,5 +1,6 @@
 import type { Role } from '../../gen/ts/agentllm/v1/access_service.js';
 import type { SubstitutionPolicy } from '../../gen/ts/agentllm/v1/agent.js';
+import type { BudgetAction, BudgetPeriod, BudgetScope } from '../../gen/ts/agentllm/v1/budget.js';
 import type { Dialect, ParameterRule as RuleMessage, WireApi } from '../../gen/ts/agentllm/v1/provider.js';
 
 /*
@@ -182,6 +183,27 @@ export interface Price extends TieredRates {
   readonly revision: number;
 }
 
+/** A row of `llm_budgets`. */
+export interface Budget extends Row {
+  readonly name: string;
+  readonly description: string | null;
+  readonly scope: BudgetScope;
+  /** The agent of BUDGET_SCOPE_AGENT. */
+  readonly agent_id: number | null;
+  /** The type of BUDGET_SCOPE_AGENT_TYPE; otherwise empty. */
+  readonly agent_type: string;
+  readonly period: BudgetPeriod;
+  /** Empty: UTC, or the period has no time zone. */
+  readonly time_zone: string;
+  readonly rolling_hours: number | null;
+  readonly limit_nano_usd: bigint;
+  readonly action: BudgetAction;
+  readonly step_down_provider: string | null;
+  readonly step_down_model: string | null;
+  readonly warn_percent: number;
+  readonly enabled: boolean;
+}
+
 /** A row of `api_tokens`, without the time of its last use. */
 export interface Token extends Row {
   /** Its id in the contract, for example `al_k3x9q2m7wd`. */
@@ -206,6 +228,7 @@ export interface Entities {
   model: Model;
   price: Price;
   token: Token;
+  budget: Budget;
 }
 export type Entity = keyof Entities;
 

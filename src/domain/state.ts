@@ -1,9 +1,22 @@
+import { BudgetIndex } from './budget_index.js';
 import { inChainOrder } from './chain.js';
 import { agentsWithMovedChain } from './draft.js';
 import { EncryptionState } from './encryption_state.js';
 import { NameIndex, normalName } from './name_index.js';
 import { Ordered } from './ordered.js';
-import type { Agent, Change, Config, Credential, Entities, Entity, Model, Price, Provider, Token } from './rows.js';
+import type {
+  Agent,
+  Budget,
+  Change,
+  Config,
+  Credential,
+  Entities,
+  Entity,
+  Model,
+  Price,
+  Provider,
+  Token,
+} from './rows.js';
 
 const compareText = (a: string, b: string) => (a < b ? -1 : a > b ? 1 : 0);
 const byId = (a: { id: number }, b: { id: number }) => a.id - b.id;
@@ -39,7 +52,7 @@ export class State {
   /** The identity of the store; part of every etag. */
   identity = '';
 
-  /** Counts changes of providers, models, prices and credentials. Derived values are valid while it is unchanged. */
+  /** Counts changes of providers, models, prices, credentials and budgets. Derived values are valid while it is unchanged. */
   catalogueVersion = 0;
 
   /** Whether keys can be stored, and which stored keys are readable. */
@@ -54,6 +67,7 @@ export class State {
   readonly providersInOrder = new Ordered<Provider>((a, b) => compareText(a.name, b.name));
   readonly modelsInOrder = new Ordered<Model>(byModelName);
 
+  readonly budgets = new BudgetIndex();
   readonly tokens = new Map<number, Token>();
   readonly tokensInOrder = new Ordered<Token>(byId);
 
@@ -201,6 +215,7 @@ export class State {
     else if (entity === 'token') this.putToken(before as Token | undefined, after as Token | undefined);
     else if (entity === 'config') this.putConfig(before as Config | undefined, after as Config | undefined);
     else if (entity === 'provider') this.putProvider(before as Provider | undefined, after as Provider | undefined);
+    else if (entity === 'budget') this.budgets.put(before as Budget | undefined, after as Budget | undefined);
     else if (entity === 'model') this.putModel(before as Model | undefined, after as Model | undefined);
     else this.putPrice(before as Price | undefined, after as Price | undefined);
   }

@@ -1,6 +1,6 @@
 import { isReencrypted } from '../domain/draft.js';
 import { currentPrice } from '../domain/price_book.js';
-import type { Agent, Cause, Change, Config, Credential, Model, Price, Provider } from '../domain/rows.js';
+import type { Agent, Budget, Cause, Change, Config, Credential, Model, Price, Provider } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
 import type { CommittedRevision } from '../store/replica_state.js';
 
@@ -16,6 +16,8 @@ export interface AgentMaterial {
    * Names of the credentials that the configs use, by id. A credential may be deleted before the message is encoded.
    */
   readonly credentials: ReadonlyMap<number, string>;
+  /** The budgets for this agent alone. */
+  readonly budgets: readonly Budget[];
   /** Whether the change overrides pins. */
   readonly urgent: boolean;
 }
@@ -25,6 +27,7 @@ export type CatalogueMaterial = { readonly name: string; readonly urgent: boolea
   | { readonly kind: 'provider'; readonly row: Provider | undefined }
   | { readonly kind: 'model'; readonly row: Model | undefined; readonly price: Price | undefined }
   | { readonly kind: 'credential'; readonly row: Credential | undefined }
+  | { readonly kind: 'budget'; readonly row: Budget | undefined }
 );
 
 /** One revision as watchers receive it: the complete new material of every agent and catalogue item that it changed. */
@@ -58,14 +61,15 @@ export function materialOf(state: State, agent: Agent, urgent = false): AgentMat
   const { id, name } = agent;
   const configs = state.configsOf(id);
   const cached = urgent ? undefined : cachedMaterial.get(agent);
-  if (cached?.configs === configs) return cached;
-  const material = { id, name, agent, configs, credentials: credentialsOf(state, configs), urgent };
+  const budgets = state.budgets.ofAgent(id);
+  if (cached?.configs === configs && cached.budgets === budgets) return cached;
+  const material = { id, name, agent, configs, budgets, credentials: credentialsOf(state, configs), urgent };
   // A credential is a separate row: its name may change while the rows of the agent do not.
   if (!urgent && configs.every(({ credential_id }) => !credential_id)) cachedMaterial.set(agent, material);
   return material;
 }
 
-export const NONE = { agent: undefined, configs: [], credentials: new Map<number, string>() } as const;
+export const NONE = { agent: undefined, configs: [], budgets: [], credentials: new Map<number, string>() } as const;
 
 function credentialsOf(state: State, configs: readonly Config[]): ReadonlyMap<number, string> {
   let names: Map<number, string> | undefined;
@@ -96,7 +100,8 @@ function* touchedAgents(state: State, changes: readonly Change[]): Generator<Age
 
 function agentIdOf(change: Change): number | undefined {
   if (change.entity === 'agent') return change.id;
-  return change.entity === 'config' ? (change.after ?? change.before)?.agent_id : undefined;
+  if (change.entity === 'config') return (change.after ?? change.before)?.agent_id;
+  return change.entity === 'budget' ? ((change.after ?? change.before)?.agent_id ?? undefined) : undefined;
 }
 
 /** Whether a change revokes something that a running client must stop using: a key, an agent or a provider. */
@@ -124,7 +129,8 @@ function touchedCatalogue(state: State, changes: readonly Change[]): CatalogueMa
 
 function catalogueMaterialOf(state: State, change: Change): CatalogueMaterial | undefined {
   const { entity } = change;
-  if (entity === 'provider' || entity === 'credential') {
+  if (entity === 'budget' && (change.after ?? change.before)?.agent_id !== null) return undefined;
+  if (entity === 'provider' || entity === 'credential' || entity === 'budget') {
     const name = (change.after ?? change.before)?.name as string;
     return { kind: entity, name, row: change.after, urgent: isUrgent(change) } as CatalogueMaterial;
   }

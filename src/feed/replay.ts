@@ -136,7 +136,11 @@ function agentsOf(revisions: readonly CommittedRevision[]): number[] {
   for (const { changes } of revisions)
     for (const change of changes) {
       if (change.entity === 'agent') ids.add(change.id);
-      if (change.entity === 'config') ids.add((change.after ?? change.before)?.agent_id as number);
+      const row = change.after ?? change.before;
+      if ((change.entity === 'config' || change.entity === 'budget') && row) {
+        const { agent_id } = row as { readonly agent_id: number | null };
+        if (agent_id !== null) ids.add(agent_id);
+      }
     }
   return [...ids];
 }

@@ -2,7 +2,7 @@ import type { State } from '../domain/state.js';
 import { type AgentMaterial, type CatalogueMaterial, materialOf, modelMaterial, NONE } from './change_event.js';
 import type { Filter } from './filter.js';
 
-/** All providers, models and credentials of a state. */
+/** All providers, models, credentials and shared budgets of a state. */
 export function catalogueOf(state: State): CatalogueMaterial[] {
   const items: CatalogueMaterial[] = [];
   for (const provider of state.providersInOrder.after())
@@ -10,6 +10,8 @@ export function catalogueOf(state: State): CatalogueMaterial[] {
   for (const model of state.modelsInOrder.after()) items.push(modelMaterial(state, model, model));
   for (const credential of state.credentialsInOrder.after())
     items.push({ kind: 'credential', name: credential.name, row: credential, urgent: false });
+  for (const budget of state.budgets.inOrder.after())
+    if (budget.agent_id === null) items.push({ kind: 'budget', name: budget.name, row: budget, urgent: false });
   return items;
 }
 

@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import type { BudgetStatus } from './budget_monitor.js';
 import type { AgentMaterial, CatalogueMaterial, ChangeEvent } from './change_event.js';
 import type { Filter } from './filter.js';
 
@@ -39,6 +40,8 @@ export interface MessageEncoder {
   /** The messages of a revision; none when it does not concern the filter. */
   changes(event: ChangeEvent, filter: Filter): readonly Buffer[];
   bookmark(revision: number, nonce: string, filter: Filter): Buffer;
+  /** @param complete whether these are all states that concern the watch. */
+  budgetStates(states: readonly BudgetStatus[], complete: boolean): Buffer;
 }
 
 /** The stream of one watch. It has a cursor over the revisions instead of a queue of messages. */
@@ -51,6 +54,8 @@ export class Watch {
   nonce = '';
   /** Whether the watch has caught up and receives new revisions directly. */
   live = false;
+  /** Whether all states of budgets are to be sent. */
+  statesDue = true;
   /** The newest revision with a change for this watch that was written. */
   sent = 0;
   /** The newest revision that the process has acknowledged. */

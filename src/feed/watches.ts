@@ -47,6 +47,8 @@ export class Watches {
   private cachedAgents: { state: State; revision: number; hash: string; agents: readonly AgentMaterial[] } | undefined;
   private sweepTimer: NodeJS.Timeout | undefined;
   private readonly unsubscribe: () => void;
+  /** Called when a watch has caught up. */
+  onLive: (watch: Watch) => void = () => {};
   /** Creates the error of new streams; set once the service closes. */
   private closed: (() => ServiceError) | undefined;
 
@@ -170,6 +172,7 @@ export class Watches {
       if (isClosed()) return;
       if (watch.cursor >= this.store.state.revision) {
         this.live.add(watch);
+        this.onLive(watch);
         return;
       }
       const event = this.ring.at(watch.cursor + 1) ?? (await this.fromLog(watch.cursor + 1));
@@ -279,8 +282,13 @@ export class Watches {
 
   private bookmark(watch: Watch): void {
     const { revision, nonce } = this.store.state;
-    if (!watch.write(this.encoder.bookmark(revision, nonce, watch.filter)))
-      this.fallBehind(watch, revision, nonce, watch.sink.drained());
+    this.sendLive(watch, this.encoder.bookmark(revision, nonce, watch.filter));
+  }
+
+  /** Writes a message to a live watch, which is at the newest revision. */
+  sendLive(watch: Watch, bytes: Buffer): void {
+    const { revision, nonce } = this.store.state;
+    if (!watch.write(bytes)) this.fallBehind(watch, revision, nonce, watch.sink.drained());
   }
 
   private end(watch: Watch, thrown: unknown): void {

@@ -6,6 +6,7 @@ import { afterAll, beforeAll } from 'vitest';
 import { remoteCommand } from '../../src/cli/kit/remote_command.js';
 import { agentsCommand } from '../../src/cli/remote/agents.js';
 import { audit } from '../../src/cli/remote/audit.js';
+import { budgetsCommand } from '../../src/cli/remote/budgets.js';
 import { configsCommand } from '../../src/cli/remote/configs.js';
 import { credentialsCommand } from '../../src/cli/remote/credentials.js';
 import { diff } from '../../src/cli/remote/diff.js';
@@ -83,6 +84,7 @@ const groups = [
   modelsCommand,
   pricesCommand,
   credentialsCommand,
+  budgetsCommand,
   keyCommand,
   tokenCommand,
   usageCommand,

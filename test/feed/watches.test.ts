@@ -79,6 +79,7 @@ class FakeSink implements Sink {
 }
 
 const encoder: MessageEncoder = {
+  budgetStates: () => Buffer.from('budget states'),
   started: (_, resumed, revision) => Buffer.from(`started ${resumed ? 'again ' : ''}${revision}`),
   snapshot: ({ revision }) => [Buffer.from(`snapshot ${revision} 1`), Buffer.from(`snapshot ${revision} 2`)],
   changes: ({ revision, agents }, { all, names }) => {

@@ -104,6 +104,7 @@ export interface Clients {
   readonly credentials: Promised<AgentLLM['credentials']>;
   readonly watchers: Promised<AgentLLM['watchers']>;
   readonly audit: Promised<AgentLLM['audit']>;
+  readonly budgets: Promised<AgentLLM['budgets']>;
   readonly access: Promised<AgentLLM['access']>;
   close(): void;
 }
@@ -137,6 +138,7 @@ export function connect(port: number, token?: string, interceptors: readonly Int
     credentials: promised(agentllm.credentials),
     watchers: promised(agentllm.watchers),
     audit: promised(agentllm.audit),
+    budgets: promised(agentllm.budgets),
     access: promised(agentllm.access),
     close: () => agentllm.close(),
   };

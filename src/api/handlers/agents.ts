@@ -109,6 +109,7 @@ export function agentService(backend: Backend): Handlers<typeof AgentServiceServ
           const configs = state.configsOf(agent.id);
           refuseDeletion(agent, configs.length, call.request.cascade);
           for (const config of configs) draft.remove('config', config);
+          for (const budget of state.budgets.ofAgent(agent.id)) draft.remove('budget', budget);
           draft.remove('agent', agent);
           return configs.length;
         },

@@ -1,5 +1,6 @@
 import type { BlockList } from 'node:net';
 import type { ConcurrencyLimiter } from '../../concurrency_limiter.js';
+import type { BudgetMonitor } from '../../feed/budget_monitor.js';
 import type { Feed } from '../../feed/feed.js';
 import type { WatcherRegistry } from '../../feed/watcher_registry.js';
 import type { Watches } from '../../feed/watches.js';
@@ -31,6 +32,8 @@ export interface Backend {
   readonly watcherRegistry: WatcherRegistry;
   /** The writes that wait for watchers to adopt them. */
   readonly adoptionWaits: ConcurrencyLimiter;
+  /** The current amounts of budgets. */
+  readonly budgets: BudgetMonitor;
   readonly authorizer: Authorizer;
   /** Records the use of tokens and refused calls. */
   readonly accessLog: AccessLog;

@@ -14,14 +14,19 @@ import { maxElements } from '../../max_elements.js';
 import { Problems } from '../../problems.js';
 import { checkPage, pageOf } from '../messages/pages.js';
 import { statusOf } from '../messages/status.js';
+import type { Backend } from './backend.js';
 import { checkRef, findAgent, noAgent } from './requests.js';
-import { addUnknownProviders, encodedResolution, resolvedWithout } from './resolve_config.js';
+import { addUnknownNames, budgetsOf, encodedResolution, resolvedWith } from './resolve_config.js';
 
 /** ResolveConfig for many agents at one revision. */
-export function batchResolve(state: State, request: BatchResolveConfigsRequest): Uint8Array {
+export function batchResolve(
+  backend: Pick<Backend, 'budgets'>,
+  state: State,
+  request: BatchResolveConfigsRequest,
+): Uint8Array {
   check(state, request);
-  const { agents, provider_down } = request;
-  const resultOf = (ref: AgentRef, agent: Agent | undefined) => framed(result(state, ref, agent, provider_down));
+  const { agents, provider_down, budget_exhausted } = request;
+  const resultOf = (ref: AgentRef, agent: Agent | undefined) => framed(result(backend, state, { ref, agent, request }));
   if (agents.length > 0)
     return batchResponse(
       state,
@@ -35,7 +40,7 @@ export function batchResolve(state: State, request: BatchResolveConfigsRequest):
       revision: state.revision,
       values: state.agentsInOrder,
       keyOf: (agent) => [agent.id],
-      filter: ['resolutions', provider_down],
+      filter: ['resolutions', provider_down, budget_exhausted],
       keep: () => true,
       rowOf: (agent) => resultOf({}, agent),
     },
@@ -49,21 +54,27 @@ function check(state: State, request: BatchResolveConfigsRequest): void {
   const problems = new Problems();
   checkPage(problems, request);
   for (const [at, ref] of agents.entries()) checkRef(problems, ref, `agents[${at}]`);
-  addUnknownProviders(problems, state, request);
+  addUnknownNames(problems, state, request);
   problems.throwIfAny();
 }
 
 const RESULTS = (1 << 3) | 2;
 const RESOLVED = (3 << 3) | 2;
 
-function result(state: State, ref: AgentRef, agent: Agent | undefined, down: readonly string[]): Uint8Array {
+interface Requested {
+  readonly ref: AgentRef;
+  readonly agent: Agent | undefined;
+  readonly request: BatchResolveConfigsRequest;
+}
+
+function result(backend: Pick<Backend, 'budgets'>, state: State, { ref, agent, request }: Requested): Uint8Array {
   try {
     if (!agent) throw noAgent(state, ref, false);
     // Concatenated protobuf messages merge their fields, and a resolution is already encoded.
     const resolved =
-      down.length === 0
-        ? encodedResolution(state, agent).resolved
-        : ResolvedConfig.encode(resolvedWithout(state, agent, state, down)).finish();
+      request.provider_down.length === 0 && request.budget_exhausted.length === 0
+        ? encodedResolution(backend, state, agent).resolved
+        : ResolvedConfig.encode(resolvedWith(state, agent, state, assumed(backend, agent, request))).finish();
     const agentFields = ResolveConfigResult.encode({ agent_id: agent.id, agent_name: agent.name }).finish();
     return Buffer.concat([agentFields, new BinaryWriter().uint32(RESOLVED).bytes(resolved).finish()]);
   } catch (error) {
@@ -72,6 +83,11 @@ function result(state: State, ref: AgentRef, agent: Agent | undefined, down: rea
     return ResolveConfigResult.encode({ ...agentFields, status: statusOf(error) }).finish();
   }
 }
+
+const assumed = (backend: Pick<Backend, 'budgets'>, agent: Agent, request: BatchResolveConfigsRequest) => ({
+  down: request.provider_down,
+  budgets: budgetsOf(backend, agent, request),
+});
 
 const framed = (result: Uint8Array): Uint8Array => new BinaryWriter().uint32(RESULTS).bytes(result).finish();
 

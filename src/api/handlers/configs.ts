@@ -101,7 +101,7 @@ export function configService(backend: Backend): Handlers<typeof AgentLLMConfigS
 
     resolveConfig: (call) => resolveConfig(backend, call),
 
-    batchResolveConfigs: (call) => read(backend, call, (state) => batchResolve(state, call.request)),
+    batchResolveConfigs: (call) => read(backend, call, (state) => batchResolve(backend, state, call.request)),
 
     ...historyHandlers(backend),
 

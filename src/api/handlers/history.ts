@@ -43,6 +43,7 @@ export const KINDS: Readonly<Record<Entity, ResourceKind>> = {
   model: ResourceKind.MODEL,
   price: ResourceKind.PRICE,
   token: ResourceKind.TOKEN,
+  budget: ResourceKind.BUDGET,
 };
 /** The entities that ListConfigRevisions returns. Changes of tokens are in the audit. */
 const ENTITIES = (Object.keys(KINDS) as Entity[]).filter((entity) => entity !== 'token');

@@ -15,7 +15,7 @@ import { Problems } from '../../problems.js';
 import type { NewAttempt } from '../../store/usage/attempts.js';
 import type { NewLoss } from '../../store/usage/losses.js';
 import { oldestAccepted } from '../../store/usage/retention.js';
-import type { StoredBatch } from '../../store/usage/usage_writer.js';
+import type { EndedReservation, StoredBatch } from '../../store/usage/usage_writer.js';
 import { timeSlice } from '../../time_slice.js';
 import type { Backend } from './backend.js';
 import { UsagePricing } from './usage_pricing.js';
@@ -27,6 +27,8 @@ export type UsageBackend = Pick<Backend, 'store' | 'feed' | 'usageWriter' | 'usa
 export interface ReportedUsage {
   readonly records: readonly UsageRecord[];
   readonly losses: readonly UsageLoss[];
+  /** The reservation that ends with these attempts. */
+  readonly ends?: EndedReservation;
 }
 
 export interface RecordedUsage {
@@ -36,6 +38,8 @@ export interface RecordedUsage {
   readonly known: readonly NewAttempt[];
   /** The revision at which the attempts were priced. */
   readonly revision: number;
+  /** The amount that the end of the reservation released, in nano-USD. */
+  readonly released: bigint;
 }
 
 /**
@@ -45,7 +49,7 @@ export interface RecordedUsage {
 export async function recordUsage(
   backend: UsageBackend,
   principal: Principal,
-  { records, losses }: ReportedUsage,
+  { records, losses, ends }: ReportedUsage,
   signal: AbortSignal,
 ): Promise<RecordedUsage> {
   const newLosses = lossesOf(backend, principal, losses);
@@ -57,9 +61,9 @@ export async function recordUsage(
   }
   const { attempts, results } = recording;
   const stored =
-    attempts.size > 0 || newLosses.length > 0
-      ? await backend.usageWriter.add({ attempts: [...attempts.values()], losses: newLosses }, signal)
-      : { fresh: new Set<string>(), known: new Set<string>() };
+    attempts.size > 0 || newLosses.length > 0 || ends
+      ? await backend.usageWriter.add({ attempts: [...attempts.values()], losses: newLosses, ends }, signal)
+      : { fresh: new Set<string>(), known: new Set<string>(), released: 0n };
   const known = recording.complete(stored);
   count(
     backend.usageMetrics,
@@ -67,7 +71,7 @@ export async function recordUsage(
   );
   for (const { rejection } of results)
     if (rejection !== UsageRejection.UNSPECIFIED) backend.usageMetrics.countRejected(rejection);
-  return { results, known, revision: pricing.state.revision };
+  return { results, known, revision: pricing.state.revision, released: stored.released };
 }
 
 function count(metrics: UsageBackend['usageMetrics'], attempts: readonly NewAttempt[]): void {
@@ -82,7 +86,13 @@ const newResult = (result: UsageResult, { cost_nano_usd: cost }: NewAttempt): Us
   cost_nano_usd: cost ?? undefined,
 });
 
-const rejected = (attempt_id: string, rejection: UsageRejection, message: string): UsageResult => ({
+/** The result of a known attempt, with its stored cost. */
+export function withCost(result: UsageResult, costs: ReadonlyMap<string, bigint | null>): UsageResult {
+  const cost = result.status === UsageStatus.KNOWN ? costs.get(result.attempt_id.toLowerCase()) : undefined;
+  return cost === undefined || cost === null ? result : { ...result, cost_nano_usd: cost };
+}
+
+export const rejected = (attempt_id: string, rejection: UsageRejection, message: string): UsageResult => ({
   attempt_id: attempt_id.slice(0, 36).toWellFormed(),
   status: UsageStatus.REJECTED,
   rejection,
@@ -210,6 +220,7 @@ function newAttempt(record: UsageRecord, pricing: UsagePricing): NewAttempt {
     output_reasoning_tokens: usage?.output_reasoning_tokens ?? null,
     cost_nano_usd: cost.nanoUsd ?? null,
     unpriced_reason: cost.unpriced ?? null,
+    reservation_id: attempt.reservation_id.toLowerCase(),
     ...price,
     record: Buffer.from(RecordMessage.encode(record).finish()),
   };

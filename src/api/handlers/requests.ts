@@ -1,7 +1,7 @@
 import type { AgentRef } from '../../../gen/ts/agentllm/v1/agent.js';
 import type { WaitForAdoption } from '../../../gen/ts/agentllm/v1/write.js';
 import { nanosProblem } from '../../domain/duration.js';
-import type { Agent, Config, Credential, Model, Provider } from '../../domain/rows.js';
+import type { Agent, Budget, Config, Credential, Model, Provider } from '../../domain/rows.js';
 import type { State } from '../../domain/state.js';
 import { nearest, printable, textProblem, UUID } from '../../domain/text.js';
 import { ServiceError } from '../../errors.js';
@@ -135,6 +135,18 @@ export function credentialOf(state: State, name: string): Credential {
     'CREDENTIAL_NOT_FOUND',
     { credential: shown, ...(suggestion && { suggestion }) },
     { resources: [{ type: 'credential', name: shown }] },
+  );
+}
+
+export function budgetOf(state: State, name: string): Budget {
+  const budget = state.budgets.named(name);
+  if (budget) return budget;
+  const shown = printable(name, 100);
+  const suggestion = nearest(shown, state.budgets.names);
+  throw ServiceError.of(
+    'BUDGET_NOT_FOUND',
+    { budget: shown, ...(suggestion && { suggestion }) },
+    { resources: [{ type: 'budget', name: shown }] },
   );
 }
 

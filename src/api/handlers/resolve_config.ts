@@ -6,11 +6,13 @@ import type {
 import { ResolvedConfig } from '../../../gen/ts/agentllm/v1/resolution.js';
 import { hasDefaultModel, primaryOf } from '../../domain/chain.js';
 import { providerProblem } from '../../domain/config.js';
-import { resolve } from '../../domain/resolve.js';
+import { type ResolveOptions, resolve } from '../../domain/resolve.js';
 import type { Agent, Config, Credential } from '../../domain/rows.js';
 import type { State } from '../../domain/state.js';
+import { printable } from '../../domain/text.js';
 import type { ResolveView } from '../../domain/view.js';
 import { ServiceError } from '../../errors.js';
+import { type BudgetMonitor, coveringBudgets } from '../../feed/budget_monitor.js';
 import { Problems } from '../../problems.js';
 import { onDatabase } from '../../store/failure.js';
 import { oldestKept } from '../../store/history/compaction.js';
@@ -32,11 +34,11 @@ export function resolveConfig(
   backend: Backend,
   call: ResolveCall,
 ): HandlerResult<ResolveConfigResponse> | Promise<HandlerResult<ResolveConfigResponse>> {
-  const { at_revision, provider_down, agent } = call.request;
+  const { at_revision, provider_down, budget_exhausted, agent } = call.request;
   return read(backend, call, (state) => {
     if (at_revision !== undefined) return resolvePast(backend, call, at_revision);
-    if (provider_down.length > 0) return simulate(state, call.request);
-    return withRevision(encodedResolution(state, namedAgent(state, agent)).response, state.revision);
+    if (provider_down.length > 0 || budget_exhausted.length > 0) return simulate(backend, state, call.request);
+    return withRevision(encodedResolution(backend, state, namedAgent(state, agent)).response, state.revision);
   });
 }
 
@@ -61,23 +63,40 @@ interface EncodedResolution {
   readonly response: Uint8Array;
 }
 
-/** The detail is the agent's configurations. */
-const resolutions = new EncodeOnce<Agent, readonly Config[], EncodedResolution>({
-  encode(state, agent, configs) {
-    const message = resolvedMessage(agent, resolve(state, agent, configs, new Date()));
+/** What a resolution depends on besides the state. */
+interface ResolutionInputs {
+  readonly configs: readonly Config[];
+  readonly budgets: BudgetMonitor;
+}
+
+/** The budgets of a request, and the monitor that has their states. */
+type BudgetBackend = Pick<Backend, 'budgets'>;
+
+const resolutions = new EncodeOnce<Agent, ResolutionInputs, EncodedResolution>({
+  encode(state, agent, { configs, budgets }) {
+    const message = resolvedMessage(
+      agent,
+      resolve(state, agent, configs, new Date(), { budgets: budgets.covering(agent) }),
+    );
     const resolved = ResolvedConfig.encode(message).finish();
     return { resolved, response: responseOf(resolved) };
   },
-  inputs: [(state) => state, (_, configs) => configs, (state) => state.catalogueVersion],
+  inputs: [
+    (state) => state,
+    (_, { configs }) => configs,
+    (state) => state.catalogueVersion,
+    (_, { budgets }) => budgets,
+    (_, { budgets }) => budgets.version,
+  ],
   // The finding about a shutdown date changes with time, without a write.
   maxAgeMs: 60_000,
 });
 
 /** The current resolution of an agent; throws if the agent cannot be resolved. */
-export function encodedResolution(state: State, agent: Agent): EncodedResolution {
+export function encodedResolution({ budgets }: BudgetBackend, state: State, agent: Agent): EncodedResolution {
   const configs = state.configsOf(agent.id);
   refuseIdle(agent, configs);
-  return resolutions.get(state, agent, configs);
+  return resolutions.get(state, agent, { configs, budgets });
 }
 
 /** A ResolveConfigResponse without its revision. */
@@ -87,35 +106,35 @@ const responseOf = (resolved: Uint8Array) =>
     .bytes(resolved)
     .finish();
 
-function simulate(state: State, request: ResolveConfigRequest): ResolveConfigResponse {
+function simulate(backend: BudgetBackend, state: State, request: ResolveConfigRequest): ResolveConfigResponse {
   const problems = requestProblems(request);
-  addUnknownProviders(problems, state, request);
+  addUnknownNames(problems, state, request);
   problems.throwIfAny();
   const agent = agentOf(state, request.agent);
-  return resolutionResponse(state, agent, state, request, state.revision);
+  const assumed = { down: request.provider_down, budgets: budgetsOf(backend, agent, request) };
+  return { resolved: resolvedWith(state, agent, state, assumed), revision: BigInt(state.revision) };
 }
 
-function resolutionResponse(
+/** The budgets that cover an agent, with those of the request counting as exhausted. */
+export const budgetsOf = ({ budgets }: BudgetBackend, agent: Agent, { budget_exhausted }: Assumptions) =>
+  budgets.covering(agent, new Set(budget_exhausted));
+
+/** What a request assumes. */
+type Assumptions = Pick<ResolveConfigRequest, 'provider_down' | 'budget_exhausted'>;
+
+/** The resolution of an agent under assumptions: providers that are down, budgets that are exhausted. */
+export function resolvedWith(
   view: ResolveView,
   agent: Agent,
   state: State,
-  { provider_down }: ResolveConfigRequest,
-  revision: number,
-): ResolveConfigResponse {
-  return { resolved: resolvedWithout(view, agent, state, provider_down), revision: BigInt(revision) };
-}
-
-/** The resolution of an agent while providers are down. */
-export function resolvedWithout(
-  view: ResolveView,
-  agent: Agent,
-  state: State,
-  down: readonly string[],
+  assumed: Pick<ResolveOptions, 'down' | 'budgets'>,
 ): ResolvedConfig {
   const configs = state.configsOf(agent.id);
   refuseIdle(agent, configs);
-  return resolvedMessage(agent, resolve(view, agent, configs, new Date(), { down }));
+  return resolvedMessage(agent, resolve(view, agent, configs, new Date(), assumed));
 }
+
+const noBudget = (name: string) => `no budget has the name ${JSON.stringify(printable(name, 60))}`;
 
 function requestProblems({ agent, at_revision }: ResolveConfigRequest): Problems {
   const problems = new Problems();
@@ -125,14 +144,16 @@ function requestProblems({ agent, at_revision }: ResolveConfigRequest): Problems
   return problems;
 }
 
-/** Adds the names that are not in the catalogue; a disabled provider is accepted. */
-export function addUnknownProviders(
+/** Adds the providers and budgets that do not exist; disabled ones are accepted. */
+export function addUnknownNames(
   problems: Problems,
   state: State,
-  { provider_down }: Pick<ResolveConfigRequest, 'provider_down'>,
+  { provider_down, budget_exhausted }: Assumptions,
 ): void {
   for (const [at, name] of provider_down.entries())
     if (!state.provider(name)) problems.add(`provider_down[${at}]`, providerProblem(state, name));
+  for (const [at, name] of budget_exhausted.entries())
+    if (!state.budgets.named(name)) problems.add(`budget_exhausted[${at}]`, noBudget(name));
 }
 
 /** Resolves an agent at a past revision. The shutdown of models is evaluated at the current time, even for an earlier config. */
@@ -143,13 +164,18 @@ async function resolvePast(backend: Backend, call: ResolveCall, atRevision: bigi
   call.recheckAccess();
   const { state: current } = backend.store;
   const revision = Number(atRevision);
-  if (revision === current.revision) return simulate(current, request);
+  if (revision === current.revision) return simulate(backend, current, request);
   const { agent, state } = await agentAtRevision(backend, call, revision);
   call.recheckAccess();
   const problems = new Problems();
-  addUnknownProviders(problems, state, request);
+  addUnknownNames(problems, state, request);
   problems.throwIfAny();
-  return resolutionResponse(pastView(state, current), agent, state, request, revision);
+  // What was spent then is not known, so only the budgets of the request are exhausted.
+  const simulated = new Set(request.budget_exhausted);
+  const covering = state.budgets.covering(agent, simulated.size > 0);
+  const budgets = coveringBudgets(covering, simulated, () => ({ exhausted: false, warning: false }));
+  const resolved = resolvedWith(pastView(state, current), agent, state, { down: request.provider_down, budgets });
+  return { resolved, revision: BigInt(revision) };
 }
 
 /** The agent at a past revision. A token for certain agents must include the name that the agent had then. */

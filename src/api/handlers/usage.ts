@@ -8,7 +8,7 @@ import type { Call, Handlers } from '../dispatch/method.js';
 import { listUsage } from './list_usage.js';
 import { queryUsage } from './query_usage.js';
 import { read } from './read_write.js';
-import { recordUsage, type UsageBackend } from './record_usage.js';
+import { recordUsage, type UsageBackend, withCost } from './record_usage.js';
 import { repriceUsage } from './reprice_usage.js';
 import { streamUsage } from './stream_usage.js';
 import { whatIf } from './what_if.js';
@@ -33,10 +33,7 @@ async function record(
   const costs = await backend.usageWriter.costs(known);
   const count = (status: UsageStatus) => results.filter((result) => result.status === status).length;
   return {
-    results: results.map((result) => {
-      const cost = result.status === UsageStatus.KNOWN ? costs.get(result.attempt_id.toLowerCase()) : undefined;
-      return cost === undefined || cost === null ? result : { ...result, cost_nano_usd: cost };
-    }),
+    results: results.map((result) => withCost(result, costs)),
     revision: BigInt(revision),
     new_count: count(UsageStatus.NEW),
     known_count: count(UsageStatus.KNOWN),

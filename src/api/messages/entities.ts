@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import type { Agent as AgentMessage } from '../../../gen/ts/agentllm/v1/agent.js';
 import type { AgentLLMConfig } from '../../../gen/ts/agentllm/v1/agent_llm_config.js';
 import type { RetiringModelUse } from '../../../gen/ts/agentllm/v1/agent_llm_config_service.js';
+import type { Budget as BudgetMessage } from '../../../gen/ts/agentllm/v1/budget.js';
 import { CheckStatus, type ConfigHealth, HopCheck } from '../../../gen/ts/agentllm/v1/check.js';
 import type { Credential as CredentialMessage } from '../../../gen/ts/agentllm/v1/credential.js';
 import type {
@@ -16,6 +17,7 @@ import { currentPrice } from '../../domain/price_book.js';
 import type { RetiringUse } from '../../domain/retiring.js';
 import type {
   Agent,
+  Budget,
   Config,
   Credential,
   ExtraParams,
@@ -92,6 +94,12 @@ export function credentialMessage(state: State, credential: Credential): Credent
     config_count: state.usesOf(id),
   };
 }
+
+export const budgetMessage = (state: State, budget: Budget): BudgetMessage => ({
+  ...present(budget),
+  ...versions(state, budget),
+  agent_name: budget.agent_id === null ? '' : (state.agents.get(budget.agent_id)?.name ?? ''),
+});
 
 /** The health of a config, with its current agent and revision. */
 export function healthMessage(state: State, config: Config, health: Omit<Health, 'config_id'>): ConfigHealth {

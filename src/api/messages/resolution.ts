@@ -4,14 +4,17 @@ import type { Agent } from '../../domain/rows.js';
 import { priceMessage } from './entities.js';
 
 /** Converts a resolution to a message: values become JSON, revisions have 64 bits. */
-export const resolvedMessage = (agent: Agent, { hops, skipped, findings }: Resolution): ResolvedConfig => ({
+export const resolvedMessage = (
+  agent: Agent,
+  { hops, skipped, findings, exhausted_budgets }: Resolution,
+): ResolvedConfig => ({
   agent_id: agent.id,
   agent_name: agent.name,
   hops: hops.map(hopMessage),
   skipped: [...skipped],
   findings: [...findings],
   substitution_policy: agent.substitution_policy,
-  exhausted_budgets: [],
+  exhausted_budgets: [...exhausted_budgets],
 });
 
 const hopMessage = ({ key, price, parameters, provenance, ...hop }: ResolvedHop): HopMessage => ({

@@ -5,15 +5,17 @@ import {
   WatchedAgent,
 } from '../../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
 import type { EncryptionState } from '../../domain/encryption_state.js';
-import type { Agent, Credential, Model, Provider } from '../../domain/rows.js';
+import type { Agent, Budget, Credential, Model, Provider } from '../../domain/rows.js';
 import type { State } from '../../domain/state.js';
+import type { BudgetStatus } from '../../feed/budget_monitor.js';
 import type { AgentMaterial, CatalogueMaterial, ChangeEvent } from '../../feed/change_event.js';
 import { concerns, concernsAny, type Filter } from '../../feed/filter.js';
 import type { MessageEncoder, Snapshot, WatcherIdentity } from '../../feed/watch.js';
 import { limits } from '../../limits.js';
 import type { Store } from '../../store/store.js';
+import { budgetStateMessage } from './budgets.js';
 import { EncodeOnce } from './encode_once.js';
-import { agentMessage, configMessage, modelMessage, providerMessage } from './entities.js';
+import { agentMessage, budgetMessage, configMessage, modelMessage, providerMessage } from './entities.js';
 import { writeResumeToken } from './resume_token.js';
 
 /** Tags of message fields, `number << 3 | 2`: messages are assembled from parts that are encoded once. */
@@ -108,6 +110,11 @@ export class WatchMessageEncoder implements MessageEncoder {
     return message({ bookmark: {}, revision: BigInt(revision), resume_token: this.token(revision, nonce, filter) });
   }
 
+  budgetStates(states: readonly BudgetStatus[], complete: boolean): Buffer {
+    const budget_states = { states: states.map(budgetStateMessage), complete };
+    return message({ budget_states, revision: BigInt(this.store.state.revision) });
+  }
+
   /** The parts of a revision that concern a filter; shared by all filters that match the same agents. */
   private partsOf(event: ChangeEvent, filter: Filter, cached: CachedEvent): readonly Buffer[] {
     const agents = event.agents.filter((material) => concerns(filter, material));
@@ -183,7 +190,7 @@ const URGENT_ITEM = CatalogueItem.encode(CatalogueItem.fromPartial({ urgent: tru
 
 /** Agents with their configurations, as fields of the message. */
 const agentFields = new EncodeOnce<Agent, AgentMaterial>({
-  encode: (state, agent, { id, name, configs, credentials }) => {
+  encode: (state, agent, { id, name, configs, credentials, budgets }) => {
     const watched = WatchedAgent.encode({
       name,
       agent: { ...agentMessage(state, agent), chain_etag: '' },
@@ -193,11 +200,11 @@ const agentFields = new EncodeOnce<Agent, AgentMaterial>({
       })),
       urgent: false,
       id,
-      budgets: [],
+      budgets: budgets.map((budget) => budgetMessage(state, budget)),
     });
     return framed(AGENTS, watched.finish());
   },
-  inputs: [(_, { configs }) => configs],
+  inputs: [(_, { configs }) => configs, (_, { budgets }) => budgets],
 });
 
 function agentBytes(state: State, material: AgentMaterial): Uint8Array {
@@ -208,7 +215,7 @@ function agentBytes(state: State, material: AgentMaterial): Uint8Array {
 }
 
 /** Rows of the catalogue, as fields of the message. */
-const itemFields = new EncodeOnce<Provider | Model | Credential, CatalogueMaterial>({
+const itemFields = new EncodeOnce<Provider | Model | Credential | Budget, CatalogueMaterial>({
   encode: (state, _, item) => {
     const fields = CatalogueItem.fromPartial({ [item.kind]: itemMessage(state, item) });
     return framed(CATALOGUE, CatalogueItem.encode(fields).finish());
@@ -231,6 +238,7 @@ function itemBytes(state: State, material: CatalogueMaterial): Uint8Array {
 function itemMessage(state: State, material: CatalogueMaterial): object {
   if (material.kind === 'provider') return providerMessage(state, material.row as Provider);
   if (material.kind === 'model') return modelMessage(state, material.row as Model, material.price);
+  if (material.kind === 'budget') return budgetMessage(state, material.row as Budget);
   const { name, provider, revision } = material.row as Credential;
   const api_key_state = state.encryption.stateOf('credential', material.row as Credential);
   return { name, provider, api_key_state, revision: BigInt(revision) };

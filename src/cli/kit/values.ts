@@ -3,7 +3,7 @@ import type { ParameterRule, PriceRates, PriceTier, PriceWindow } from '../../..
 import { limits } from '../../limits.js';
 
 /** Sources of names for shell completion: resources of the service, or files. */
-export type NameSource = 'agents' | 'configs' | 'credentials' | 'models' | 'providers' | 'files';
+export type NameSource = 'agents' | 'budgets' | 'configs' | 'credentials' | 'models' | 'providers' | 'files';
 
 /** A kind of value: its form on the command line, and its conversion to a request value. */
 export interface Kind {
@@ -138,6 +138,7 @@ export const configId: Kind = {
   },
 };
 export const provider = word('provider', 'providers');
+export const budget = word('name', 'budgets');
 export const credential = word('credential', 'credentials');
 
 /** A provider and a model, as two values. Names of models may contain slashes; names of providers do not. */
@@ -230,6 +231,16 @@ function weekdaysIn(part: string): number[] {
       return Array.from({ length: last - first + 1 }, (_, at) => first + at + 1);
     });
 }
+
+/** USD, as nano-USD; converted as text like `usd`. */
+export const amount: Kind = {
+  value: 'usd',
+  read(raw) {
+    const [, whole, fraction = ''] = /^(\d{1,12})(?:\.(\d{1,9}))?$/.exec(raw) ?? [];
+    if (whole === undefined) throw new BadValue('must be an amount in USD with at most 9 decimal places');
+    return BigInt(whole + fraction.padEnd(9, '0'));
+  },
+};
 
 const RULE_NUMBERS = ['minimum', 'maximum', 'required_default'];
 const RULE_LISTS = ['allowed_values', 'not_with', 'accepted_with_reasoning_effort'];

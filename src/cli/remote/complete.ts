@@ -142,6 +142,11 @@ const NAME_READERS: Readonly<Record<NameSource, (api: AgentLLM) => Promise<Candi
       const { agents, next_page_token: next } = await api.agents.listAgents(page);
       return { found: agents.map(({ name, agent_type }) => candidate(name, agent_type)), next };
     }),
+  budgets: (api) =>
+    collectPages(async (page) => {
+      const { budgets, next_page_token: next } = await api.budgets.listBudgets(page);
+      return { found: budgets.map(({ name, description }) => candidate(name, description)), next };
+    }),
   configs: (api) =>
     collectPages(async (page) => {
       const { configs, next_page_token: next } = await api.configs.listConfigs(page);

@@ -22,7 +22,15 @@ export const newestInput = {
   help: `maximum number of entries, newest first (default: ${DEFAULT_LIMIT})`,
 };
 
-const kind = choice('RESOURCE_KIND_', 'kind', ['agent', 'config', 'credential', 'provider', 'model', 'price']);
+const kind = choice('RESOURCE_KIND_', 'kind', [
+  'agent',
+  'config',
+  'credential',
+  'provider',
+  'model',
+  'price',
+  'budget',
+]);
 
 const entryList: List<ConfigRevision> = {
   field: 'entries',
@@ -117,6 +125,7 @@ const NOUNS: Readonly<Record<string, string>> = {
   RESOURCE_KIND_MODEL: 'model',
   RESOURCE_KIND_PRICE: 'price of',
   RESOURCE_KIND_TOKEN: 'token',
+  RESOURCE_KIND_BUDGET: 'budget',
 };
 const SUBJECTS: Readonly<Record<string, string>> = { RESOURCE_KIND_CREDENTIAL: 'keys', RESOURCE_KIND_TOKEN: 'access' };
 

@@ -5,7 +5,7 @@ import { agentArgument, type Column, minRevision, tableOf } from '../kit/lists.j
 import { formatValue, small, visible } from '../kit/print.js';
 import { conditionsOf, inOut } from '../kit/rates.js';
 import type { Call, RemoteCommand } from '../kit/remote_command.js';
-import { flag, int64, list, provider } from '../kit/values.js';
+import { budget, flag, int64, list, provider } from '../kit/values.js';
 import { findingLines } from '../kit/writes.js';
 import { resolveAll } from './resolve_all.js';
 
@@ -16,6 +16,12 @@ export const assumptions: readonly Input[] = [
     to: 'provider_down',
     kind: list(provider),
     help: 'a provider to treat as unavailable, by name or alias; can be repeated, or separated by commas',
+  },
+  {
+    name: 'exhausted',
+    to: 'budget_exhausted',
+    kind: list(budget),
+    help: 'a budget to treat as exhausted, by name; can be repeated',
   },
   { name: 'at', to: 'at_revision', kind: int64, help: 'resolve at this store revision (default: now)' },
   minRevision,

@@ -17,9 +17,16 @@ export async function resolveAll(call: Call, provider_down: readonly string[]): 
     throw new UsageError('--at and --why need one agent: name it instead of --all');
   const results: ResolveConfigResult[] = [];
   let page_token = '';
+  const budget_exhausted = (call.inputs.message['budget_exhausted'] ?? []) as readonly string[];
   let revision: bigint | undefined;
   do {
-    const request = { provider_down, page_size: PAGE, page_token, min_revision: revision ?? (min_revision as bigint) };
+    const request = {
+      provider_down,
+      budget_exhausted,
+      page_size: PAGE,
+      page_token,
+      min_revision: revision ?? (min_revision as bigint),
+    };
     const page = await call.api.configs.batchResolveConfigs(request);
     results.push(...page.results);
     revision ??= page.revision;

@@ -6,6 +6,7 @@ import { cutText, wholeMs } from './call_record.js';
 import { breakerKeys, type CircuitBreakers, type Permit } from './circuit_breaker.js';
 import { ruleOfClass } from './error_class.js';
 import { credentialOf } from './hop_identity.js';
+import type { Selection } from './hop_selector.js';
 import { type AttemptContext, UnsupportedCall } from './model_call.js';
 import { KEY_PLACEHOLDER } from './request.js';
 import { parameterName } from './request_body.js';
@@ -15,6 +16,7 @@ import { normalizeUsage } from './usage.js';
 
 interface AttemptSettings extends TransportSettings {
   readonly permit: Permit;
+  readonly admission: Selection['admission'];
   readonly firstHop: ResolutionHop;
   readonly span: AttemptSpan;
   readonly adaptations: readonly string[];
@@ -106,6 +108,7 @@ export class HopAttempt {
   /** Gives the attempt up before its request, without a record. */
   discard(): void {
     this.settings.permit.released();
+    this.settings.admission.unused();
     this.transport.end();
     this.span.end(undefined);
   }
@@ -154,7 +157,7 @@ export class HopAttempt {
       response_bytes: BigInt(facts.bytes),
       stripped_parameters: settings.omitted.map((name) => parameterName(name, hop.parameters)),
       usage: facts.usage && normalizeUsage(hop.wire_api, hop.provider, facts.usage),
-      reservation_id: '',
+      reservation_id: settings.admission.reservationId,
     };
   }
 

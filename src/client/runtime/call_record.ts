@@ -46,6 +46,7 @@ export class CallRecord {
   private readonly startedAt: number;
   private readonly date: Date;
   private readonly attempts: Attempt[] = [];
+  private readonly exhausted = new Set<string>();
   private readonly skipped = new Map<number, Receipt['skipped'][number]>();
   /** What the last attempt sent. */
   private last: { readonly hop: ResolutionHop; readonly notes: readonly string[] } | undefined;
@@ -53,7 +54,9 @@ export class CallRecord {
   constructor(private readonly settings: RecordSettings) {
     this.startedAt = settings.clock.now();
     this.date = settings.clock.date();
-    for (const hop of settings.resolution.skipped) this.skip(hop, hop.reason, '');
+    const { skipped, exhausted_budgets } = settings.resolution;
+    for (const hop of skipped) this.skip(hop, hop.reason, '');
+    if (skipped.some(({ reason }) => reason === 'SKIP_REASON_BUDGET_EXHAUSTED')) this.exhaustedBy(exhausted_budgets);
   }
 
   /** The time since the start of the call in ms. */
@@ -65,6 +68,11 @@ export class CallRecord {
   skip({ index, provider, model_name }: Skippable, reason: SkipReason, detail: string): void {
     if (this.skipped.has(index) || this.attempts.some(({ hop_index }) => hop_index === index)) return;
     this.skipped.set(index, { hop_index: index, provider, model_name, reason, detail: cutText(detail) });
+  }
+
+  /** Records the budgets that have skipped hops. */
+  exhaustedBy(budgets: readonly string[]): void {
+    for (const budget of budgets) this.exhausted.add(budget);
   }
 
   /** Records an attempt. @param notes what was omitted in addition to the findings of the resolution. */
@@ -112,7 +120,7 @@ export class CallRecord {
       parameters: this.last ? this.parametersOf(this.last.hop) : [],
       adaptations: this.last ? [...this.adaptationsOf(this.last.hop), ...this.last.notes] : [],
       usage: sumUsage(usages),
-      exhausted_budgets: [],
+      exhausted_budgets: [...this.exhausted].sort(),
     };
   }
 

@@ -52,7 +52,7 @@ export class Chain {
     const record = new CallRecord({ resolution, mode, runId: settings.runId, clock });
     this.record = record;
     const keyFailed = (hop: ResolutionHop, failure: AttemptFailure) => this.keyFailed(hop, failure);
-    this.selector = new HopSelector({ agent, hops: resolution.hops, needs, breakers, record, keyFailed });
+    this.selector = new HopSelector({ agent, resolution, runId: settings.runId, needs, breakers, record, keyFailed });
     this.releaseAbort = onAbort(signal, () => {
       this.current?.cancel();
       this.wake();
@@ -99,13 +99,14 @@ export class Chain {
     if (this.call.signal?.aborted) throw this.abort();
     const selection = await this.waitFor(this.selector.next(this.call.signal));
     if (this.call.signal?.aborted) {
-      selection?.permit.released();
+      giveBack(selection);
       throw this.abort();
     }
-    const chosen = selection ?? (this.requests === 0 ? this.selector.force() : undefined);
-    if (chosen && this.leftMs > 0) return chosen;
-    chosen?.permit.released();
-    throw this.exhausted();
+    const chosen =
+      selection ?? (this.requests === 0 ? await this.waitFor(this.selector.force(this.call.signal)) : undefined);
+    if (chosen && this.leftMs > 0 && !this.call.signal?.aborted) return chosen;
+    giveBack(chosen);
+    throw this.call.signal?.aborted ? this.abort() : this.exhausted();
   }
 
   /** Waits for the key of a hop, at most until the deadline or the abort. */
@@ -117,7 +118,7 @@ export class Chain {
       next.then(resolve, reject);
     });
     next.then(
-      (selection) => this.isEnded && selection?.permit.released(),
+      (selection) => this.isEnded && giveBack(selection),
       () => {},
     );
     try {
@@ -131,7 +132,7 @@ export class Chain {
     }
   }
 
-  private begin({ hop, apiKey, permit }: Selection): HopAttempt {
+  private begin({ hop, apiKey, permit, admission }: Selection): HopAttempt {
     const { clock } = this.runtime;
     const { settings } = this.call;
     const { mode, leftMs, omitted } = this;
@@ -140,6 +141,7 @@ export class Chain {
       hop,
       apiKey,
       permit,
+      admission,
       omitted,
       mode,
       clock,
@@ -282,4 +284,10 @@ export class Chain {
     this.runtime.emit(receipt);
     return receipt;
   }
+}
+
+/** Gives back what was taken for an attempt that is not made. */
+function giveBack(selection: Selection | undefined): void {
+  selection?.permit.released();
+  selection?.admission.unused();
 }

@@ -1,5 +1,6 @@
+import { ADMITTED, type Admission } from '../budgets/admission.js';
 import { AgentLLMError } from '../error.js';
-import type { ResolutionHop } from '../resolution_types.js';
+import type { Resolution, ResolutionHop } from '../resolution_types.js';
 import { AttemptFailure } from './attempt_failure.js';
 import type { CallRecord } from './call_record.js';
 import { type CallNeeds, missingCapability } from './capabilities.js';
@@ -8,16 +9,21 @@ import { keyHint } from './failure_text.js';
 import { credentialOf } from './hop_identity.js';
 import type { CallableAgent } from './model_call.js';
 
+type Admitted = Extract<Admission, { readonly refused: undefined }>;
+
 /** A hop for the next attempt. */
 export interface Selection {
   readonly hop: ResolutionHop;
   readonly apiKey: string | undefined;
   readonly permit: Permit;
+  /** The admission of the attempt by the budgets. */
+  readonly admission: Admitted;
 }
 
 interface SelectorSettings {
   readonly agent: CallableAgent;
-  readonly hops: readonly ResolutionHop[];
+  readonly resolution: Resolution;
+  readonly runId: string;
   readonly needs: CallNeeds;
   readonly breakers: CircuitBreakers;
   readonly record: CallRecord;
@@ -26,7 +32,7 @@ interface SelectorSettings {
 }
 
 /** A hop whose circuit breaker is open. */
-interface BlockedHop extends Omit<Selection, 'permit'> {
+interface BlockedHop extends Omit<Selection, 'permit' | 'admission'> {
   readonly keys: BreakerKeys;
 }
 
@@ -53,8 +59,8 @@ export class HopSelector {
 
   /** Ends the chain after the context window of `hop` was too small, and records why no later hop follows. */
   endWithoutLarger(hop: ResolutionHop): void {
-    for (this.moveToLarger(hop); this.position < this.settings.hops.length; this.position++) {
-      const later = this.settings.hops[this.position] as ResolutionHop;
+    for (this.moveToLarger(hop); this.position < this.settings.resolution.hops.length; this.position++) {
+      const later = this.settings.resolution.hops[this.position] as ResolutionHop;
       const problem = this.problemOf(later);
       if (problem) this.settings.record.skip(later, problem.reason, problem.detail);
     }
@@ -79,7 +85,7 @@ export class HopSelector {
 
   /** The hop for the next attempt: the current one, or the first later one that can be tried; undefined if none can. */
   async next(signal: AbortSignal | undefined): Promise<Selection | undefined> {
-    const { hops } = this.settings;
+    const { hops } = this.settings.resolution;
     for (; this.position < hops.length; this.position++) {
       const selection = await this.select(hops[this.position] as ResolutionHop, signal);
       if (selection) return selection;
@@ -88,14 +94,14 @@ export class HopSelector {
   }
 
   /** The first hop with an open breaker, to be tried because no hop is without one; undefined if there is none. */
-  force(): Selection | undefined {
+  async force(signal: AbortSignal | undefined): Promise<Selection | undefined> {
     const { blocked } = this;
     this.blocked = undefined;
-    return blocked && { ...blocked, permit: this.settings.breakers.permitOpen(blocked.keys) };
+    return blocked && this.admitted({ ...blocked, permit: this.settings.breakers.permitOpen(blocked.keys) }, signal);
   }
 
   private get later(): ResolutionHop[] {
-    return this.settings.hops.slice(this.position + 1).filter((hop) => this.problemOf(hop) === undefined);
+    return this.settings.resolution.hops.slice(this.position + 1).filter((hop) => this.problemOf(hop) === undefined);
   }
 
   /** Why a hop cannot serve the call, whatever its key and its breakers. */
@@ -110,9 +116,9 @@ export class HopSelector {
 
   /** A conversation that a provider stores can only be continued there. */
   private missingConversation(hop: ResolutionHop): string | undefined {
-    const { needs, hops } = this.settings;
+    const { needs, resolution } = this.settings;
     if (!needs.storedConversation) return undefined;
-    return credentialOf(hops[0] as ResolutionHop) === credentialOf(hop) ? undefined : 'stored_conversation';
+    return credentialOf(resolution.hops[0] as ResolutionHop) === credentialOf(hop) ? undefined : 'stored_conversation';
   }
 
   private async select(hop: ResolutionHop, signal: AbortSignal | undefined): Promise<Selection | undefined> {
@@ -130,9 +136,32 @@ export class HopSelector {
     }
     const keys = breakerKeys(hop, key.apiKey);
     const open = breakers.openScope(keys);
-    if (open === undefined) return { hop, apiKey: key.apiKey, permit: breakers.permit(keys) };
+    if (open === undefined) return this.admitted({ hop, apiKey: key.apiKey, permit: breakers.permit(keys) }, signal);
     record.skip(hop, 'SKIP_REASON_BREAKER_OPEN', open);
     this.blocked ??= { hop, apiKey: key.apiKey, keys };
+    return undefined;
+  }
+
+  /** The selection, if the budgets permit it. The permit of the breakers is taken first, and returned otherwise. */
+  private async admitted(selected: Omit<Selection, 'admission'>, signal: AbortSignal | undefined) {
+    const { hop, permit } = selected;
+    const admission = await this.admit(hop, signal).catch((error: unknown) => {
+      permit.released();
+      throw error;
+    });
+    if (admission) return { ...selected, admission };
+    permit.released();
+    return undefined;
+  }
+
+  /** Asks the budgets for an attempt at a hop; undefined if they refuse it. */
+  private async admit(hop: ResolutionHop, signal: AbortSignal | undefined): Promise<Admitted | undefined> {
+    const { agent, resolution, runId, record } = this.settings;
+    const asked = agent.admit?.({ resolution, hop, runId, signal }) ?? ADMITTED;
+    const admission = asked instanceof Promise ? await asked : asked;
+    if (admission.refused === undefined) return admission;
+    record.skip(hop, admission.refused, admission.detail);
+    if (admission.refused === 'SKIP_REASON_BUDGET_EXHAUSTED') record.exhaustedBy(admission.budgets);
     return undefined;
   }
 

@@ -1,5 +1,6 @@
 import type { ParameterValues } from '../../domain/parameters.js';
 import type { KeyedHop } from '../api_key.js';
+import type { Admission, AttemptRequest } from '../budgets/admission.js';
 import type { ListenOptions } from '../events.js';
 import type { Resolution, ResolutionHop, ResolveOptions } from '../resolution_types.js';
 import type { CallSettings } from './call_settings.js';
@@ -11,6 +12,8 @@ export interface CallableAgent {
   readonly name: string;
   resolve(options?: ResolveOptions): Resolution;
   apiKey(hop?: KeyedHop, options?: ListenOptions): Promise<string | undefined>;
+  /** Whether the budgets permit an attempt. Absent: no budget limits the agent. */
+  admit?(request: AttemptRequest): Admission | Promise<Admission>;
 }
 
 /** One call of an agent's model, independent of the SDK that makes it. */

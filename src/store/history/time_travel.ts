@@ -5,14 +5,14 @@ import { fromLog } from '../write/rows.js';
 
 /** The part of a past state to read. */
 export interface Selection {
-  /** Ids of the agents to read with their configs, or all agents. */
+  /** Ids of the agents to read with their configs and budgets, or all agents. */
   readonly agents: readonly number[] | 'all';
   /** Whether to read providers, models, prices and credentials. */
   readonly catalogue: boolean;
 }
 
-const OF_AGENTS: readonly Entity[] = ['agent', 'config'];
-const CATALOGUE: readonly Entity[] = ['credential', 'provider', 'model', 'price'];
+const OF_AGENTS: readonly Entity[] = ['agent', 'config', 'budget'];
+const CATALOGUE: readonly Entity[] = ['credential', 'provider', 'model', 'price', 'budget'];
 
 interface PastRow {
   readonly entity: Entity;
@@ -35,7 +35,10 @@ export async function stateAt(db: Knex, revision: number, { agents, catalogue }:
         .where('revision', '<=', revision)
         .where((either) => {
           if (agents === 'all') either.whereIn('entity', OF_AGENTS);
-          else either.whereRaw(`(agent_id = any(?::int[]) and entity in ('agent', 'config'))`, [agents as number[]]);
+          else
+            either.whereRaw(`(agent_id = any(?::int[]) and entity in ('agent', 'config', 'budget'))`, [
+              agents as number[],
+            ]);
           if (catalogue) either.orWhereIn('entity', CATALOGUE);
         })
         .orderBy(['entity', 'entity_id', { column: 'revision', order: 'desc' }, { column: 'position', order: 'desc' }])

@@ -1,3 +1,4 @@
+import { deleteOldBudgetRows, expireReservations } from '../budgets/reservations.js';
 import { deleteOldEvents } from '../history/audit.js';
 import { compactHistory } from '../history/compaction.js';
 import type { Store } from '../store.js';
@@ -23,6 +24,8 @@ export async function runMaintenance(
     ['delete old audit events', () => deleteOldEvents(knex, historyMs, { signal })],
     ['delete old usage', () => deleteOldUsage(store, usageMs, { signal })],
     ['delete expired watchers', () => deleteExpiredWatchers(knex, { signal })],
+    ['expire reservations', () => expireReservations(knex, { signal }).then(() => {})],
+    ['delete old reservations', () => deleteOldBudgetRows(knex, { signal })],
     ['vacuum the database', () => vacuum?.(signal)],
   ];
   const errors: Error[] = [];

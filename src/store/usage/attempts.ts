@@ -3,7 +3,10 @@ import { USAGE_PARTITIONS } from '../../../migrations/0020_usage.js';
 import { prepared } from '../session.js';
 import { booleanArray, bytesArray, numberArray, textArray, timeArray } from './array_literal.js';
 
-/** An attempt to store: the columns of `llm_usage_attempts` except the time at which it is stored. */
+/**
+ * An attempt to store: the columns of `llm_usage_attempts` except the time at which it is stored, and the reservation that
+ * it draws on, which is stored in `record` only.
+ */
 export interface NewAttempt {
   readonly attempt_id: string;
   readonly started_at: Date;
@@ -28,6 +31,8 @@ export interface NewAttempt {
   readonly unpriced_reason: string | null;
   readonly price_revision: number;
   readonly price_from_config: boolean;
+  /** Empty: none. */
+  readonly reservation_id: string;
   /** The encoded UsageRecord. */
   readonly record: Buffer;
 }

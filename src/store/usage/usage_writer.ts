@@ -1,6 +1,7 @@
 import type { Knex } from 'knex';
 import { errorCode } from '../../error_properties.js';
 import { limits } from '../../limits.js';
+import { endReservation, lockReservations } from '../budgets/reservations.js';
 import { databaseFailure, isAboutValues } from '../failure.js';
 import type { Store } from '../store.js';
 import { WriteQueue } from '../write/write_queue.js';
@@ -11,12 +12,27 @@ import { insertLosses, type NewLoss } from './losses.js';
 export interface UsageBatch {
   readonly attempts: readonly NewAttempt[];
   readonly losses: readonly NewLoss[];
+  /** The reservation that ends in the same transaction, after the attempts have drawn on it. */
+  readonly ends?: EndedReservation | undefined;
+}
+
+export interface EndedReservation {
+  readonly id: string;
+  readonly agentId: number;
 }
 
 /** What became of the attempts of a batch, by id. An id that is in neither set was rejected by the database. */
 export interface StoredBatch {
   readonly fresh: ReadonlySet<string>;
   readonly known: ReadonlySet<string>;
+  /** The amount that the end of the reservation released, in nano-USD. */
+  readonly released: bigint;
+}
+
+/** What one or more transactions have stored. */
+interface Stored extends Omit<StoredBatch, 'released'> {
+  /** By the id of the reservation. */
+  readonly released: ReadonlyMap<string, bigint>;
 }
 
 /** Runs in the transaction that stores attempts, with those that are new; a rejection aborts the transaction. */
@@ -67,11 +83,14 @@ export class UsageWriter {
     );
     try {
       const losses = batches.flatMap((batch) => batch.losses);
-      const { fresh, known } = await this.storeValid(attempts, losses);
+      const ends = batches.flatMap((batch) => batch.ends ?? []);
+      const { fresh, known, released } = await this.storeValid({ attempts, losses, ends });
       return batches.map((batch, at): PromiseFulfilledResult<StoredBatch> => {
         const ids = batch.attempts.map(({ attempt_id }) => attempt_id).filter((id) => fresh.has(id) || known.has(id));
         const mine = new Set(ids.filter((id) => fresh.has(id) && owners.get(id) === at));
-        return { status: 'fulfilled', value: { fresh: mine, known: new Set(ids.filter((id) => !mine.has(id))) } };
+        const amount = (batch.ends && released.get(batch.ends.id)) ?? 0n;
+        const rest = new Set(ids.filter((id) => !mine.has(id)));
+        return { status: 'fulfilled', value: { fresh: mine, known: rest, released: amount } };
       });
     } catch (error) {
       return batches.map(() => ({ status: 'rejected', reason: databaseFailure(error) }));
@@ -79,45 +98,64 @@ export class UsageWriter {
   }
 
   /** Stores attempts without those that the database rejects: one attempt never affects another one. */
-  private async storeValid(attempts: readonly NewAttempt[], losses: readonly NewLoss[]): Promise<StoredBatch> {
+  private async storeValid(all: Together): Promise<Stored> {
+    const { attempts, losses, ends } = all;
     try {
-      const fresh = await this.commit(attempts, losses);
+      const { fresh, released } = await this.commit(all);
       const ids = attempts.map(({ attempt_id }) => attempt_id);
-      return { fresh, known: new Set(ids.filter((id) => !fresh.has(id))) };
+      return { fresh, known: new Set(ids.filter((id) => !fresh.has(id))), released };
     } catch (error) {
       if (!isAboutValues(error) || attempts.length === 0) throw error;
-      if (attempts.length === 1)
-        return this.storeValid([], losses).then(() => ({ fresh: new Set(), known: new Set() }));
+      if (attempts.length === 1) return this.storeValid({ attempts: [], losses, ends });
     }
     const middle = attempts.length >>> 1;
-    const first = await this.storeValid(attempts.slice(0, middle), losses);
-    const second = await this.storeValid(attempts.slice(middle), []);
-    return { fresh: union(first.fresh, second.fresh), known: union(first.known, second.known) };
+    const first = await this.storeValid({ attempts: attempts.slice(0, middle), losses, ends: [] });
+    const second = await this.storeValid({ attempts: attempts.slice(middle), losses: [], ends });
+    return {
+      fresh: union(first.fresh, second.fresh),
+      known: union(first.known, second.known),
+      released: second.released,
+    };
   }
 
-  private async commit(attempts: readonly NewAttempt[], losses: readonly NewLoss[]): Promise<ReadonlySet<string>> {
+  private async commit(all: Together): Promise<Pick<Stored, 'fresh' | 'released'>> {
     for (let tries = 1; ; tries++) {
       try {
-        return await this.commitOnce(attempts, losses);
+        return await this.commitOnce(all);
       } catch (error) {
         if (!CONFLICT.test(errorCode(error) ?? '') || tries === TRIES) throw error;
       }
     }
   }
 
-  private async commitOnce(attempts: readonly NewAttempt[], losses: readonly NewLoss[]): Promise<ReadonlySet<string>> {
+  private async commitOnce({ attempts, losses, ends }: Together): Promise<Pick<Stored, 'fresh' | 'released'>> {
     const { knex } = this.store.database;
-    const { attemptsStored } = this;
-    if (losses.length === 0 && !attemptsStored)
-      return attempts.length === 0 ? new Set() : insertAttempts(knex, attempts);
+    // Without budgets one statement is the transaction.
+    const attemptsStored = this.store.state.budgets.size > 0 ? this.attemptsStored : undefined;
+    const released = new Map<string, bigint>();
+    if (losses.length === 0 && ends.length === 0 && !attemptsStored)
+      return { fresh: attempts.length === 0 ? new Set() : await insertAttempts(knex, attempts), released };
     return knex.transaction(async (tx) => {
       const fresh = attempts.length === 0 ? new Set<string>() : await insertAttempts(tx, attempts);
       await insertLosses(tx, losses);
       const stored = attempts.filter(({ attempt_id }) => fresh.has(attempt_id));
+      // All of them before any counter, in one order: two transactions then rarely wait for each other.
+      if (ends.length > 0) await lockReservations(tx, [...ends.map(({ id }) => id), ...stored.map(reservationOf)]);
       if (stored.length > 0) await attemptsStored?.(tx, stored);
-      return fresh;
+      for (const { id, agentId } of [...ends].sort((a, b) => (a.id < b.id ? -1 : 1)))
+        released.set(id, await endReservation(tx, { id, agentId, state: 'committed' }));
+      return { fresh, released };
     });
   }
 }
+
+/** What is stored in one transaction. */
+interface Together {
+  readonly attempts: readonly NewAttempt[];
+  readonly losses: readonly NewLoss[];
+  readonly ends: readonly EndedReservation[];
+}
+
+const reservationOf = ({ reservation_id }: NewAttempt): string => reservation_id;
 
 const union = <T>(a: ReadonlySet<T>, b: ReadonlySet<T>): ReadonlySet<T> => new Set([...a, ...b]);

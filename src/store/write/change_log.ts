@@ -7,7 +7,7 @@ import { oldestKept } from '../history/compaction.js';
 import type { CommittedRevision, ReplicaState } from '../replica_state.js';
 import { type Head, readHead } from './head.js';
 import type { ChangeAuthor } from './planned_write.js';
-import { allRows, entities, fromLog, type Statement } from './rows.js';
+import { allRows, entities, fromLog, type Statement, toLog } from './rows.js';
 
 interface LogRow {
   revision: number;
@@ -163,10 +163,11 @@ export async function readRevisions(db: Knex, from: number, last: number): Promi
   return [...revisionsOf(rows.filter(({ revision }) => revision >= from))];
 }
 
-/** The agent of a change; null for the catalogue and credentials. */
+/** The agent of a change; null for the catalogue, credentials and budgets that are not for one agent. */
 function agentOf(change: Change): number | null {
   if (change.entity === 'agent') return change.id;
-  return change.entity === 'config' ? ((change.after ?? change.before)?.agent_id ?? null) : null;
+  if (change.entity !== 'config' && change.entity !== 'budget') return null;
+  return (change.after ?? change.before)?.agent_id ?? null;
 }
 
 /** One revision to append to the log. */
@@ -188,8 +189,8 @@ export function appendChanges(tx: Knex, now: Date, revisions: readonly Revision[
       entity_id: change.id,
       agent_id: agentOf(change),
       action: change.before ? (change.after ? 'update' : 'delete') : 'create',
-      before: change.before && JSON.stringify(change.before),
-      after: change.after && JSON.stringify(change.after),
+      before: toLog(change.before),
+      after: toLog(change.after),
       actor: write.actor,
       method: write.method,
       request_id: write.requestId,

@@ -1,5 +1,6 @@
 import type { Knex } from 'knex';
 import { newAgent } from '../../domain/agent.js';
+import { newBudget } from '../../domain/budget.js';
 import { newModel, newProvider } from '../../domain/catalogue.js';
 import { newConfig } from '../../domain/config.js';
 import { newCredential } from '../../domain/credential.js';
@@ -17,6 +18,8 @@ interface Table {
   readonly json: readonly string[];
   /** Columns of type timestamptz. */
   readonly times: readonly string[];
+  /** Columns of type bigint whose values can exceed 2^53; they are text in the log. */
+  readonly amounts?: readonly string[];
 }
 
 const TIMES = ['created_at', 'updated_at'];
@@ -83,6 +86,14 @@ export const tables: Readonly<Record<Entity, Table>> = {
     json: ['agents'],
     times: [...TIMES, 'expires_at', 'revoked_at'],
   },
+  budget: {
+    name: 'llm_budgets',
+    columns: Object.keys(newBudget()),
+    defaults: newBudget(),
+    json: [],
+    times: TIMES,
+    amounts: ['limit_nano_usd'],
+  },
 };
 export const entities = Object.keys(tables) as readonly Entity[];
 
@@ -91,6 +102,7 @@ export function toColumns<E extends Entity>(entity: E, row: Entities[E]): Record
   const columns: Record<string, unknown> = { ...row };
   for (const column of tables[entity].json)
     if (columns[column] !== null) columns[column] = JSON.stringify(columns[column]);
+  for (const column of tables[entity].amounts ?? []) columns[column] = String(columns[column]);
   return columns;
 }
 
@@ -100,18 +112,31 @@ export function fromLog<E extends Entity>(entity: E, logged: object | null): Ent
   const row: Record<string, unknown> = { ...tables[entity].defaults, ...logged };
   for (const column of tables[entity].times)
     if (row[column] !== null && row[column] !== undefined) row[column] = new Date(row[column] as string);
+  readAmounts(entity, row);
   // Releases before this column logged providers without it.
   if (entity === 'provider' && !('wire_api' in logged))
     row['wire_api'] = defaultWireApi((row as unknown as Provider).dialect);
   return row as unknown as Entities[E];
 }
 
+/** A row as JSON for the log. JSON has no integers of 64 bits, so amounts are text. */
+export const toLog = (row: object | undefined): string | undefined =>
+  row && JSON.stringify(row, (_, value) => (typeof value === 'bigint' ? String(value) : value));
+
+function readAmounts(entity: Entity, row: Record<string, unknown>): void {
+  for (const column of tables[entity].amounts ?? []) row[column] = BigInt(row[column] as string);
+}
+
 /** Reads all rows of an entity in chunks by id, so that no second copy of a table is in memory. */
 export async function* allRows<E extends Entity>(db: Knex, entity: E): AsyncGenerator<Entities[E]> {
-  const { name, columns } = tables[entity];
+  const { name, columns, amounts = [] } = tables[entity];
+  const selected = columns.map((column) =>
+    amounts.includes(column) ? db.raw('??::text as ??', [column, column]) : column,
+  );
   let last = 0;
   for (;;) {
-    const rows: Entities[E][] = await db(name).select(columns).where('id', '>', last).orderBy('id').limit(CHUNK);
+    const rows: Entities[E][] = await db(name).select(selected).where('id', '>', last).orderBy('id').limit(CHUNK);
+    if (amounts.length > 0) for (const row of rows) readAmounts(entity, row as never);
     yield* rows;
     if (rows.length < CHUNK) return;
     last = (rows.at(-1) as Entities[E]).id;

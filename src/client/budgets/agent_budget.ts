@@ -1,0 +1,248 @@
+import { performance } from 'node:perf_hooks';
+import type { ReserveResponse } from '../../../gen/ts/agentllm/v1/budget_service.js';
+import type { UsageRecord } from '../../../gen/ts/agentllm/v1/usage.js';
+import { type CoveringBudget, isPriced, startOf } from '../../domain/budget_effect.js';
+import { Backoff } from '../backoff.js';
+import { AgentLLMError } from '../error.js';
+import type { Resolution } from '../resolution_types.js';
+import { waitFor } from '../wait.js';
+import { ADMITTED, type Admission, type AttemptRequest, exhausted, unpriced } from './admission.js';
+import { BudgetLease } from './budget_lease.js';
+import { newReservationId, type ReservationCalls } from './reservation_calls.js';
+
+const METHOD = 'agentllm.v1.BudgetService/Reserve';
+/** Room can become available when another process ends a reservation. */
+const REFUSED_MS = 2_000;
+
+/** What an agent's budget uses of its client. */
+export interface AgentBudgetParts {
+  readonly calls: ReservationCalls;
+  /** The enabled budgets with STEP_DOWN or BLOCK that cover the agent, with their newest states. */
+  limiting(): readonly CoveringBudget[];
+  /** The store revision that they are of. */
+  revision(): bigint;
+  readonly inputTokens: () => number;
+  readonly attempts: number | undefined;
+  /** Called when nothing is held. */
+  onIdle(): void;
+}
+
+/** Why there is no reservation, until when this is assumed, and which hops may be used without one. */
+interface Refusal {
+  readonly until: number;
+  readonly admission: (limiting: readonly CoveringBudget[], request: AttemptRequest) => Admission;
+}
+
+type Outcome = BudgetLease | Refusal;
+
+/**
+ * The reservations of one agent, or of one agent in one run. An attempt takes a unit of the current reservation without
+ * a request; the next reservation is requested before the current one is used up.
+ */
+export class AgentBudget {
+  private current: BudgetLease | undefined;
+  private next: BudgetLease | undefined;
+  private readonly leases = new Map<string, BudgetLease>();
+  private refusal: Refusal | undefined;
+  private requesting: Promise<Outcome> | undefined;
+  /** A request whose response was lost is repeated with the same id, so that it reserves once. */
+  private pendingId: string | undefined;
+  private readonly backoff = new Backoff();
+  private readonly timers = new Map<BudgetLease, NodeJS.Timeout>();
+  private readonly commits = new Set<Promise<void>>();
+  private isClosed = false;
+
+  constructor(
+    private readonly agent: string,
+    private readonly runId: string,
+    private readonly parts: AgentBudgetParts,
+  ) {}
+
+  /** Whether an attempt may be made; without a request while a reservation has room. */
+  admit(request: AttemptRequest): Admission | Promise<Admission> {
+    const limiting = this.parts.limiting();
+    if (limiting.length === 0) return ADMITTED;
+    const known = knownRefusal(limiting, request);
+    if (known) return known;
+    const lease = this.usable(limiting);
+    if (lease) return this.take(lease, request);
+    if (this.refusal && this.refusal.until > performance.now()) return this.refusal.admission(limiting, request);
+    return this.reserveThen(request);
+  }
+
+  /** The attempts of a call have ended. @param records by the id of their reservation. */
+  settle(reservationId: string, records: readonly UsageRecord[]): void {
+    this.leases.get(reservationId)?.settle(records);
+  }
+
+  has(reservationId: string): boolean {
+    return this.leases.has(reservationId);
+  }
+
+  /** Ends all reservations. One whose attempts have not ended expires. */
+  async close(): Promise<void> {
+    this.isClosed = true;
+    for (const lease of [...this.leases.values()]) {
+      lease.close();
+      if (lease.isIdle) this.finish(lease);
+    }
+    await Promise.all(this.commits);
+    for (const timer of this.timers.values()) clearTimeout(timer);
+  }
+
+  private async reserveThen(request: AttemptRequest): Promise<Admission> {
+    const outcome = await waitFor(this.request(true), request.signal, METHOD);
+    const limiting = this.parts.limiting();
+    if (!(outcome instanceof BudgetLease)) return outcome.admission(limiting, request);
+    // Other calls that waited too may have used it up.
+    return outcome.hasRoom ? this.take(outcome, request) : this.admit(request);
+  }
+
+  private take(lease: BudgetLease, { hop }: AttemptRequest): Admission {
+    const { start, exhausted: names } = lease.grant;
+    if (hop.index < start) return exhausted(names);
+    const admission = lease.take();
+    if (lease.isLow && !this.next) void this.request(false).catch(() => {});
+    return admission;
+  }
+
+  /** The reservation to draw on; one that does not hold in all budgets any more is ended. */
+  private usable(limiting: readonly CoveringBudget[]): BudgetLease | undefined {
+    for (const lease of [this.current, this.next]) {
+      if (lease?.hasRoom && this.covers(lease, limiting)) {
+        if (lease === this.next) this.next = undefined;
+        this.current = lease;
+        return lease;
+      }
+      if (lease) this.retire(lease);
+    }
+    return undefined;
+  }
+
+  /** A budget that is newer than the reservation is not part of it. */
+  private covers({ grant }: BudgetLease, limiting: readonly CoveringBudget[]): boolean {
+    if (this.parts.revision() <= grant.revision) return true;
+    const names = new Set([...grant.reservation.budgets, ...grant.exhausted]);
+    return limiting.every(({ budget }) => names.has(budget.name));
+  }
+
+  private retire(lease: BudgetLease): void {
+    lease.close();
+    if (lease === this.current) this.current = undefined;
+    if (lease === this.next) this.next = undefined;
+    if (lease.isIdle) this.finish(lease);
+  }
+
+  /** The request in progress, which all calls share. */
+  private request(isAwaited: boolean): Promise<Outcome> {
+    this.requesting ??= this.reserve(isAwaited).finally(() => {
+      this.requesting = undefined;
+    });
+    return this.requesting;
+  }
+
+  private async reserve(isAwaited: boolean): Promise<Outcome> {
+    const { calls, inputTokens, attempts } = this.parts;
+    this.pendingId ??= newReservationId();
+    const wish = { id: this.pendingId, agent: this.agent, runId: this.runId, inputTokens: inputTokens(), attempts };
+    try {
+      const response = await calls.reserve(wish, isAwaited);
+      this.pendingId = undefined;
+      this.backoff.reset();
+      return this.accept(response);
+    } catch (error) {
+      return this.refuse(unreachable(error), this.backoff.next());
+    }
+  }
+
+  private accept(response: ReserveResponse): Outcome {
+    const { reservation, result, exhausted: names, retry_after_ms, step_down_hop: start = 0, revision } = response;
+    if (!reservation) {
+      const untilMs = Math.min(REFUSED_MS, Number(retry_after_ms ?? REFUSED_MS));
+      const isUnpriced = result === 'RESERVE_RESULT_NO_PRICE';
+      return this.refuse((limiting) => (isUnpriced ? unpriced(blocking(limiting)) : exhausted(names)), untilMs);
+    }
+    this.refusal = undefined;
+    const lease = new BudgetLease({ reservation, start, exhausted: names, revision }, () => this.finish(lease));
+    this.leases.set(lease.id, lease);
+    this.schedule(lease);
+    if (this.isClosed) this.retire(lease);
+    else if (this.current?.hasRoom) this.next = lease;
+    else this.current = lease;
+    return lease;
+  }
+
+  private refuse(admission: Refusal['admission'], ms: number): Refusal {
+    this.refusal = { until: performance.now() + ms, admission };
+    return this.refusal;
+  }
+
+  /** Renews a reservation that is used; ends one that is not. */
+  private schedule(lease: BudgetLease): void {
+    clearTimeout(this.timers.get(lease));
+    const timer = setTimeout(() => void this.keep(lease), Math.max(1, lease.renewalMs)).unref();
+    this.timers.set(lease, timer);
+  }
+
+  private async keep(lease: BudgetLease): Promise<void> {
+    if (!this.leases.has(lease.id)) return;
+    if (lease.remainingMs <= 0 || (!lease.wasUsed && lease.isIdle)) return this.retire(lease);
+    try {
+      const { reservation } = await this.parts.calls.renew(this.agent, lease.id);
+      if (reservation) lease.renewed(reservation);
+    } catch {
+      // The reservation stays usable until it expires.
+    }
+    if (this.leases.has(lease.id)) this.schedule(lease);
+  }
+
+  /** Reports the attempts of a reservation, and releases the rest of its amount. */
+  private finish(lease: BudgetLease): void {
+    if (!this.leases.delete(lease.id)) return;
+    clearTimeout(this.timers.get(lease));
+    this.timers.delete(lease);
+    if (lease === this.current) this.current = undefined;
+    if (lease === this.next) this.next = undefined;
+    // If this fails, the reservation expires. Usage is also reported by the spool.
+    const commit: Promise<void> = this.parts.calls
+      .commit(this.agent, lease.id, lease.records)
+      .then(
+        () => {},
+        () => {},
+      )
+      .finally(() => {
+        this.commits.delete(commit);
+        if (this.leases.size === 0 && !this.requesting) this.parts.onIdle();
+      });
+    this.commits.add(commit);
+  }
+}
+
+/** What is known without a request: exhausted budgets, and hops without a price. */
+function knownRefusal(limiting: readonly CoveringBudget[], { resolution, hop }: AttemptRequest): Admission | undefined {
+  const chain = chainOf(resolution);
+  const names = limiting
+    .filter((one) => one.exhausted && hop.index < startOf(one.budget, chain))
+    .map(({ budget }) => budget.name);
+  if (names.length > 0) return exhausted(names);
+  const blocks = blocking(limiting);
+  return blocks.length > 0 && !isPriced(hop.price) ? unpriced(blocks) : undefined;
+}
+
+/**
+ * While the service cannot be reached, nothing can be reserved. Budgets then count as exhausted, because other processes
+ * may have used what is left: STEP_DOWN starts at its hop, and BLOCK permits no call.
+ */
+function unreachable(error: unknown): Refusal['admission'] {
+  const reason = error instanceof AgentLLMError ? error.message : String(error);
+  return (limiting, { resolution, hop }) => {
+    const chain = chainOf(resolution);
+    const names = limiting.filter(({ budget }) => hop.index < startOf(budget, chain)).map(({ budget }) => budget.name);
+    return names.length > 0 ? exhausted(names, `nothing can be reserved: ${reason}`) : ADMITTED;
+  };
+}
+
+const blocking = (limiting: readonly CoveringBudget[]): string[] =>
+  limiting.filter(({ budget }) => budget.action === 'BUDGET_ACTION_BLOCK').map(({ budget }) => budget.name);
+
+const chainOf = ({ hops, skipped }: Resolution) => [...hops, ...skipped].sort((a, b) => a.index - b.index);

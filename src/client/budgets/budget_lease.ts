@@ -1,0 +1,97 @@
+import { performance } from 'node:perf_hooks';
+import type { Reservation } from '../../../gen/ts/agentllm/v1/budget.js';
+import type { UsageRecord } from '../../../gen/ts/agentllm/v1/usage.js';
+import type { Admission } from './admission.js';
+
+/** What a reservation was granted with. */
+export interface Grant {
+  readonly reservation: Reservation;
+  /** The index of the first hop that the reservation pays for. */
+  readonly start: number;
+  /** The budgets that had no room. */
+  readonly exhausted: readonly string[];
+  readonly revision: bigint;
+}
+
+/** A reservation that this process draws on: it counts down the attempts and collects their usage. */
+export class BudgetLease {
+  readonly id: string;
+  readonly records: UsageRecord[] = [];
+  private left: number;
+  /** The attempts in progress. */
+  private running = 0;
+  private endsAt: number;
+  private readonly lifetimeMs: number;
+  /** Whether an attempt has begun since the last renewal. */
+  wasUsed = false;
+
+  constructor(
+    readonly grant: Grant,
+    /** Called when the last attempt of a lease without room has ended. */
+    private readonly onDone: () => void,
+  ) {
+    const { reservation_id, attempts, expires_in_ms } = grant.reservation;
+    this.id = reservation_id;
+    this.left = attempts;
+    this.lifetimeMs = Number(expires_in_ms);
+    this.endsAt = performance.now() + this.lifetimeMs;
+  }
+
+  /** Whether another attempt may begin. The clock is monotonic: a change of the time does not extend a lease. */
+  get hasRoom(): boolean {
+    return this.left > 0 && this.remainingMs > 0;
+  }
+
+  /** Whether the next reservation should be requested. */
+  get isLow(): boolean {
+    return this.left <= Math.ceil(this.grant.reservation.attempts / 4);
+  }
+
+  get isIdle(): boolean {
+    return this.running === 0;
+  }
+
+  get remainingMs(): number {
+    return this.endsAt - performance.now();
+  }
+
+  /** The time until the lease is renewed, if it is used. */
+  get renewalMs(): number {
+    return this.remainingMs / 2;
+  }
+
+  take(): Admission {
+    this.left--;
+    this.running++;
+    this.wasUsed = true;
+    let isOpen = true;
+    const unused = () => {
+      if (!isOpen) return;
+      isOpen = false;
+      this.left++;
+      this.end(1);
+    };
+    return { refused: undefined, reservationId: this.id, unused };
+  }
+
+  /** The attempts of a call have ended. */
+  settle(records: readonly UsageRecord[]): void {
+    this.records.push(...records);
+    this.end(records.length);
+  }
+
+  renewed({ expires_in_ms }: Reservation): void {
+    this.endsAt = performance.now() + Number(expires_in_ms);
+    this.wasUsed = false;
+  }
+
+  /** No further attempt may begin. */
+  close(): void {
+    this.left = 0;
+  }
+
+  private end(attempts: number): void {
+    this.running -= attempts;
+    if (this.running <= 0 && !this.hasRoom) this.onDone();
+  }
+}
