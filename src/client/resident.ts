@@ -9,36 +9,24 @@ import type { AckBatcher } from './ack_batcher.js';
 import { Acknowledger } from './acknowledgements.js';
 import type { WatchedResidentAgent } from './agent.js';
 import type { AgentExtension, ExtendedAgent } from './agent_extension.js';
-import { BudgetLeases, type ReservationOptions } from './budgets/budget_leases.js';
+import { BudgetLeases } from './budgets/budget_leases.js';
 import { type Change, Changes } from './change.js';
 import type { ClientEvents } from './client_events.js';
 import type { Connection } from './connection.js';
 import { AgentLLMError } from './error.js';
 import { Events, type ListenOptions } from './events.js';
 import { LeaseManager } from './lease_manager.js';
+import type { ResidentSettings } from './resident_settings.js';
 import { nothingHeld, notWatched } from './resolution.js';
 import { type Pin, PinnedRun, type Run, type RunSource } from './run.js';
-import { type CacheOptions, SnapshotCache } from './snapshot_cache.js';
+import { SnapshotCache } from './snapshot_cache.js';
 import type { ClientState, Status } from './state.js';
-import type { SpoolSettings } from './usage/usage_options.js';
 import { NO_USAGE, UsageRecorder, type UsageSpool } from './usage/usage_recorder.js';
 import { openStreamOver } from './usage/usage_stream.js';
 import { type Batch, View } from './view.js';
 import { Warnings } from './warning.js';
 import { type WatchObserver, WatchStream } from './watch_stream.js';
 import { WatchedHandle } from './watched_agent.js';
-
-/** The validated options of a resident client, with their defaults. */
-export interface ResidentSettings {
-  readonly agents: readonly string[] | 'all';
-  readonly clientName: string;
-  readonly clientVersion: string;
-  readonly cache: CacheOptions | undefined;
-  readonly leaseMs: number;
-  /** Undefined: usage is not recorded. */
-  readonly usage: SpoolSettings | undefined;
-  readonly reservation: ReservationOptions;
-}
 
 /** The components that a resident client uses. */
 export interface ResidentParts {
