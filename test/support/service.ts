@@ -105,6 +105,7 @@ export interface Clients {
   readonly watchers: Promised<AgentLLM['watchers']>;
   readonly audit: Promised<AgentLLM['audit']>;
   readonly access: Promised<AgentLLM['access']>;
+  readonly usage: Promised<AgentLLM['usage']>;
   close(): void;
 }
 
@@ -138,6 +139,7 @@ export function connect(port: number, token?: string, interceptors: readonly Int
     watchers: promised(agentllm.watchers),
     audit: promised(agentllm.audit),
     access: promised(agentllm.access),
+    usage: promised(agentllm.usage),
     close: () => agentllm.close(),
   };
 }
