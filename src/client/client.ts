@@ -14,7 +14,7 @@ import type { ListenOptions } from './events.js';
 import type { Methods } from './methods.js';
 import type { Pin, Run } from './run.js';
 import type { ClientState } from './state.js';
-import type { UsageSpool } from './usage/usage_recorder.js';
+import type { UsageSpool } from './usage/usage_spool.js';
 import type { ClientWarning } from './warning.js';
 
 /**

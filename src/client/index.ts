@@ -26,5 +26,5 @@ export type { Pin, Run, RunMoved } from './run.js';
 export type { CacheOptions } from './snapshot_cache.js';
 export type { ClientState, Status } from './state.js';
 export type { UsageOptions } from './usage/usage_options.js';
-export type { UsageSpool, UsageStats } from './usage/usage_recorder.js';
+export type { UsageSpool, UsageStats } from './usage/usage_spool.js';
 export type { ClientWarning } from './warning.js';

@@ -1,5 +1,4 @@
 import type { Receipt } from '../../../gen/ts/agentllm/v1/receipt.js';
-import type { AgentLLMError } from '../error.js';
 import { backgroundClock, type Clock } from '../runtime/clock.js';
 import type { Warn } from '../warning.js';
 import { flushAtExit } from './exit_flush.js';
@@ -8,38 +7,8 @@ import { SpoolDisk } from './spool_disk.js';
 import { SpoolWarnings } from './spool_warnings.js';
 import type { SpoolSettings } from './usage_options.js';
 import { UsageSender } from './usage_sender.js';
+import type { UsageSpool, UsageStats } from './usage_spool.js';
 import type { OpenStream } from './usage_stream.js';
-
-/** What has become of the attempts of this client. */
-export interface UsageStats {
-  /** Attempts of the model calls of this client. */
-  readonly recorded: number;
-  /** Attempts that the service has stored, now or before, including those of processes that have ended. */
-  readonly acknowledged: number;
-  /** Attempts that the service has rejected. */
-  readonly rejected: number;
-  /** Attempts that were dropped, because the spool had no room. */
-  readonly dropped: number;
-  /** Attempts in memory that the service has not acknowledged. */
-  readonly inMemory: number;
-  /** Attempts that would be lost if the process ended now. */
-  readonly unkept: number;
-  /** Bytes on disk. */
-  readonly diskBytes: number;
-  /** Why the service does not accept attempts at present. */
-  readonly error: AgentLLMError | undefined;
-}
-
-/** The usage that a client records. */
-export interface UsageSpool {
-  stats(): UsageStats;
-  /** Resolves with whether all attempts so far are kept: on disk, or acknowledged by the service. */
-  sync(): Promise<boolean>;
-  /**
-   * Sends all attempts now. Resolves with whether the service has acknowledged all of them within `ms`. Default: `closeMs`.
-   */
-  flush(ms?: number): Promise<boolean>;
-}
 
 interface RecorderParts {
   readonly open: OpenStream;
@@ -120,19 +89,3 @@ export class UsageRecorder implements UsageSpool {
 
 const DISK_MS = 5_000;
 const KEEP_ALIVE_MS = 10_000;
-
-/** In place of a recorder when usage is not recorded. */
-export const NO_USAGE: UsageSpool = {
-  stats: () => ({
-    recorded: 0,
-    acknowledged: 0,
-    rejected: 0,
-    dropped: 0,
-    inMemory: 0,
-    unkept: 0,
-    diskBytes: 0,
-    error: undefined,
-  }),
-  sync: async () => true,
-  flush: async () => true,
-};
