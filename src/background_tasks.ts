@@ -19,7 +19,11 @@ const EXPIRY_MS = 5_000;
  */
 export function startBackgroundTasks(
   store: Store,
-  { ENCRYPTION_KEY, HISTORY_RETENTION }: Pick<Settings, 'ENCRYPTION_KEY' | 'HISTORY_RETENTION'>,
+  {
+    ENCRYPTION_KEY,
+    HISTORY_RETENTION: historyMs,
+    USAGE_RETENTION: usageMs,
+  }: Pick<Settings, 'ENCRYPTION_KEY' | 'HISTORY_RETENTION' | 'USAGE_RETENTION'>,
   checked: EncryptionReport,
   log: Log,
 ): () => Promise<void> {
@@ -33,7 +37,7 @@ export function startBackgroundTasks(
   };
   const run = () => {
     void keys.check();
-    maintenance = runMaintenance(store, HISTORY_RETENTION, signal)
+    maintenance = runMaintenance(store, { historyMs, usageMs }, signal)
       .catch((error) => logFailure(error, log))
       .finally(() => {
         if (!signal.aborted) schedule(INTERVAL_MS);

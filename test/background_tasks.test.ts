@@ -32,7 +32,7 @@ async function start(replica?: WatchBackend) {
   const checked = await openEncryption(backend.store, ENCRYPTION_KEY);
   vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
   const timers = vi.spyOn(globalThis, 'setTimeout');
-  const settings = { ENCRYPTION_KEY, HISTORY_RETENTION: HOUR };
+  const settings = { ENCRYPTION_KEY, HISTORY_RETENTION: HOUR, USAGE_RETENTION: HOUR };
   const stop = startBackgroundTasks(backend.store, settings, checked, log);
   onTestFinished(stop);
   /** The delays before the runs of the maintenance that have been scheduled so far. */

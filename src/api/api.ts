@@ -34,7 +34,7 @@ import { configService } from './handlers/configs.js';
 import { credentialService } from './handlers/credentials.js';
 import { type ProviderMethods, providerService } from './handlers/providers.js';
 import { accessService } from './handlers/tokens.js';
-import { type UsageMethods, usageService } from './handlers/usage.js';
+import { usageService } from './handlers/usage.js';
 import { watchService } from './handlers/watches.js';
 import { WatchMessageEncoder } from './messages/watch_messages.js';
 
@@ -143,8 +143,6 @@ function monitorBudgets(store: Backend['store'], watches: Watches, encoder: Watc
 
 const { listPrices: _, setPrice: __, importModels: ___, ...providerMethods } = ProviderServiceService;
 
-const { recordUsage, streamUsage } = UsageServiceService;
-
 const servicesOf = (backend: Backend, context: DispatchContext): readonly ApiService[] => [
   apiServiceOf(AccessServiceService, accessService(backend), context),
   apiServiceOf(AgentServiceService, agentService(backend), context),
@@ -154,7 +152,7 @@ const servicesOf = (backend: Backend, context: DispatchContext): readonly ApiSer
   apiServiceOf(CredentialServiceService, credentialService(backend), context),
   apiServiceOf(BudgetServiceService, budgetService(backend), context),
   apiServiceOf(AuditServiceService, auditService(backend), context),
-  apiServiceOf<UsageMethods>({ recordUsage, streamUsage }, usageService(backend), context),
+  apiServiceOf(UsageServiceService, usageService(backend), context),
 ];
 
 /** The retry delay is random, so that watchers do not all reconnect at the same time. */

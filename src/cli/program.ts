@@ -37,6 +37,7 @@ const COMMANDS: readonly (readonly [name: string, group: string, load: () => Pro
   ['models', KEYS, async () => (await import('./remote/models.js')).modelsCommand()],
   ['credentials', KEYS, async () => (await import('./remote/credentials.js')).credentialsCommand()],
   ['budgets', COST, async () => (await import('./remote/budgets.js')).budgetsCommand()],
+  ['usage', COST, async () => (await import('./remote/usage.js')).usageCommand()],
   ['token', ACCESS, async () => (await import('./remote/token.js')).tokenCommand()],
   ['rehearse', REHEARSAL, async () => remoteCommand((await import('./remote/rehearse.js')).rehearseAgent)],
   ['fake-provider', REHEARSAL, async () => (await import('./local/fake_provider.js')).fakeProviderCommand()],

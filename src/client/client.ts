@@ -6,6 +6,7 @@ import type * as audit from '../../gen/ts/agentllm/v1/audit_service.js';
 import type * as budgets from '../../gen/ts/agentllm/v1/budget_service.js';
 import type * as sharedKeys from '../../gen/ts/agentllm/v1/credential_service.js';
 import type * as providers from '../../gen/ts/agentllm/v1/provider_service.js';
+import type * as usage from '../../gen/ts/agentllm/v1/usage_service.js';
 import type { WatchedResidentAgent } from './agent.js';
 import type { Change } from './change.js';
 import type { ClientEvents } from './client_events.js';
@@ -39,6 +40,8 @@ export interface AgentLLM extends AsyncDisposable {
   readonly access: Methods<typeof access.AccessServiceService>;
   /** The audit log: events with actor and time. */
   readonly audit: Methods<typeof audit.AuditServiceService>;
+  /** What the models of agents used and what it cost. A stream of attempts (StreamUsage) has no method here. */
+  readonly usage: Omit<Methods<typeof usage.UsageServiceService>, 'streamUsage'>;
   /**
    * Resolves when the health check of the service reports that it serves. Calls need not wait for it.
    *

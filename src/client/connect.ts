@@ -6,6 +6,7 @@ import * as audit from '../../gen/ts/agentllm/v1/audit_service.js';
 import * as budgets from '../../gen/ts/agentllm/v1/budget_service.js';
 import * as sharedKeys from '../../gen/ts/agentllm/v1/credential_service.js';
 import * as providers from '../../gen/ts/agentllm/v1/provider_service.js';
+import * as usage from '../../gen/ts/agentllm/v1/usage_service.js';
 import { onAbort } from '../abort.js';
 import { ackBatcherOf } from './ack_batcher.js';
 import { checkAddress, isLocal } from './address.js';
@@ -56,6 +57,7 @@ export function connectWith(
     watchers: methodsOf(watch.AgentLLMConfigWatchServiceService, watch, connection),
     access: methodsOf(access.AccessServiceService, access, connection),
     audit: methodsOf(audit.AuditServiceService, audit, connection),
+    usage: methodsOf(usage.UsageServiceService, usage, connection),
     ready: (ms = deadlineMs) => waitUntilReady(connection, address, ms),
   };
   if (!settings) return closable(client, input.signal, () => connection.close());

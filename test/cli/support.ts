@@ -18,6 +18,7 @@ import { rehearseAgent } from '../../src/cli/remote/rehearse.js';
 import { resolveAgent } from '../../src/cli/remote/resolve.js';
 import { rollback } from '../../src/cli/remote/rollback.js';
 import { tokenCommand } from '../../src/cli/remote/token.js';
+import { usageCommand } from '../../src/cli/remote/usage.js';
 import { watch } from '../../src/cli/remote/watch.js';
 import { watchers } from '../../src/cli/remote/watchers.js';
 import { generateKey } from '../../src/domain/fernet.js';
@@ -84,6 +85,7 @@ const groups = [
   budgetsCommand,
   keyCommand,
   tokenCommand,
+  usageCommand,
 ];
 const standaloneCommands = [resolveAgent, rehearseAgent, watch, watchers, history, diff, rollback, audit];
 

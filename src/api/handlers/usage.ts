@@ -5,16 +5,23 @@ import type {
   UsageServiceService,
 } from '../../../gen/ts/agentllm/v1/usage_service.js';
 import type { Call, Handlers } from '../dispatch/method.js';
+import { listUsage } from './list_usage.js';
+import { queryUsage } from './query_usage.js';
+import { read } from './read_write.js';
 import { recordUsage, type UsageBackend, withCost } from './record_usage.js';
+import { repriceUsage } from './reprice_usage.js';
 import { streamUsage } from './stream_usage.js';
-
-export type UsageMethods = Pick<UsageServiceService, 'recordUsage' | 'streamUsage'>;
+import { whatIf } from './what_if.js';
 
 /** The handlers of UsageService. */
-export function usageService(backend: UsageBackend): Handlers<UsageMethods> {
+export function usageService(backend: UsageBackend): Handlers<typeof UsageServiceService> {
   return {
     recordUsage: (call) => record(backend, call),
     streamUsage: (call) => streamUsage(backend, call),
+    queryUsage: (call) => read(backend, call, (state) => queryUsage(backend, state, call.request)),
+    listUsage: (call) => read(backend, call, (state) => listUsage(backend, state, call.request)),
+    whatIf: (call) => read(backend, call, (state) => whatIf(backend, state, call.request, call.signal)),
+    repriceUsage: (call) => repriceUsage(backend, call),
   };
 }
 

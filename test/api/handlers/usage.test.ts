@@ -83,6 +83,69 @@ describe.each(['embedded', 'postgres'] as const)('RecordUsage on %s', (engine) =
     expect(response?.results[0]?.cost_nano_usd).toBeUndefined();
   });
 
+  it('prices an attempt of a config as the config was at the reported revision', async () => {
+    const trader = backend.store.state.agentNamed('trader');
+    const agent_id = trader?.id ?? 0;
+    const fields = { provider: 'openai', model_name: 'gpt-4' };
+    const price = (input: number) => ({ cost_per_1k_input_tokens: input, cost_per_1k_output_tokens: 0 });
+    const created = await backend.configs.createConfig({
+      agent: { id: agent_id },
+      config: { ...fields, ...price(0.001) },
+    });
+    const config_id = created.config?.id ?? 0;
+    const updated = await backend.configs.updateConfig({ config: { id: config_id, ...price(0.002) } });
+    const deleted = await backend.configs.deleteConfig({ id: config_id });
+    const at = (revision: bigint, agent = agent_id) =>
+      usageRecord({ agent: 'trader', agent_id: agent, revision, attempt: { ...fields, config_id } });
+    const { response } = await send({
+      records: [at(created.revision), at(updated.revision), at(deleted.revision), at(created.revision, 1)],
+    });
+    const costs = response?.results.map(({ cost_nano_usd }) => cost_nano_usd);
+    expect(costs?.slice(0, 2)).toEqual([1_000_000n, 2_000_000n]);
+    // The price book applies to a config that did not exist any more, and to one of another agent.
+    const { response: book } = await send({ records: [usageRecord({ attempt: fields })] });
+    expect(costs?.slice(2)).toEqual(new Array(2).fill(book?.results[0]?.cost_nano_usd));
+  });
+
+  it('prices attempts at the price that is valid at their start, exactly at a boundary', async () => {
+    const model = { provider: 'openai', name: `boundary-${randomUUID()}` };
+    const rates = (rate: bigint) => ({
+      input_micro_usd_per_million: rate,
+      output_micro_usd_per_million: rate,
+      tiers: [{ above_input_tokens: 1000, rates: { input_micro_usd_per_million: 10n * rate } }],
+    });
+    await backend.providers.createModel({ model: { ...model, price: rates(1_000_000n) } });
+    await backend.providers.updateModel({ model: { ...model, price: rates(2_000_000n) } });
+    const state = backend.store.state;
+    const [, newest] = state.pricesOf(state.model(model.provider, model.name)?.id ?? 0);
+    const boundary = newest?.valid_from.getTime() ?? 0;
+    const at = (ms: number, input_tokens: number) =>
+      usageRecord({
+        attempt: {
+          provider: model.provider,
+          model_name: model.name,
+          started_at: new Date(ms),
+          usage: { input_tokens, output_tokens: 0 },
+        },
+      });
+    const { response } = await send({
+      records: [
+        at(boundary - 1, 999),
+        at(boundary, 999),
+        at(boundary + 1, 1000),
+        at(boundary + 1, 1001),
+        at(boundary - 1, 1001),
+      ],
+    });
+    expect(response?.results.map(({ cost_nano_usd }) => cost_nano_usd)).toEqual([
+      999_000n,
+      1_998_000n,
+      2_000_000n,
+      20_020_000n,
+      10_010_000n,
+    ]);
+  });
+
   it('rejects losses as a whole, with each field', async () => {
     const loss = { loss_id: 'x', agent: '', attempts: 0n, first_at: new Date(2), last_at: new Date(1) };
     const { error } = await send({ losses: [loss] });

@@ -117,7 +117,7 @@ describe.each(['embedded', 'postgres'] as const)('the change log on %s', (engine
     await compactHistory(store, UNLIMITED);
     expect(await rowsUpTo(created)).toBe(rows);
     expect((await configAt(store, id, created))?.config).toMatchObject({ id, provider: 'openai' });
-    await runMaintenance(store, HOUR);
+    await runMaintenance(store, { historyMs: HOUR, usageMs: Number.POSITIVE_INFINITY });
     expect(await configAt(store, id, created)).toBeUndefined();
     expect((await configAt(store, id, created + 1))?.config).toMatchObject({ id, provider: 'openai' });
   });
@@ -129,9 +129,9 @@ describe.each(['embedded', 'postgres'] as const)('the change log on %s', (engine
       { ...event, created_at: db().raw('now()') },
     ]);
     const countEvents = async () => (await db()('audit_events').where({ actor: 'tester' })).length;
-    await runMaintenance(opened.store, UNLIMITED);
+    await runMaintenance(opened.store, { historyMs: UNLIMITED, usageMs: Number.POSITIVE_INFINITY });
     expect(await countEvents()).toBe(2);
-    await runMaintenance(opened.store, HOUR);
+    await runMaintenance(opened.store, { historyMs: HOUR, usageMs: Number.POSITIVE_INFINITY });
     expect(await countEvents()).toBe(1);
   });
 

@@ -111,7 +111,9 @@ describe.each(['embedded', 'postgres'] as const)('the maintenance on %s', (engin
     const { database, store } = await open(engine);
     await insertRows(database);
     await database.knex.raw('alter table idempotent_answers rename to other_name');
-    const error = await runMaintenance(store, HOUR).catch((reason: unknown) => reason);
+    const error = await runMaintenance(store, { historyMs: HOUR, usageMs: Number.POSITIVE_INFINITY }).catch(
+      (reason: unknown) => reason,
+    );
     await database.knex.raw('alter table other_name rename to idempotent_answers');
     expect(error).toBeInstanceOf(AggregateError);
     expect((error as AggregateError).errors.map(String)).toEqual([
@@ -133,9 +135,9 @@ describe.each(['embedded', 'postgres'] as const)('the maintenance on %s', (engin
     expect([await oldestKept(database.knex), await rest()]).toEqual([10, 8]);
     await insertRows(database);
     const before = await countRows(database);
-    await runMaintenance(store, HOUR, signal);
+    await runMaintenance(store, { historyMs: HOUR, usageMs: Number.POSITIVE_INFINITY }, signal);
     expect([await countRows(database), await rest()]).toEqual([before, 8]);
-    await runMaintenance(store, HOUR);
+    await runMaintenance(store, { historyMs: HOUR, usageMs: Number.POSITIVE_INFINITY });
     expect([await countRows(database), await rest()]).toEqual([[1, 1, 1], 1]);
   });
 });
@@ -151,7 +153,7 @@ describe('the maintenance', () => {
         .where('reltuples', '<', 0)
         .pluck('relname');
     expect(await notAnalyzed()).toHaveLength(2);
-    await runMaintenance(store, HOUR);
+    await runMaintenance(store, { historyMs: HOUR, usageMs: Number.POSITIVE_INFINITY });
     expect(await notAnalyzed()).toEqual([]);
   });
 

@@ -1,0 +1,56 @@
+import type { Knex } from 'knex';
+import { textArray } from './array_literal.js';
+
+/** The attempts that a report includes; an empty list does not filter. */
+export interface AttemptFilter {
+  /** Names of agents; undefined: all agents. */
+  readonly agents: AgentFilter | undefined;
+  readonly configIds: readonly number[];
+  readonly providers: readonly string[];
+  readonly models: readonly (readonly [provider: string, model: string])[];
+  readonly experiment: string;
+  readonly variants: readonly string[];
+  readonly outcomes: readonly string[];
+  readonly fallback: boolean | undefined;
+}
+
+export interface AgentFilter {
+  readonly names: readonly string[];
+  /** The ids of the agents that have these names now. */
+  readonly ids: readonly number[];
+  /** The hours in which another agent may have had one of these names. */
+  readonly from: Date;
+  readonly to: Date;
+}
+
+/** A condition with its bindings. */
+export type Condition = readonly [sql: string, bindings: readonly Knex.RawBinding[]];
+
+/** The condition of a filter, on the columns that attempts and their sums share. */
+export function conditionOf(filter: AttemptFilter): Condition {
+  const all: Condition[] = [];
+  const anyOf = (column: string, type: string, values: readonly (string | number)[]) => {
+    if (values.length > 0) all.push([`${column} = any(?::${type}[])`, [values as string[]]]);
+  };
+  if (filter.agents) all.push(agentCondition(filter.agents));
+  anyOf('config_id', 'int', filter.configIds);
+  anyOf('provider', 'text', filter.providers);
+  if (filter.models.length > 0)
+    all.push([
+      '(provider, model_name) in (select * from unnest(?::text[], ?::text[]))',
+      [textArray(filter.models.map(([provider]) => provider)), textArray(filter.models.map(([, model]) => model))],
+    ]);
+  if (filter.experiment) all.push(['experiment = ?', [filter.experiment]]);
+  anyOf('variant', 'text', filter.variants);
+  anyOf('outcome', 'text', filter.outcomes);
+  if (filter.fallback !== undefined) all.push(['fallback = ?', [filter.fallback]]);
+  return [all.map(([sql]) => ` and ${sql}`).join(''), all.flatMap(([, bindings]) => bindings)];
+}
+
+/** An agent is found by its present name, and by each name under which it reported. */
+const agentCondition = ({ names, ids, from, to }: AgentFilter): Condition => [
+  `(agent_id = any(?::int[]) or (agent_id = 0 and agent_name = any(?::text[])) or agent_id in (
+     select named.agent_id from llm_usage_hourly as named
+      where named.agent_name = any(?::text[]) and named.agent_id <> 0 and named.hour >= ? and named.hour < ?))`,
+  [ids as number[], names as string[], names as string[], from, to],
+];

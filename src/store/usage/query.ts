@@ -1,0 +1,154 @@
+import type { Knex } from 'knex';
+import type { ReportedHours } from '../../domain/usage_period.js';
+import { onDatabase } from '../failure.js';
+import type { Store } from '../store.js';
+import { numberArray, timeArray } from './array_literal.js';
+import { slotOf, TOKENS } from './attempts.js';
+import { type AttemptFilter, type Condition, conditionOf } from './filter.js';
+
+/** A column of the key of a group, and its type in a page token. */
+interface KeyColumn {
+  readonly name: string;
+  readonly isText: boolean;
+}
+const text = (name: string): KeyColumn => ({ name, isText: true });
+const integer = (name: string): KeyColumn => ({ name, isText: false });
+
+/** The columns of each dimension, in the order in which groups are sorted. */
+const KEYS = {
+  agent: [integer('agent_id')],
+  config: [integer('config_id')],
+  provider: [text('provider')],
+  model: [text('provider'), text('model_name')],
+  variant: [text('experiment'), text('variant')],
+  outcome: [text('outcome')],
+  fallback: [integer('is_fallback')],
+} as const satisfies Readonly<Record<string, readonly KeyColumn[]>>;
+
+export type Dimension = keyof typeof KEYS;
+
+/** What a report sums, and by what. */
+export interface UsageQuery {
+  readonly hours: ReportedHours;
+  /** The starts of the periods that the report groups by; `hours`: the hours of UTC; undefined: no periods. */
+  readonly periods: readonly number[] | 'hours' | undefined;
+  readonly dimensions: readonly Dimension[];
+  readonly filter: AttemptFilter;
+  /** Only groups after this key. */
+  readonly after: readonly (string | number)[] | undefined;
+  readonly limit: number;
+}
+
+/** The sums, as PostgreSQL sends them: a bigint as a number, and a numeric as text. */
+const COUNTS = ['attempts', 'unsuccessful_attempts', 'unpriced_attempts', ...TOKENS, 'cost_nano_usd'] as const;
+export type Sums = Readonly<Record<(typeof COUNTS)[number], string>>;
+
+export interface GroupRow extends Sums {
+  readonly start_ms: number | null;
+  readonly agent_id: number;
+  readonly agent_name: string;
+  readonly config_id: number;
+  readonly provider: string;
+  readonly model_name: string;
+  readonly experiment: string;
+  readonly variant: string;
+  readonly outcome: string;
+  readonly is_fallback: number;
+}
+
+/** The columns of the key of the groups of a report, in their order. */
+export function keyColumns({ periods, dimensions }: Pick<UsageQuery, 'periods' | 'dimensions'>): readonly KeyColumn[] {
+  const used = (Object.keys(KEYS) as Dimension[]).filter((dimension) => dimensions.includes(dimension));
+  const columns = [...(periods ? [integer('start_ms')] : []), ...used.flatMap((dimension) => KEYS[dimension])];
+  return [...new Map(columns.map((column) => [column.name, column])).values()];
+}
+
+/** The groups of a page, and the sums over all groups, which are equal because they come from one statement. */
+export async function queryUsage(store: Store, query: UsageQuery): Promise<{ groups: GroupRow[]; totals: Sums }> {
+  const [sql, bindings] = statementOf(query);
+  const { rows } = await onDatabase(store, (db) =>
+    db.raw<{ rows: (GroupRow & { totals: Sums })[] }>(sql, bindings as never),
+  );
+  const [first] = rows;
+  if (!first) throw new Error('a sum has one row');
+  return { groups: rows.filter((row) => row.attempts !== null), totals: first.totals };
+}
+
+function statementOf(query: UsageQuery): Condition {
+  const keys = keyColumns(query);
+  const names = keys.map(({ name }) => name);
+  const [rows, rowBindings] = rowsOf(query);
+  // The tokens of an attempt are null if the provider did not report them.
+  const sums = COUNTS.map((name) => `coalesce(sum(${name}), 0) as ${name}`).join(', ');
+  const sorted = keys.map(({ name, isText }) => (isText ? `${name} collate "C"` : name));
+  const { after, limit } = query;
+  const isAfter = after ? `where (${sorted.join(', ')}) > (${keys.map((key) => bound(key)).join(', ')})` : '';
+  const newestName = query.dimensions.includes('agent')
+    ? '(array_agg(agent_name order by newest_at desc, agent_name desc))[1]'
+    : `''`;
+  const totals = COUNTS.map((name) => `'${name}', coalesce(sum(${name}), 0)::text`).join(', ');
+  const sql = `with periods as (select ?::timestamptz[] as starts), summands as (${rows}),
+    sums as (select ${[...names, 'count(*) as summands'].join(', ')}, ${sums},
+                    ${newestName} as agent_name
+               from summands ${names.length > 0 ? `group by ${names.join(', ')}` : 'having count(*) > 0'}),
+    page as (select * from sums ${isAfter} ${sorted.length > 0 ? `order by ${sorted.join(', ')}` : ''} limit ?)
+    select page.*, total.totals from (select json_build_object(${totals}) as totals from sums) as total
+      left join page on true ${sorted.length > 0 ? `order by ${sorted.join(', ')}` : ''}`;
+  const starts = Array.isArray(query.periods) ? query.periods.map((ms) => new Date(ms)) : [];
+  return [sql, [timeArray(starts), ...rowBindings, ...((after ?? []) as Knex.RawBinding[]), limit]];
+}
+
+const bound = ({ isText }: KeyColumn) => (isText ? '?::text collate "C"' : '?::bigint');
+
+/** The rows to sum: sums of whole hours, and attempts of parts of hours. */
+function rowsOf({ hours, periods, filter }: UsageQuery): Condition {
+  const [condition, bindings] = conditionOf(filter);
+  const { whole, divided, parts } = hours;
+  const startOf = (at: string) => {
+    if (periods === undefined) return 'null::bigint';
+    const start = periods === 'hours' ? `date_trunc('hour', ${at}, 'UTC')` : `starts[width_bucket(${at}, starts)]`;
+    return `(extract(epoch from ${start}) * 1000)::bigint`;
+  };
+  const key = 'agent_id, coalesce(config_id, 0) as config_id, provider, model_name, experiment, variant, outcome';
+  const failed = `case when outcome = 'ATTEMPT_OUTCOME_SUCCEEDED' then 0 else attempts end as unsuccessful_attempts`;
+  const counts = `attempts, ${failed}, unpriced_attempts, ${TOKENS.join(', ')}, cost_nano_usd`;
+  const sums = `select ${startOf('hour')} as start_ms, ${key}, fallback::int as is_fallback, agent_name, newest_at, ${counts}
+       from llm_usage_hourly, periods
+      where hour >= ? and hour < ? and not hour = any(?::timestamptz[])${condition}`;
+  const attempts = `select ${startOf('started_at')} as start_ms, ${key}, fallback::int as is_fallback, agent_name,
+            started_at as newest_at, ${counts}
+       from periods, unnest(?::smallint[], ?::timestamptz[], ?::timestamptz[]) as part (part_slot, part_from, part_to)
+      cross join lateral (${PRICED} where slot = part_slot and started_at >= part_from and started_at < part_to) as one
+      where true${condition}`;
+  const wholeBindings = [new Date(whole.from), new Date(whole.to), timeArray(divided.map((ms) => new Date(ms)))];
+  if (parts.length === 0) return [sums, [...wholeBindings, ...bindings]];
+  const partBindings = [
+    numberArray(parts.map(({ from }) => slotOf(new Date(from)))),
+    timeArray(parts.map(({ from }) => new Date(from))),
+    timeArray(parts.map(({ to }) => new Date(to))),
+  ];
+  return [`${sums} union all ${attempts}`, [...wholeBindings, ...bindings, ...partBindings, ...bindings]];
+}
+
+/** Attempts with the columns of sums; their adjustments are included. */
+const PRICED = `select a.slot, a.started_at, a.agent_id, a.agent_name, a.config_id, a.provider, a.model_name, a.experiment,
+    a.variant, a.outcome, a.fallback, ${TOKENS.map((name) => `a.${name}`).join(', ')}, 1 as attempts,
+    coalesce(a.cost_nano_usd, 0) + coalesce(adjusted.amount, 0) as cost_nano_usd,
+    case when a.cost_nano_usd is null and adjusted.amount is null then 1 else 0 end as unpriced_attempts
+  from llm_usage_attempts as a
+  left join lateral (select sum(adjustment_nano_usd) as amount from llm_usage_adjustments as j
+                      where j.attempt_id = a.attempt_id) as adjusted on true`;
+
+/** The number of dropped attempts that processes reported, by the time of the first one. */
+export async function lostAttempts(store: Store, since: Date, until: Date, agents: readonly string[]): Promise<bigint> {
+  const [row] = await onDatabase(store, (db) => {
+    const losses = db('llm_usage_losses')
+      .where('last_at', '>=', since)
+      .where('first_at', '>=', since)
+      .where('first_at', '<', until)
+      .select(db.raw('coalesce(sum(attempts), 0)::text as attempts'));
+    if (agents.length > 0) losses.whereRaw('agent_name = any(?::text[])', [agents as string[]]);
+    return losses;
+  });
+  return BigInt(row.attempts);
+}

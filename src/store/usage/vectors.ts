@@ -1,0 +1,187 @@
+import type { Knex } from 'knex';
+import { USAGE_PARTITIONS } from '../../../migrations/0020_usage.js';
+import { numberArray, textArray, timeArray } from './array_literal.js';
+import { ROLLUP_KEY, slotOf, TOKENS } from './attempts.js';
+import { type AttemptFilter, conditionOf } from './filter.js';
+
+/* What stored attempts need in order to be priced again. */
+
+type Tokens = Readonly<Record<(typeof TOKENS)[number], number | null>>;
+
+/** The model tokens of a stored attempt, and its cost. */
+export interface StoredVector extends Tokens {
+  readonly attempt_id: string;
+  readonly started_at: Date;
+  readonly agent_id: number;
+  readonly config_id: number | null;
+  readonly provider: string;
+  readonly model_name: string;
+  readonly cost_nano_usd: number | null;
+  readonly price_revision: number;
+  readonly price_from_config: boolean;
+  /** The sum of the adjustments; null without one. */
+  readonly adjustment: string | null;
+}
+
+export interface VectorQuery {
+  readonly from: Date;
+  readonly to: Date;
+  readonly filter: AttemptFilter;
+}
+
+/** The rows of one statement; they are priced in memory. */
+const VECTORS_AT_ONCE = 2000;
+
+/** The start of the oldest and of the newest stored attempt; undefined if there is none. */
+export async function storedRange(db: Knex): Promise<{ oldest: Date; newest: Date } | undefined> {
+  // The primary key of each partition begins with the start.
+  const edge = (order: string) => `(select started_at from llm_usage_attempts as a where a.slot = s.slot
+                                     order by a.started_at ${order} limit 1)`;
+  const { rows } = await db.raw<{ rows: { oldest: Date | null; newest: Date | null }[] }>(
+    `select min(${edge('asc')}) as oldest, max(${edge('desc')}) as newest from generate_series(0, ?::int) as s (slot)`,
+    [USAGE_PARTITIONS - 1],
+  );
+  const { oldest = null, newest = null } = rows[0] ?? {};
+  return oldest && newest ? { oldest, newest } : undefined;
+}
+
+/** The months of UTC of a range, oldest first, each with its part of the range: a partition has whole months. */
+export function* monthsOf(from: Date, to: Date): Generator<readonly [from: Date, to: Date]> {
+  for (let start = from; start < to; ) {
+    const next = new Date(Date.UTC(start.getUTCFullYear(), start.getUTCMonth() + 1, 1));
+    const end = next < to ? next : to;
+    yield [start, end];
+    start = end;
+  }
+}
+
+/** Reads the attempts of a range in chunks, oldest first. */
+export async function* readVectors(db: Knex, { from, to, filter }: VectorQuery): AsyncGenerator<StoredVector[]> {
+  const stored = await storedRange(db);
+  if (!stored) return;
+  const first = from > stored.oldest ? from : stored.oldest;
+  const end = new Date(stored.newest.getTime() + 1);
+  for (const [monthFrom, monthTo] of monthsOf(first, to < end ? to : end)) {
+    let last: StoredVector | undefined;
+    for (;;) {
+      const chunk = await vectorsBetween(db, { from: monthFrom, to: monthTo, filter }, last);
+      if (chunk.length > 0) yield chunk;
+      if (chunk.length < VECTORS_AT_ONCE) break;
+      last = chunk.at(-1);
+    }
+  }
+}
+
+async function vectorsBetween(db: Knex, query: VectorQuery, last: StoredVector | undefined): Promise<StoredVector[]> {
+  const [condition, bindings] = conditionOf(query.filter);
+  const { rows } = await db.raw<{ rows: StoredVector[] }>(
+    `select attempt_id, started_at, agent_id, config_id, provider, model_name, ${TOKENS.join(', ')}, cost_nano_usd,
+            price_revision, price_from_config, ${ADJUSTMENT}
+       from llm_usage_attempts as a
+      where slot = ? and started_at >= ? and started_at < ? ${last ? 'and (started_at, attempt_id) > (?, ?::uuid)' : ''}
+            ${condition}
+      order by started_at, attempt_id limit ?`,
+    [
+      slotOf(query.from),
+      query.from,
+      query.to,
+      ...(last ? [last.started_at, last.attempt_id] : []),
+      ...bindings,
+      VECTORS_AT_ONCE,
+    ] as Knex.RawBinding[],
+  );
+  return rows;
+}
+
+const ADJUSTMENT = `(select sum(adjustment_nano_usd) from llm_usage_adjustments as j
+                      where j.attempt_id = a.attempt_id)::text as adjustment`;
+
+/** An hour of one model, for attempts that are no longer stored. */
+export interface HourVector extends Readonly<Record<(typeof TOKENS)[number] | 'attempts', number>> {
+  readonly hour: Date;
+  readonly provider: string;
+  readonly model_name: string;
+}
+
+/** Reads the sums of the hours of a range by model, in chunks. */
+export async function* readHours(db: Knex, { from, to, filter }: VectorQuery): AsyncGenerator<HourVector[]> {
+  const [condition, bindings] = conditionOf(filter);
+  const sums = ['attempts', ...TOKENS].map((name) => `sum(${name})::bigint as ${name}`).join(', ');
+  let last: HourVector | undefined;
+  for (;;) {
+    const { rows }: { rows: HourVector[] } = await db.raw(
+      `select hour, provider, model_name, ${sums} from llm_usage_hourly
+        where hour >= ? and hour < ? ${last ? 'and (hour, provider, model_name) > (?, ?, ?)' : ''} ${condition}
+        group by hour, provider, model_name order by hour, provider, model_name limit ?`,
+      [
+        last?.hour ?? from,
+        to,
+        ...(last ? [last.hour, last.provider, last.model_name] : []),
+        ...bindings,
+        VECTORS_AT_ONCE,
+      ] as Knex.RawBinding[],
+    );
+    if (rows.length > 0) yield rows;
+    if (rows.length < VECTORS_AT_ONCE) return;
+    last = rows.at(-1);
+  }
+}
+
+/** A change of the cost of a stored attempt. */
+export interface NewAdjustment {
+  readonly attempt_id: string;
+  readonly started_at: Date;
+  readonly nanoUsd: bigint;
+  readonly price_revision: number;
+  /** Whether the cost was unknown. */
+  readonly wasUnpriced: boolean;
+}
+
+/** Reads the current adjustments of attempts again, and lets no other transaction adjust attempts meanwhile. */
+export async function lockAdjustments(tx: Knex, ids: readonly string[]): Promise<ReadonlyMap<string, bigint>> {
+  await tx.raw(`select pg_advisory_xact_lock(hashtext('llm_usage_adjustments'))`);
+  const { rows } = await tx.raw<{ rows: { attempt_id: string; amount: string }[] }>(
+    `select attempt_id, sum(adjustment_nano_usd)::text as amount from llm_usage_adjustments
+      where attempt_id = any(?::uuid[]) group by attempt_id`,
+    [textArray(ids)],
+  );
+  return new Map(rows.map(({ attempt_id, amount }) => [attempt_id, BigInt(amount)]));
+}
+
+const KEY = ROLLUP_KEY.join(', ');
+const ZEROS = ['attempts', ...TOKENS];
+
+/** Stores adjustments and adds them to the sums, whose rows are updated in the order in which attempts update them. */
+export async function insertAdjustments(
+  tx: Knex,
+  adjustments: readonly NewAdjustment[],
+  { actor, reason }: { readonly actor: string; readonly reason: string },
+): Promise<void> {
+  await tx.raw(
+    `with input as (
+       select * from unnest(?::smallint[], ?::timestamptz[], ?::uuid[], ?::bigint[], ?::bigint[], ?::boolean[])
+                  as v (slot, started_at, attempt_id, amount, revision, was_unpriced)),
+     stored as (
+       insert into llm_usage_adjustments (attempt_id, started_at, adjustment_nano_usd, price_revision, actor, reason)
+       select attempt_id, started_at, amount, revision, ?, ? from input order by started_at, attempt_id)
+     insert into llm_usage_hourly as h (${KEY}, agent_name, newest_at, unpriced_attempts, cost_nano_usd, ${ZEROS.join(', ')})
+     select date_trunc('hour', started_at, 'UTC') as hour, agent_id, coalesce(config_id, 0), provider, model_name,
+            experiment, variant, outcome, fallback, max(agent_name), min(started_at),
+            - count(*) filter (where was_unpriced), sum(amount), ${ZEROS.map(() => '0').join(', ')}
+       from input join llm_usage_attempts using (slot, started_at, attempt_id)
+      group by 1, 2, 3, 4, 5, 6, 7, 8, 9 order by 1, 2, 3, 4, 5, 6, 7, 8, 9
+         on conflict (${KEY}) do update set
+            unpriced_attempts = h.unpriced_attempts + excluded.unpriced_attempts,
+            cost_nano_usd = h.cost_nano_usd + excluded.cost_nano_usd`,
+    [
+      numberArray(adjustments.map(({ started_at }) => slotOf(started_at))),
+      timeArray(adjustments.map(({ started_at }) => started_at)),
+      textArray(adjustments.map(({ attempt_id }) => attempt_id)),
+      numberArray(adjustments.map(({ nanoUsd }) => nanoUsd)),
+      numberArray(adjustments.map(({ price_revision }) => price_revision)),
+      `{${adjustments.map(({ wasUnpriced }) => wasUnpriced).join(',')}}`,
+      actor,
+      reason,
+    ],
+  );
+}
