@@ -8,6 +8,7 @@
 export type { Reason, Violation } from '../errors.js';
 export type { HeldConfigs, ResidentAgent, WatchedResidentAgent } from './agent.js';
 export type { KeyedHop } from './api_key.js';
+export type { ReservationOptions } from './budgets/budget_leases.js';
 export type { Change } from './change.js';
 export type { TlsOptions } from './channel.js';
 export type { AgentLLM, ResidentAgentLLM, RunOptions } from './client.js';

@@ -25,13 +25,17 @@ export function resolveFrom(view: View, name: string, states: BudgetStates, opti
   if (!held?.message.agent) throw notFound(view, name);
   const replaced = checkOverrides(overrides);
   const simulated = checkBudgets(view, name, budgetExhausted);
-  const budgets = coveringIn(view, name, states, simulated);
+  const budgets = () => coveringIn(view, name, states, simulated);
   if (providerDown.length > 0 || simulated.size > 0 || Object.keys(replaced).length > 0)
-    return compute(catalogue, held, { down: checkProviders(catalogue, providerDown), overrides: replaced, budgets });
+    return compute(catalogue, held, {
+      down: checkProviders(catalogue, providerDown),
+      overrides: replaced,
+      budgets: budgets(),
+    });
   const { version: budgetVersion } = states;
   if (held.resolved?.catalogue === catalogue && held.resolved.budgetVersion === budgetVersion)
     return held.resolved.resolution;
-  const resolution = compute(catalogue, held, { budgets });
+  const resolution = compute(catalogue, held, { budgets: budgets() });
   held.resolved = { catalogue, budgetVersion, resolution };
   return resolution;
 }

@@ -121,7 +121,8 @@ export function budgetsOf(view: View, name: string, withRuns: boolean): Budget[]
   if (!held?.agent) return [];
   const { id, agent_type } = held.agent;
   const shared = view.catalogue.budgets.filter((budget) => covers(budget, { id, agent_type }, withRuns));
-  return held.budgets.length === 0 ? [...shared] : [...shared, ...held.budgets.map(budgetRow)];
+  // A cache file of an earlier release has no budgets.
+  return [...shared, ...(held.budgets ?? []).map(budgetRow)];
 }
 
 const MAX_STRIPPED = maxElements['agentllm.v1.Attempt.stripped_parameters'];

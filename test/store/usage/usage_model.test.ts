@@ -33,6 +33,7 @@ const choice: fc.Arbitrary<Choice> = fc.record({
 
 const attemptOf = ({ minutes, agent, model, outcome, cost, tokens }: Choice): NewAttempt => ({
   attempt_id: randomUUID(),
+  reservation_id: '',
   started_at: new Date(START + minutes * 60_000 + agent),
   agent_id: agent,
   agent_name: `agent "${agent}" \\ ${minutes % 2}`,
