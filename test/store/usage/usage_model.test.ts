@@ -43,7 +43,6 @@ const attemptOf = ({ minutes, agent, model, outcome, cost, tokens }: Choice): Ne
   experiment: '',
   variant: '',
   run_id: '',
-  reservation_id: '',
   outcome: ['ATTEMPT_OUTCOME_SUCCEEDED', 'ATTEMPT_OUTCOME_TORN', 'ATTEMPT_OUTCOME_FAILED'][outcome] as string,
   fallback: model === 2,
   input_tokens: tokens,
