@@ -40,7 +40,7 @@ describe('readPatch', () => {
     [{ id: 7, revision: 9, unheard_of: 1 }, [], {}, []],
   ])('%j with mask %j sets %j and clears %j', (body, mask, set, cleared) => {
     const patch = read(body, mask);
-    expect({ ...patch, cleared: [...patch.cleared] }).toEqual({ set, cleared, refused: new Set(), violations: [] });
+    expect({ ...patch, cleared: [...patch.cleared] }).toEqual({ set, cleared, invalid: new Set(), violations: [] });
   });
 
   it.each([
