@@ -7,6 +7,7 @@ import * as agentMessages from '../../gen/ts/agentllm/v1/agent_service.js';
 import * as auditMessages from '../../gen/ts/agentllm/v1/audit_service.js';
 import * as credentialMessages from '../../gen/ts/agentllm/v1/credential_service.js';
 import * as providerMessages from '../../gen/ts/agentllm/v1/provider_service.js';
+import * as usageMessages from '../../gen/ts/agentllm/v1/usage_service.js';
 import { readContract } from '../../src/api/dispatch/contract.js';
 import { generateKey } from '../../src/domain/fernet.js';
 import { resolvePath } from '../../src/http/fields.js';
@@ -47,6 +48,8 @@ beforeAll(async () => {
   await credentials.createCredential({ credential: { name: 'mine', provider: 'openai' }, api_key: 'sk-x' });
   await providers.createModel({ model: { provider: 'mine', name: MODEL, context_window_tokens: 1000 } });
 });
+
+const USAGE_RANGE = { since: '2026-01-01T00:00:00Z', until: '2026-02-01T00:00:00Z' };
 
 /** The request of each method, without the variables of the path. */
 const samples = (): Readonly<Record<string, JsonObject>> => ({
@@ -118,6 +121,23 @@ const samples = (): Readonly<Record<string, JsonObject>> => ({
   ListTokens: { pageSize: 5, showEnded: true },
   RevokeToken: { validateOnly: true },
   GetCaller: {},
+  RecordUsage: {
+    records: [
+      {
+        agent: 'by http/1',
+        attempt: {
+          attemptId: '9c2d7c1e-64f1-4f8e-9d0a-3f6f6f0d6a11',
+          provider: 'openai',
+          // Without a model, so that both calls reject it.
+          startedAt: '2026-01-01T00:00:00Z',
+        },
+      },
+    ],
+  },
+  QueryUsage: { ...USAGE_RANGE, groupBy: ['USAGE_DIMENSION_DAY', 'USAGE_DIMENSION_MODEL'], timeZone: 'Europe/Berlin' },
+  ListUsage: { pageSize: 5, filter: { agents: ['ä'], fallback: false } },
+  WhatIf: { ...USAGE_RANGE, cacheHitPercent: 50 },
+  RepriceUsage: { ...USAGE_RANGE, reason: 'ä', validateOnly: true },
 });
 
 const tokenId = () => service().tokens[0]?.id ?? '';
@@ -159,6 +179,7 @@ const messageTypes = {
   ...credentialMessages,
   ...auditMessages,
   ...accessMessages,
+  ...usageMessages,
 } as unknown as Types;
 
 async function overGrpc(method: DescMethod, json: JsonObject): Promise<JsonObject> {
@@ -171,6 +192,7 @@ async function overGrpc(method: DescMethod, json: JsonObject): Promise<JsonObjec
     AuditService: 'audit',
     AccessService: 'access',
     AgentLLMConfigWatchService: 'watchers',
+    UsageService: 'usage',
   };
   const client = service()[clients[method.parent.name] as keyof Clients] as unknown as Record<
     string,

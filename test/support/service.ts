@@ -106,6 +106,7 @@ export interface Clients {
   readonly audit: Promised<AgentLLM['audit']>;
   readonly budgets: Promised<AgentLLM['budgets']>;
   readonly access: Promised<AgentLLM['access']>;
+  readonly usage: Promised<AgentLLM['usage']>;
   close(): void;
 }
 
@@ -140,6 +141,7 @@ export function connect(port: number, token?: string, interceptors: readonly Int
     audit: promised(agentllm.audit),
     budgets: promised(agentllm.budgets),
     access: promised(agentllm.access),
+    usage: promised(agentllm.usage),
     close: () => agentllm.close(),
   };
 }

@@ -40,7 +40,7 @@ export const usageReport: RemoteCommand = {
   ],
   examples: [
     ['agentllm usage', 'the cost of the last seven days, by day'],
-    ['agentllm usage --by agent --last 7d', 'what each agent cost'],
+    ['agentllm usage report --by agent --last 7d', 'what each agent cost; report can be omitted'],
     ['agentllm usage --by month,model --since 2026-01-01 --csv', 'a table for a spreadsheet'],
   ],
   next: 'agentllm usage what-if calculates the cost with another model',
