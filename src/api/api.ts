@@ -99,7 +99,11 @@ export function createApi(parts: ApiParts, { anonymous, ...options }: ApiOptions
     adoptionWaits,
     accessLog,
     authorizer,
-    usageWriter: new UsageWriter(parts.store, (tx, attempts) => chargeBudgets(tx, parts.store.state, attempts)),
+    usageWriter: new UsageWriter(
+      parts.store,
+      (tx, attempts) => chargeBudgets(tx, parts.store.state, attempts),
+      () => parts.store.state.budgets.size > 0,
+    ),
     usageMetrics: options.metrics.usage,
   };
   const services = servicesOf(backend, { ...options, limiter, authorizer, openStreams });
