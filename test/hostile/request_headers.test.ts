@@ -19,7 +19,7 @@ describe('gRPC methods that need no token', () => {
 
   it.each([CHECK, REFLECT])('%s rejects requests larger than 64 KiB', async (path) => {
     const { result } = await rawCall(service().port, { path, body: frame(Buffer.alloc(70_000)) });
-    expect(result).toBe('grpc RESOURCE_EXHAUSTED TOO_MANY_REQUEST_BYTES');
+    expect(result).toBe('grpc RESOURCE_EXHAUSTED REQUEST_TOO_LARGE');
   });
 
   it('Check returns OK for an ordinary request', async () => {
