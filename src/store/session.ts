@@ -205,7 +205,7 @@ export class SessionClient extends PostgresClient {
     // The driver reports a statement that it cannot send at once.
     await undefined;
     if (together.failed) return sent;
-    const [result, commit] = await Promise.allSettled([sent, connection.query('commit')]);
+    const [result, commit] = await Promise.allSettled([sent, connection.query('COMMIT')]);
     if (result.status === 'rejected') throw result.reason;
     together.executed = true;
     if (commit.status === 'rejected') throw commit.reason;

@@ -97,7 +97,7 @@ describe('a direct connection', () => {
         (tx) => insert(tx, 1),
         (tx) => insert(tx, 2),
       );
-      expect(texts.filter((text) => /^commit/i.test(text))).toEqual(['commit']);
+      expect(texts.filter((text) => /^commit/i.test(text))).toEqual(['COMMIT']);
       expect([result, await kept()]).toEqual(['written', [1, 2]]);
     });
 

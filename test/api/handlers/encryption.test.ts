@@ -547,8 +547,8 @@ describe('RotateEncryptionKey', () => {
               cutLink = link;
               if (when === 'before') return link.cut();
               link.freeze('down');
-              // PostgreSQL has committed when its response arrives at the proxy.
-              proxy.onReply = (_, replied) => void (replied === link && link.reset());
+              // PostgreSQL has committed when its response arrives at the proxy, after those of the statements.
+              proxy.onReply = (reply, replied) => void (replied === link && reply.includes('COMMIT') && link.reset());
             };
           },
         }),
