@@ -48,7 +48,7 @@ describe.each(engines)('WatchConfigs on %s', (engine) => {
     const chain = (await configs.listConfigs({ agent: { id: agent.id } })).configs;
     expect(chain).toHaveLength(3);
     expect(one.agents).toEqual([
-      { name: agent.name, id: agent.id, agent: { ...response, chain_etag: '' }, configs: chain, urgent: false },
+      { name: agent.name, id: agent.id, agent: { ...response, chain_etag: '' }, configs: chain, budgets: [], urgent: false },
     ]);
     const catalogue = one.events.flatMap(({ snapshot }) => snapshot?.catalogue ?? []);
     expect(catalogue.flatMap(({ provider }) => provider ?? [])).toEqual((await providers.listProviders({})).providers);
@@ -99,7 +99,7 @@ describe.each(engines)('WatchConfigs on %s', (engine) => {
     const named = await byName(name).ready();
     const { id } = await newAgent(backend());
     const numbered = await watch({ agents: [{ id: id + 1 }] }).ready();
-    expect(numbered.agents).toEqual([{ name: '', agent: undefined, configs: [], urgent: false, id: id + 1 }]);
+    expect(numbered.agents).toEqual([{ name: '', agent: undefined, configs: [], budgets: [], urgent: false, id: id + 1 }]);
     const { agent, revision } = await backend().agents.createAgent({ agent: { name, agent_type: 'analyst' } });
     await named.has(revision);
     expect(named.itemsOf(revision).agents).toMatchObject([{ name, id: agent?.id, urgent: false, agent: { name } }]);
@@ -118,7 +118,7 @@ describe.each(engines)('WatchConfigs on %s', (engine) => {
     ]);
     const { revision } = await backend().agents.updateAgent({ agent: { id: agent.id, name } });
     for (const one of [old, fresh, numbered]) await one.has(revision);
-    const gone = { name: agent.name, id: agent.id, agent: undefined, configs: [], urgent: true };
+    const gone = { name: agent.name, id: agent.id, agent: undefined, configs: [], budgets: [], urgent: true };
     const there = { name, id: agent.id, agent: { name }, configs: [{ agent_name: name }] };
     expect(old.itemsOf(revision).agents).toEqual([gone]);
     expect(fresh.itemsOf(revision).agents).toMatchObject([there]);
@@ -140,7 +140,7 @@ describe.each(engines)('WatchConfigs on %s', (engine) => {
     for (const one of [named, numbered]) {
       await one.has(revision);
       expect(one.itemsOf(revision).agents).toEqual([
-        { name: agent.name, id: agent.id, agent: undefined, configs: [], urgent: true },
+        { name: agent.name, id: agent.id, agent: undefined, configs: [], budgets: [], urgent: true },
       ]);
     }
     const again = await newAgent(backend(), { name: agent.name });

@@ -5,6 +5,7 @@ import * as configMessages from '../../gen/ts/agentllm/v1/agent_llm_config_servi
 import * as watchMessages from '../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
 import * as agentMessages from '../../gen/ts/agentllm/v1/agent_service.js';
 import * as auditMessages from '../../gen/ts/agentllm/v1/audit_service.js';
+import * as budgetMessages from '../../gen/ts/agentllm/v1/budget_service.js';
 import * as credentialMessages from '../../gen/ts/agentllm/v1/credential_service.js';
 import * as providerMessages from '../../gen/ts/agentllm/v1/provider_service.js';
 import * as usageMessages from '../../gen/ts/agentllm/v1/usage_service.js';
@@ -32,7 +33,7 @@ let revision = 0n;
 const MODEL = 'meta/llama-3:70b & more';
 
 beforeAll(async () => {
-  const { agents, configs, providers, credentials } = service();
+  const { agents, configs, providers, credentials, budgets } = service();
   const { agent } = await agents.createAgent({ agent: { name: 'by http/1', agent_type: 'analyst' } });
   ids.agent = agent?.id as number;
   const config = { provider: 'openai', model_name: 'gpt-4o' };
@@ -47,7 +48,16 @@ beforeAll(async () => {
   await providers.createProvider({ provider });
   await credentials.createCredential({ credential: { name: 'mine', provider: 'openai' }, api_key: 'sk-x' });
   await providers.createModel({ model: { provider: 'mine', name: MODEL, context_window_tokens: 1000 } });
+  const budget = { name: 'mine', limit_nano_usd: 10n ** 12n, scope: 'BUDGET_SCOPE_ALL' } as const;
+  const rest = { period: 'BUDGET_PERIOD_TOTAL', action: 'BUDGET_ACTION_BLOCK' } as const;
+  await budgets.createBudget({ budget: { ...budget, ...rest } });
+  for (const reservation_id of [OPEN, ENDED]) await budgets.reserve({ agent: { id: ids.agent }, reservation_id });
+  await budgets.release({ agent: { id: ids.agent }, reservation_id: ENDED });
 });
+
+/** The ids of two reservations, of which the second has ended. */
+const OPEN = '5d0b2a6c-6f0b-4c1e-9d55-0c7f3a4e1b01';
+const ENDED = '5d0b2a6c-6f0b-4c1e-9d55-0c7f3a4e1b02';
 
 const USAGE_RANGE = { since: '2026-01-01T00:00:00Z', until: '2026-02-01T00:00:00Z' };
 
@@ -149,6 +159,25 @@ const samples = (): Readonly<Record<string, JsonObject>> => ({
       },
     ],
   },
+  CreateBudget: {
+    budget: {
+      name: 'other',
+      scope: 'BUDGET_SCOPE_RUN',
+      period: 'BUDGET_PERIOD_DAY',
+      limitNanoUsd: '5',
+      action: 'BUDGET_ACTION_WARN',
+    },
+    validateOnly: true,
+  },
+  GetBudget: {},
+  ListBudgets: { pageSize: 2 },
+  UpdateBudget: { budget: { limitNanoUsd: '7' }, validateOnly: true },
+  DeleteBudget: { validateOnly: true },
+  GetBudgetState: {},
+  Reserve: { agent: { name: 'by http/1' }, reservationId: OPEN, inputTokens: 5 },
+  Renew: { agent: { name: 'by http/1' } },
+  Commit: { agent: { name: 'by http/1' } },
+  Release: { agent: { name: 'by http/1' } },
   QueryUsage: { ...USAGE_RANGE, groupBy: ['USAGE_DIMENSION_DAY', 'USAGE_DIMENSION_MODEL'], timeZone: 'Europe/Berlin' },
   ListUsage: { pageSize: 5, filter: { agents: ['ä'], fallback: false } },
   WhatIf: { ...USAGE_RANGE, cacheHitPercent: 50 },
@@ -166,8 +195,11 @@ const variable = (name: string): string | number => {
 };
 
 /** The value of a variable: `name` is a model in some methods of ProviderService and a provider in the others. */
-const valueOfVariable = ({ method }: Route, name: string) =>
-  name === 'name' && /Model$/.test(method.name) ? MODEL : /Token$/.test(method.name) ? tokenId() : variable(name);
+function valueOfVariable({ method }: Route, name: string): string | number {
+  if (name === 'reservation_id') return method.name === 'Renew' ? OPEN : ENDED;
+  if (name === 'name' && /Model$/.test(method.name)) return MODEL;
+  return /Token$/.test(method.name) ? tokenId() : variable(name);
+}
 
 function withField(json: JsonObject, path: string, value: string | number): JsonObject {
   const [first = '', ...rest] = path.split('.');
@@ -195,6 +227,7 @@ const messageTypes = {
   ...auditMessages,
   ...accessMessages,
   ...usageMessages,
+  ...budgetMessages,
 } as unknown as Types;
 
 async function overGrpc(method: DescMethod, json: JsonObject): Promise<JsonObject> {
@@ -208,6 +241,7 @@ async function overGrpc(method: DescMethod, json: JsonObject): Promise<JsonObjec
     AccessService: 'access',
     AgentLLMConfigWatchService: 'watchers',
     UsageService: 'usage',
+    BudgetService: 'budgets',
   };
   const client = service()[clients[method.parent.name] as keyof Clients] as unknown as Record<
     string,
@@ -226,7 +260,7 @@ async function overGrpc(method: DescMethod, json: JsonObject): Promise<JsonObjec
 /** Replaces times, also in etags: validate_only returns the current time, which differs between the two calls. */
 const withoutTimes = (json: unknown) =>
   JSON.parse(JSON.stringify(json), (key, value) => {
-    if (/^((created|updated|checked|lastUsed|expires|revoked)At|latencyMs)$/.test(key)) return typeof value;
+    if (/^((created|updated|checked|lastUsed|expires|revoked)At|latencyMs|expiresInMs)$/.test(key)) return typeof value;
     if (key === 'id' && /^al_/.test(`${value}`)) return 'al_';
     return /etag$/i.test(key) ? String(value).replace(/-0-\w+$/, '-0') : value;
   });

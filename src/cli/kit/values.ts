@@ -11,6 +11,8 @@ export interface Kind {
   readonly value?: string;
   /** Whether the option can be repeated; the values form a list. */
   readonly repeats?: boolean;
+  /** Whether one value is a list, separated by commas. */
+  readonly separated?: boolean;
   /** The permitted words. */
   readonly choices?: readonly string[];
   readonly nameSource?: NameSource;

@@ -13,6 +13,7 @@ const DIMENSIONS = ['agent', 'config', 'provider', 'model', 'variant', 'outcome'
 /** Dimensions, separated by commas. */
 const dimensions: Kind = {
   value: 'dimensions',
+  separated: true,
   read: (raw) =>
     raw.split(',').map((name) => {
       if (!DIMENSIONS.includes(name)) throw new BadValue(`must be some of ${DIMENSIONS.join(', ')}`);

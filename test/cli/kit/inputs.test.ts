@@ -101,6 +101,19 @@ const REQUESTS: readonly (readonly [command: string, request: string])[] = [
   ['diff', 'GetConfigRevisionRequest'],
   ['rollback', 'RollbackConfigRequest'],
   ['audit', 'ListAuditEventsRequest'],
+  ['prices list', 'ListPricesRequest'],
+  ['prices set', 'SetPriceRequest'],
+  ['prices import', 'ImportModelsRequest'],
+  ['prices diff', 'ImportModelsRequest'],
+  ['usage report', 'QueryUsageRequest'],
+  ['usage list', 'ListUsageRequest'],
+  ['usage what-if', 'WhatIfRequest'],
+  ['usage reprice', 'RepriceUsageRequest'],
+  ['budgets list', 'ListBudgetsRequest'],
+  ['budgets show', 'GetBudgetStateRequest'],
+  ['budgets create', 'CreateBudgetRequest'],
+  ['budgets set', 'UpdateBudgetRequest'],
+  ['budgets delete', 'DeleteBudgetRequest'],
 ];
 
 /** Fields that the command line sets itself or does not need. */
@@ -137,6 +150,38 @@ describe('the inputs', () => {
       'configs validate': ['id'],
       'configs health': ['config_id'],
       'credentials update': ['credential.provider'],
+      // `agentllm prices set` sets prices with tiers and windows.
+      'models create': ['model.price.tiers', 'model.price.windows'],
+      'models update': ['model.price.tiers', 'model.price.windows'],
+      'prices import': ['content'],
+      // The same file is compared, and nothing is written.
+      'prices diff': [
+        'content',
+        'source',
+        'as_of',
+        'accept',
+        'apply_up_to_drift_percent',
+        'request_id',
+        'validate_only',
+        'reason',
+        'wait_for_adoption.timeout',
+      ],
+      // --last, --since and --until are one range.
+      'usage report': ['since', 'until'],
+      'usage reprice': ['since', 'until'],
+      'usage what-if': [
+        'since',
+        'until',
+        'price.cache_write_micro_usd_per_million',
+        'price.reasoning_micro_usd_per_million',
+        'price.source',
+        'price.cache_write_long_micro_usd_per_million',
+        'price.tiers',
+        'price.windows',
+      ],
+      'budgets list': ['with_state'],
+      // They cannot be changed.
+      'budgets set': ['budget.scope', 'budget.agent_type', 'budget.period', 'budget.time_zone', 'budget.rolling_hours'],
       watch: ['client_id', 'client_name', 'client_version', 'min_revision'],
     };
     const missing = pathsOf(messageOf(request)).filter((path) => !settable.has(path));
@@ -156,7 +201,8 @@ describe('the inputs', () => {
           expect(input.kind.choices.map((word) => input.kind.read(word))).toEqual(values);
         }
         const isList = field?.fieldKind === 'list';
-        expect(input.kind.repeats === true || input.name.includes('...'), path).toBe(isList);
+        const { repeats = false, separated = false } = input.kind;
+        expect(repeats || separated || input.name.includes('...'), path).toBe(isList);
       }
   });
 
