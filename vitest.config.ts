@@ -65,7 +65,10 @@ const FAULTS = [
   'test/store/write/concurrent_writes.test.ts',
 ];
 
-/** Tests that run what users install: the built program, the packed packages, and the transcripts of the documentation. */
+/**
+ * Tests that run what users install: the built program, the packed packages, the transcripts of the documentation, and the
+ * import of an existing database.
+ */
 const END_TO_END = [
   'test/{bench,bootstrap_token,docs}.test.ts',
   'test/cli/help.test.ts',
@@ -74,6 +77,7 @@ const END_TO_END = [
   'test/client/{ai/graders,ai/request_types,package,sdk_packages}.test.ts',
   'test/http/openapi_clients.test.ts',
   'test/main/{data_directory,packaging}.test.ts',
+  'test/store/maintenance/database_import.test.ts',
   'test/examples/**/*.test.ts',
 ];
 
