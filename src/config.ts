@@ -13,13 +13,13 @@ export interface Address {
   readonly text: string;
 }
 
-const whole = (min: number, max: number, defaultText: number) =>
+const whole = (min: number, max: number, defaultValue: number) =>
   z
     .string()
     .regex(/^\d+$/, `must be a whole number from ${min} to ${max}`)
     .transform(Number)
     .refine((value) => value >= min && value <= max, `must be a whole number from ${min} to ${max}`)
-    .default(defaultText);
+    .default(defaultValue);
 
 const address = z.string().transform((text, context): Address => {
   const [, bracketed, plain, port] = /^(?:\[([^\]]+)\]|([^:[\]]*)):(\d{1,5})$/.exec(text) ?? [];
@@ -53,10 +53,10 @@ const path = z
     'begins or ends with white space, such as the carriage return of a file with Windows line endings; remove it',
   );
 
-const switchable = (defaultText: 'on' | 'off') =>
+const switchable = (defaultValue: 'on' | 'off') =>
   z
     .enum(['on', 'off'], { error: () => 'must be on or off' })
-    .default(defaultText)
+    .default(defaultValue)
     .transform((value) => value === 'on');
 
 const seedModel = z
@@ -67,14 +67,14 @@ const seedModel = z
 const UNITS: Readonly<Record<string, number>> = { s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 };
 
 /** A retention time in ms; `forever` is infinity. */
-const retention = (defaultText: string) =>
+const retention = (defaultValue: string) =>
   z
     .string()
     .regex(/^([1-9]\d{0,5}[smhd]|forever)$/, 'must be a time such as 30s, 15m, 24h or 7d, or forever')
     .transform((text) =>
       text === 'forever' ? Number.POSITIVE_INFINITY : Number(text.slice(0, -1)) * (UNITS[text.slice(-1)] as number),
     )
-    .prefault(defaultText);
+    .prefault(defaultValue);
 
 const cidrs = z
   .string()

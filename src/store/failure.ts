@@ -27,9 +27,6 @@ export function isLostConnection(error: unknown): boolean {
   return NETWORK.test(code) || /^(08|57P)/.test(code) || (code === '' && LOST.test(String(error)));
 }
 
-/** Whether the server has reported the error, so that it is known which statement failed. */
-export const isReportedByServer = (error: unknown): boolean => /^[0-9A-Z]{5}$/.test(codeOf(error));
-
 /** Whether the database rejects writes: read-only after a failover, disk full, or a privilege revoked. */
 export const rejectsWrites = (error: unknown): boolean => /^(25006|42501|53100|58030)$/.test(codeOf(error));
 

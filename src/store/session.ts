@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import type { Knex } from 'knex';
 import PostgresTransaction from 'knex/lib/dialects/postgres/execution/pg-transaction.js';
 import PostgresClient from 'knex/lib/dialects/postgres/index.js';
+import pg from 'pg';
 import { quoteIdentifier } from '../../migrations/convert_table.js';
 
 /*
@@ -104,7 +105,7 @@ export const prepared = <Query extends { options(options: object): Query }>(quer
 export function committing<Query extends { options(options: object): Query }>(
   statements: readonly Query[],
 ): { readonly statements: readonly Query[]; readonly together: LastStatements } {
-  const together: LastStatements = { unsent: statements.length, failed: false, executed: false };
+  const together: LastStatements = { unsent: statements.length, failed: false, rejected: false, commitSent: false };
   return { statements: statements.map((statement) => prepared(statement).options({ together })), together };
 }
 
@@ -113,9 +114,17 @@ export interface LastStatements {
   unsent: number;
   /** Whether the driver or the server has reported that one failed. */
   failed: boolean;
-  /** Whether the server has executed all of them, so that only the commit can still fail. */
-  executed: boolean;
+  /** Whether the server has rejected one, so that it executes the commit as a rollback. */
+  rejected: boolean;
+  commitSent: boolean;
 }
+
+/**
+ * Whether the server has rejected a statement. An error that ends the session may come from a pooler, which does not know
+ * what the server has executed.
+ */
+const isRejection = (error: unknown, { isDirect = false }: Connection): boolean =>
+  error instanceof pg.DatabaseError && (error.severity === 'ERROR' || isDirect);
 
 /** A query of Knex with its options. */
 interface RawQuery {
@@ -198,16 +207,17 @@ export class SessionClient extends PostgresClient {
     const sent = super._query(connection, connection.isDirect ? named(query) : query);
     const together = query.options?.together;
     if (!together) return sent;
-    sent.catch(() => {
+    sent.catch((error: unknown) => {
       together.failed = true;
+      together.rejected ||= isRejection(error, connection);
     });
     if (--together.unsent > 0) return sent;
     // The driver reports a statement that it cannot send at once.
     await undefined;
     if (together.failed) return sent;
+    together.commitSent = true;
     const [result, commit] = await Promise.allSettled([sent, connection.query('COMMIT')]);
     if (result.status === 'rejected') throw result.reason;
-    together.executed = true;
     if (commit.status === 'rejected') throw commit.reason;
     connection.isCommitted = true;
     return result.value;

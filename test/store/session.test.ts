@@ -120,6 +120,36 @@ describe('a direct connection', () => {
       expect(await kept()).toEqual([1, 2]);
     });
 
+    /** Runs one statement with the commit, and returns what is known about it afterwards. */
+    async function failedTogether(statement: (tx: Knex) => Knex.QueryBuilder) {
+      let known = {};
+      const running = database.knex.transaction(async (tx) => {
+        const { statements, together } = committing([statement(tx)]);
+        const [result] = await Promise.allSettled(statements);
+        known = { commitSent: together.commitSent, rejected: together.rejected };
+        if (result?.status === 'rejected') throw result.reason;
+      });
+      await expect(running).rejects.toThrow();
+      return known;
+    }
+
+    it('have a known outcome when the server rejects one, and not when the connection breaks', async () => {
+      expect(await failedTogether((tx) => insert(tx, 1))).toEqual({ commitSent: true, rejected: true });
+      const connection = await database.knex.client.acquireConnection();
+      await database.knex.client.releaseConnection(connection);
+      const { query } = connection;
+      // The code has five letters, as those of errors of the server have.
+      const broken = Object.assign(new Error('write EPIPE'), { code: 'EPIPE' });
+      connection.query = (sent: Sent, callback: Callback) =>
+        typeof sent !== 'string' && sent.values.includes(40)
+          ? setImmediate(() => callback(broken))
+          : query.call(connection, sent, callback);
+      onTestFinished(() => {
+        connection.query = query;
+      });
+      expect(await failedTogether((tx) => insert(tx, 40))).toEqual({ commitSent: true, rejected: false });
+    });
+
     it('fails when the commit fails, and keeps nothing', async () => {
       await database.knex.raw(
         'create table later (id int references kept deferrable initially deferred); create index on later (id)',

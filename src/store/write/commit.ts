@@ -3,7 +3,7 @@ import { altersChain, isReencrypted } from '../../domain/draft.js';
 import type { Change, Entities, Entity } from '../../domain/rows.js';
 import type { State } from '../../domain/state.js';
 import { ServiceError } from '../../errors.js';
-import { databaseFailure, isAboutValues, isLostConnection, isReportedByServer, rejectsWrites } from '../failure.js';
+import { databaseFailure, isAboutValues, isLostConnection, rejectsWrites } from '../failure.js';
 import type { ReplicaState } from '../replica_state.js';
 import { committing } from '../session.js';
 import { type Outcome, type PlannedRevision, planBatch } from './batch_plan.js';
@@ -68,6 +68,7 @@ async function commit(store: ReplicaState, writes: readonly CheckedWrite[]): Pro
     const batch = await store.database.knex.transaction(async (tx) => {
       const planned = await plan(store, tx, writes);
       await execute(tx, planned, stage);
+      stage.committing = true;
       return planned;
     });
     stage.committed = true;
@@ -132,13 +133,11 @@ async function execute(tx: Knex, { now, steps }: Batch, stage: Stage): Promise<v
  * counter row is locked. They are executed in order; those after one that fails fail too, and its error is thrown.
  */
 async function runTogether(statements: readonly Statement[], stage: Stage): Promise<void> {
-  const last = committing(statements as readonly Knex.QueryBuilder[]);
-  stage.committing = true;
-  const results = await Promise.allSettled(last.statements);
+  const { statements: last, together } = committing(statements as readonly Knex.QueryBuilder[]);
+  const results = await Promise.allSettled(last);
   const failed = results.find((result) => result.status === 'rejected');
   if (!failed) return;
-  // The server executes nothing after a statement whose failure it has reported.
-  if (!last.together.executed && isReportedByServer(failed.reason)) stage.committing = false;
+  stage.committing = together.commitSent && !together.rejected;
   throw failed.reason;
 }
 

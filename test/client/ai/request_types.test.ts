@@ -111,7 +111,7 @@ describe("the request types of OpenAI's package", () => {
     const messages = [{ role: 'user', content: 'hello' }];
     const wrong = [
       { model: 'm', messages, unknown: 1 },
-      { model: 'm', messages: [{ role: 'nobody', content: 'hello' }] },
+      { model: 'm', messages: [{ role: 'unknown', content: 'hello' }] },
       { model: 'm', messages, temperature: 'warm' },
     ];
     for (const problem of problemsOf(wrong.map((body) => ['chat_completions', body]))) expect(problem).not.toBeNull();
