@@ -91,7 +91,10 @@ class Messages implements WireReader {
 
   /** Input is counted at the start of a stream and output at its end, cumulatively. */
   private readUsage(usage: unknown): void {
-    if (isFields(usage)) this.facts.usage = { ...this.facts.usage, ...usage };
+    if (!isFields(usage)) return;
+    // A null at the end of a stream does not replace the count of its start.
+    const known = Object.entries(usage).filter(([, value]) => value !== null);
+    this.facts.usage = { ...this.facts.usage, ...Object.fromEntries(known) };
   }
 
   private readStopReason(reason: unknown): void {

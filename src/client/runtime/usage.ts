@@ -1,7 +1,7 @@
 import type { WireApi } from '../../../gen/ts/agentllm/v1/provider.js';
 import type { ModelUsage } from '../../../gen/ts/agentllm/v1/receipt.js';
 import { limits } from '../../limits.js';
-import { fieldsOf } from './wire_reader.js';
+import { fieldsOf, listOf } from './wire_reader.js';
 
 type Fields = Readonly<Record<string, unknown>>;
 type Counts = Omit<ModelUsage, 'raw_json'>;
@@ -12,6 +12,7 @@ const KINDS: readonly Kind[] = [
   'input_no_cache_tokens',
   'input_cache_read_tokens',
   'input_cache_write_tokens',
+  'input_cache_write_long_tokens',
   'output_tokens',
   'output_text_tokens',
   'output_reasoning_tokens',
@@ -40,18 +41,51 @@ export function sumUsage(usages: readonly ModelUsage[]): ModelUsage | undefined 
 
 /** Anthropic: the input tokens exclude those of the cache, the output tokens include thinking. */
 function ofMessages(raw: Fields): Counts {
-  const noCache = count(raw['input_tokens']);
-  const read = count(raw['cache_read_input_tokens']);
-  const write = count(raw['cache_creation_input_tokens']);
-  const output = count(raw['output_tokens']);
+  const usages = billedUsages(raw);
+  const noCache = totalOf(usages, ({ input_tokens }) => count(input_tokens));
+  const read = totalOf(usages, (usage) => count(usage['cache_read_input_tokens']));
+  const long = totalOf(usages, (usage) => count(fieldsOf(usage['cache_creation'])['ephemeral_1h_input_tokens']));
+  const write = totalOf(usages, cacheWritesOf);
+  const output = totalOf(usages, ({ output_tokens }) => count(output_tokens));
   const reasoning = count(fieldsOf(raw['output_tokens_details'])['thinking_tokens']);
   return {
-    input_tokens: noCache === undefined ? undefined : sum(noCache, read ?? 0, write ?? 0),
+    input_tokens: noCache === undefined ? undefined : count(noCache + (read ?? 0) + (write ?? 0)),
     input_no_cache_tokens: noCache,
     input_cache_read_tokens: read,
     input_cache_write_tokens: write,
+    input_cache_write_long_tokens: within(long, write),
     ...outputOf(output, reasoning),
   };
+}
+
+/** Iterations that are billed at the rates of the model that was requested. */
+const OWN_ITERATIONS: readonly unknown[] = ['message', 'compaction'];
+
+/**
+ * The usages whose sum was billed. The totals of a response exclude its compactions, so its iterations are added instead.
+ * An advisor is another model and is not included. The totals of a response that a fallback gave are those of its own.
+ */
+function billedUsages(raw: Fields): readonly Fields[] {
+  const iterations = listOf(raw['iterations']).map(fieldsOf);
+  const own = iterations.filter(({ type }) => OWN_ITERATIONS.includes(type));
+  if (own.length === 0 || iterations.some(({ type }) => type === 'fallback_message')) return [raw];
+  return own.some(hasCacheCounts) ? own : [{ ...raw, input_tokens: undefined, output_tokens: undefined }, ...own];
+}
+
+const hasCacheCounts = (usage: Fields) =>
+  count(usage['cache_read_input_tokens']) !== undefined || cacheWritesOf(usage) !== undefined;
+
+/** The input that was written to the cache, for any lifetime. */
+function cacheWritesOf({ cache_creation_input_tokens: total, cache_creation }: Fields): number | undefined {
+  const { ephemeral_5m_input_tokens: short, ephemeral_1h_input_tokens: long } = fieldsOf(cache_creation);
+  const lifetimes = [count(short), count(long)].filter((known) => known !== undefined);
+  return count(total) ?? (lifetimes.length > 0 ? sum(...lifetimes) : undefined);
+}
+
+/** The sum over those usages that report a kind; undefined if none does. */
+function totalOf(usages: readonly Fields[], kind: (usage: Fields) => number | undefined): number | undefined {
+  const known = usages.map(kind).filter((value) => value !== undefined);
+  return known.length > 0 ? count(sum(...known)) : undefined;
 }
 
 /** OpenAI and compatible providers: the input tokens include those of the cache. */
@@ -62,18 +96,20 @@ function ofOpenAI(wireApi: WireApi, provider: string, raw: Fields): Counts {
   const inputDetails = fieldsOf(raw['prompt_tokens_details'] ?? raw['input_tokens_details']);
   const outputDetails = fieldsOf(raw['completion_tokens_details'] ?? raw['output_tokens_details']);
   const read = count(raw['prompt_cache_hit_tokens'] ?? inputDetails['cached_tokens']);
-  const write = count(inputDetails['cache_write_tokens']);
   const reasoning = count(outputDetails['reasoning_tokens']);
   // xAI has reported prompt tokens without those of the cache.
-  const input = prompt !== undefined && read !== undefined && read > prompt ? sum(prompt, read) : prompt;
+  const input = prompt !== undefined && read !== undefined && read > prompt ? count(prompt + read) : prompt;
+  const notRead = input === undefined ? undefined : input - (read ?? 0);
+  const write = within(count(inputDetails['cache_write_tokens']), notRead);
   const separate = !isResponses && countsReasoningSeparately(provider, raw, prompt, completion, reasoning);
-  const output = separate && completion !== undefined ? sum(completion, reasoning ?? 0) : completion;
+  const output = separate && completion !== undefined ? count(completion + (reasoning ?? 0)) : completion;
   return {
     input_tokens: input,
-    input_no_cache_tokens:
-      input === undefined || read === undefined ? undefined : Math.max(0, input - read - (write ?? 0)),
+    input_no_cache_tokens: notRead === undefined || read === undefined ? undefined : notRead - (write ?? 0),
     input_cache_read_tokens: read,
     input_cache_write_tokens: write,
+    // Only Anthropic has writes for one hour.
+    input_cache_write_long_tokens: undefined,
     ...outputOf(output, reasoning),
   };
 }
@@ -92,14 +128,20 @@ function countsReasoningSeparately(
   return total === prompt + completion ? false : provider === 'grok' || reasoning > completion;
 }
 
-function outputOf(output: number | undefined, reasoning: number | undefined) {
-  const text = output === undefined || reasoning === undefined ? undefined : Math.max(0, output - reasoning);
+function outputOf(output: number | undefined, reported: number | undefined) {
+  const reasoning = within(reported, output);
+  const text = output === undefined || reasoning === undefined ? undefined : output - reasoning;
   return { output_tokens: output, output_text_tokens: text, output_reasoning_tokens: reasoning };
 }
 
+/** A kind that exceeds its total is not usable: one of both is wrong, and the service would reject the attempt. */
+const within = (kind: number | undefined, total: number | undefined): number | undefined =>
+  kind !== undefined && kind > (total ?? Number.POSITIVE_INFINITY) ? undefined : kind;
+
 /** A number of tokens; undefined for anything else. */
 function count(value: unknown): number | undefined {
-  return Number.isInteger(value) && Number(value) >= 0 && Number(value) <= limits.maxInt32 ? Number(value) : undefined;
+  const { min, max } = limits.attemptTokens;
+  return Number.isInteger(value) && Number(value) >= min && Number(value) <= max ? Number(value) : undefined;
 }
 
 const sum = (...counts: readonly number[]): number =>

@@ -1,5 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { normalizeUsage, sumUsage } from '../../../src/client/runtime/usage.js';
+import { recordProblem } from '../../../src/domain/usage_record.js';
+import { usageRecord } from '../../support/usage.js';
 
 const CHAT = 'WIRE_API_CHAT_COMPLETIONS';
 
@@ -70,6 +72,82 @@ describe('normalizeUsage', () => {
     expect(kinds('WIRE_API_MESSAGES', 'claude', raw)).toEqual([260, 10, 200, 50, 7, 4, 3]);
   });
 
+  const claude = (raw: Record<string, unknown>) => {
+    const usage = normalizeUsage('WIRE_API_MESSAGES', 'claude', raw);
+    return [...kinds('WIRE_API_MESSAGES', 'claude', raw), usage.input_cache_write_long_tokens];
+  };
+
+  it('reads the lifetimes of cache writes in Messages', () => {
+    const cache_creation = { ephemeral_5m_input_tokens: 20, ephemeral_1h_input_tokens: 30 };
+    const raw = { input_tokens: 10, cache_creation_input_tokens: 50, cache_creation, output_tokens: 7 };
+    expect(claude(raw)).toEqual([60, 10, undefined, 50, 7, undefined, undefined, 30]);
+    // A total that is missing is the sum of the lifetimes; a lifetime that exceeds the total is not used.
+    expect(claude({ input_tokens: 10, cache_creation, output_tokens: 7 }).slice(3, 4)).toEqual([50]);
+    expect(claude({ input_tokens: 10, cache_creation_input_tokens: 29, cache_creation })[7]).toBeUndefined();
+    expect(claude({ input_tokens: 10, cache_creation: null, output_tokens: 7 })[7]).toBeUndefined();
+  });
+
+  it('adds the iterations of Messages that the requested model has billed', () => {
+    const iterations = [
+      { type: 'compaction', input_tokens: 1000, output_tokens: 100 },
+      { type: 'message', input_tokens: 10, output_tokens: 7 },
+      { type: 'advisor_message', model: 'other', input_tokens: 500, output_tokens: 50 },
+    ];
+    const raw = { input_tokens: 10, cache_read_input_tokens: 5, output_tokens: 7, iterations };
+    expect(claude(raw).slice(0, 5)).toEqual([1015, 1010, 5, undefined, 107]);
+    // Iterations can report the cache too.
+    const cached = iterations.map((one) => ({
+      ...one,
+      cache_read_input_tokens: 2,
+      cache_creation_input_tokens: 4,
+      cache_creation: { ephemeral_1h_input_tokens: 3 },
+    }));
+    expect(claude({ ...raw, iterations: cached })).toEqual([1022, 1010, 4, 8, 107, undefined, undefined, 6]);
+    // The totals are already those of the fallback.
+    const fallback = [...iterations, { type: 'fallback_message', input_tokens: 10, output_tokens: 7 }];
+    expect(claude({ ...raw, iterations: fallback }).slice(0, 5)).toEqual([15, 10, 5, undefined, 7]);
+    expect(claude({ ...raw, iterations: [] }).slice(0, 5)).toEqual([15, 10, 5, undefined, 7]);
+  });
+
+  it('leaves a kind unknown that exceeds its total', () => {
+    const details = { completion_tokens_details: { reasoning_tokens: 90 } };
+    const writes = { prompt_tokens_details: { cached_tokens: 8, cache_write_tokens: 8 } };
+    const raw = { prompt_tokens: 10, completion_tokens: 50, total_tokens: 60, ...details, ...writes };
+    expect(kinds(CHAT, 'openai', raw)).toEqual([10, 2, 8, undefined, 50, undefined, undefined]);
+  });
+
+  it.each([CHAT, 'WIRE_API_RESPONSES', 'WIRE_API_MESSAGES'] as const)(
+    'returns counts of %s that the service accepts, whatever a provider sends',
+    (wireApi) => {
+      const numbers = [0, 1, 7, 99_999_999, 100_000_000, 100_000_001, 2 ** 31, -1, 1.5, null, '5'];
+      let seed = 1;
+      const next = () => {
+        seed = (seed * 48_271) % 2_147_483_647;
+        return numbers[seed % numbers.length];
+      };
+      for (let i = 0; i < 2_000; i++) {
+        const details = { cached_tokens: next(), cache_write_tokens: next(), reasoning_tokens: next() };
+        const cache_creation = { ephemeral_5m_input_tokens: next(), ephemeral_1h_input_tokens: next() };
+        const raw = {
+          prompt_tokens: next(),
+          completion_tokens: next(),
+          total_tokens: next(),
+          prompt_tokens_details: details,
+          completion_tokens_details: details,
+          cache_read_input_tokens: next(),
+          cache_creation_input_tokens: next(),
+          cache_creation,
+          input_tokens: next(),
+          output_tokens: next(),
+          output_tokens_details: { thinking_tokens: next(), reasoning_tokens: next() },
+          iterations: [{ type: 'message', input_tokens: next(), output_tokens: next(), cache_creation }].slice(i % 2),
+        };
+        const usage = normalizeUsage(wireApi, i % 3 ? 'openai' : 'grok', raw);
+        expect([recordProblem(usageRecord({ attempt: { usage } })), raw]).toEqual([undefined, raw]);
+      }
+    },
+  );
+
   it('leaves what is not a number of tokens unknown, and keeps 0', () => {
     const raw = { prompt_tokens: '12', completion_tokens: 0, prompt_tokens_details: { cached_tokens: -1 } };
     expect(kinds(CHAT, 'openai', raw)).toEqual([undefined, undefined, undefined, undefined, 0, undefined, undefined]);
@@ -83,6 +161,12 @@ describe('normalizeUsage', () => {
 });
 
 describe('sumUsage', () => {
+  it('adds the long cache writes', () => {
+    const raw = { input_tokens: 1, cache_creation: { ephemeral_1h_input_tokens: 3 }, output_tokens: 1 };
+    const usage = normalizeUsage('WIRE_API_MESSAGES', 'claude', raw);
+    expect(sumUsage([usage, usage])).toMatchObject({ input_cache_write_tokens: 6, input_cache_write_long_tokens: 6 });
+  });
+
   it('adds what is known and leaves unknown what no usage reports', () => {
     const sum = sumUsage([
       normalizeUsage(CHAT, 'openai', { prompt_tokens: 1, completion_tokens: 2 }),

@@ -7,16 +7,16 @@ const chat = 'WIRE_API_CHAT_COMPLETIONS';
 const responses = 'WIRE_API_RESPONSES';
 const messages = 'WIRE_API_MESSAGES';
 
-/** Micro-USD per million tokens: input, cached input, cache write, output. */
+/** Micro-USD per million tokens: input, cached input, cache write, output, cache write for one hour. */
 const RATES: Readonly<Record<string, readonly (number | null)[]>> = {
-  claude: [3_000_000, 300_000, 3_750_000, 15_000_000],
+  claude: [3_000_000, 300_000, 3_750_000, 15_000_000, 6_000_000],
   openai: [1_250_000, 125_000, 1_562_500, 10_000_000],
   deepseek: [280_000, 28_000, null, 420_000],
   grok: [200_000, 50_000, null, 500_000],
 };
 
 function priceOf(provider: string): Price {
-  const [input = null, cached = null, write = null, output = null] = RATES[provider] ?? [];
+  const [input = null, cached = null, write = null, output = null, long = null] = RATES[provider] ?? [];
   return {
     id: 1,
     model_id: 1,
@@ -24,7 +24,7 @@ function priceOf(provider: string): Price {
     input_micro_usd_per_million: input,
     cached_input_micro_usd_per_million: cached,
     cache_write_micro_usd_per_million: write,
-    cache_write_long_micro_usd_per_million: null,
+    cache_write_long_micro_usd_per_million: long,
     output_micro_usd_per_million: output,
     reasoning_micro_usd_per_million: null,
     tiers: [],
@@ -180,6 +180,32 @@ const RECORDED: readonly (readonly [typeof chat | typeof responses | typeof mess
     'claude',
     { input_tokens: 2095, cache_read_input_tokens: 123456, cache_creation_input_tokens: 0, output_tokens: 8192 },
     166201800n,
+  ],
+  [
+    messages,
+    'claude',
+    {
+      input_tokens: 100,
+      cache_read_input_tokens: 50,
+      cache_creation_input_tokens: 30,
+      cache_creation: { ephemeral_5m_input_tokens: 10, ephemeral_1h_input_tokens: 20 },
+      output_tokens: 5,
+    },
+    547500n,
+  ],
+  [
+    messages,
+    'claude',
+    {
+      input_tokens: 45000,
+      output_tokens: 1234,
+      iterations: [
+        { type: 'compaction', input_tokens: 180000, output_tokens: 3500 },
+        { type: 'message', input_tokens: 23000, output_tokens: 1000 },
+        { type: 'advisor_message', model: 'other', input_tokens: 823, output_tokens: 1612 },
+      ],
+    },
+    676500000n,
   ],
 ];
 
