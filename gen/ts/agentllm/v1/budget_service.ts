@@ -2590,8 +2590,9 @@ export const BudgetServiceService = {
   /**
    * Extends an open reservation.
    *
-   * Errors: NOT_FOUND (RESERVATION_NOT_FOUND) if the agent has no such reservation;
-   * FAILED_PRECONDITION (RESERVATION_ENDED); UNAVAILABLE (DATABASE_UNAVAILABLE).
+   * Errors: NOT_FOUND (AGENT_NOT_FOUND); NOT_FOUND (RESERVATION_NOT_FOUND) if the agent has
+   * no such reservation; FAILED_PRECONDITION (RESERVATION_ENDED); UNAVAILABLE
+   * (DATABASE_UNAVAILABLE).
    */
   renew: {
     path: "/agentllm.v1.BudgetService/Renew" as const,
@@ -2608,7 +2609,8 @@ export const BudgetServiceService = {
    * attempts count once, and a reservation that has ended stays so. Attempts of a
    * reservation that has expired are recorded too.
    *
-   * Errors: NOT_FOUND (RESERVATION_NOT_FOUND); UNAVAILABLE (DATABASE_UNAVAILABLE).
+   * Errors: NOT_FOUND (AGENT_NOT_FOUND or RESERVATION_NOT_FOUND); UNAVAILABLE
+   * (DATABASE_UNAVAILABLE).
    */
   commit: {
     path: "/agentllm.v1.BudgetService/Commit" as const,
@@ -2623,7 +2625,8 @@ export const BudgetServiceService = {
    * Ends a reservation and releases the amount that is still held. The method is
    * idempotent.
    *
-   * Errors: NOT_FOUND (RESERVATION_NOT_FOUND); UNAVAILABLE (DATABASE_UNAVAILABLE).
+   * Errors: NOT_FOUND (AGENT_NOT_FOUND or RESERVATION_NOT_FOUND); UNAVAILABLE
+   * (DATABASE_UNAVAILABLE).
    */
   release: {
     path: "/agentllm.v1.BudgetService/Release" as const,
@@ -2691,8 +2694,9 @@ export interface BudgetServiceServer extends UntypedServiceImplementation {
   /**
    * Extends an open reservation.
    *
-   * Errors: NOT_FOUND (RESERVATION_NOT_FOUND) if the agent has no such reservation;
-   * FAILED_PRECONDITION (RESERVATION_ENDED); UNAVAILABLE (DATABASE_UNAVAILABLE).
+   * Errors: NOT_FOUND (AGENT_NOT_FOUND); NOT_FOUND (RESERVATION_NOT_FOUND) if the agent has
+   * no such reservation; FAILED_PRECONDITION (RESERVATION_ENDED); UNAVAILABLE
+   * (DATABASE_UNAVAILABLE).
    */
   renew: handleUnaryCall<RenewRequest, RenewResponse>;
   /**
@@ -2701,14 +2705,16 @@ export interface BudgetServiceServer extends UntypedServiceImplementation {
    * attempts count once, and a reservation that has ended stays so. Attempts of a
    * reservation that has expired are recorded too.
    *
-   * Errors: NOT_FOUND (RESERVATION_NOT_FOUND); UNAVAILABLE (DATABASE_UNAVAILABLE).
+   * Errors: NOT_FOUND (AGENT_NOT_FOUND or RESERVATION_NOT_FOUND); UNAVAILABLE
+   * (DATABASE_UNAVAILABLE).
    */
   commit: handleUnaryCall<CommitRequest, CommitResponse>;
   /**
    * Ends a reservation and releases the amount that is still held. The method is
    * idempotent.
    *
-   * Errors: NOT_FOUND (RESERVATION_NOT_FOUND); UNAVAILABLE (DATABASE_UNAVAILABLE).
+   * Errors: NOT_FOUND (AGENT_NOT_FOUND or RESERVATION_NOT_FOUND); UNAVAILABLE
+   * (DATABASE_UNAVAILABLE).
    */
   release: handleUnaryCall<ReleaseRequest, ReleaseResponse>;
 }
@@ -2866,8 +2872,9 @@ export interface BudgetServiceClient extends Client {
   /**
    * Extends an open reservation.
    *
-   * Errors: NOT_FOUND (RESERVATION_NOT_FOUND) if the agent has no such reservation;
-   * FAILED_PRECONDITION (RESERVATION_ENDED); UNAVAILABLE (DATABASE_UNAVAILABLE).
+   * Errors: NOT_FOUND (AGENT_NOT_FOUND); NOT_FOUND (RESERVATION_NOT_FOUND) if the agent has
+   * no such reservation; FAILED_PRECONDITION (RESERVATION_ENDED); UNAVAILABLE
+   * (DATABASE_UNAVAILABLE).
    */
   renew(
     request: RenewRequest,
@@ -2890,7 +2897,8 @@ export interface BudgetServiceClient extends Client {
    * attempts count once, and a reservation that has ended stays so. Attempts of a
    * reservation that has expired are recorded too.
    *
-   * Errors: NOT_FOUND (RESERVATION_NOT_FOUND); UNAVAILABLE (DATABASE_UNAVAILABLE).
+   * Errors: NOT_FOUND (AGENT_NOT_FOUND or RESERVATION_NOT_FOUND); UNAVAILABLE
+   * (DATABASE_UNAVAILABLE).
    */
   commit(
     request: CommitRequest,
@@ -2911,7 +2919,8 @@ export interface BudgetServiceClient extends Client {
    * Ends a reservation and releases the amount that is still held. The method is
    * idempotent.
    *
-   * Errors: NOT_FOUND (RESERVATION_NOT_FOUND); UNAVAILABLE (DATABASE_UNAVAILABLE).
+   * Errors: NOT_FOUND (AGENT_NOT_FOUND or RESERVATION_NOT_FOUND); UNAVAILABLE
+   * (DATABASE_UNAVAILABLE).
    */
   release(
     request: ReleaseRequest,

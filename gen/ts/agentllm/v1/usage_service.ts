@@ -1883,6 +1883,10 @@ export const UsageServiceService = {
    *
    * Attempts of configs, agents and models that are unknown or were deleted are stored.
    * Their cost is unknown if no price is found, and reports count them as unpriced.
+   *
+   * Errors: INVALID_ARGUMENT (INVALID_FIELDS) if a loss is not valid; PERMISSION_DENIED
+   * (AGENT_NOT_ALLOWED) if a loss names an agent that the caller may not report. Nothing
+   * is stored then.
    */
   recordUsage: {
     path: "/agentllm.v1.UsageService/RecordUsage" as const,
@@ -1900,10 +1904,12 @@ export const UsageServiceService = {
    * without an acknowledgement again on its next stream. At most 4 batches may be without
    * an acknowledgement; the service reads no further message before.
    *
-   * Errors that end a stream: INVALID_ARGUMENT if a batch is not valid as a whole or its
-   * sequence is not greater than the previous one; UNAVAILABLE (SERVER_SHUTTING_DOWN or
-   * DATABASE_UNAVAILABLE) with a RetryInfo; UNAUTHENTICATED as soon as the caller's token
-   * is revoked or expires.
+   * Errors that end a stream: INVALID_ARGUMENT (INVALID_FIELDS) if a batch is not valid as
+   * a whole or its sequence is not greater than the previous one; PERMISSION_DENIED
+   * (AGENT_NOT_ALLOWED) as for RecordUsage; RESOURCE_EXHAUSTED (SLOW_CONSUMER) if the
+   * caller has read no acknowledgement for 60 seconds; UNAVAILABLE (SERVER_SHUTTING_DOWN
+   * or DATABASE_UNAVAILABLE) with a RetryInfo; UNAUTHENTICATED (TOKEN_REVOKED or
+   * TOKEN_EXPIRED) as soon as the caller's token is revoked or expires.
    */
   streamUsage: {
     path: "/agentllm.v1.UsageService/StreamUsage" as const,
@@ -1951,7 +1957,9 @@ export const UsageServiceService = {
    * ones are priced from the sums of each hour: at the rates of the window that the start
    * of the hour is in, and without tiers. The response counts them.
    *
-   * Errors: NOT_FOUND (PROVIDER_NOT_FOUND or MODEL_NOT_FOUND).
+   * Errors: NOT_FOUND (PROVIDER_NOT_FOUND or MODEL_NOT_FOUND); OUT_OF_RANGE
+   * (USAGE_COMPACTED) if the range begins or ends within an hour whose attempts are no
+   * longer retained.
    */
   whatIf: {
     path: "/agentllm.v1.UsageService/WhatIf" as const,
@@ -1993,6 +2001,10 @@ export interface UsageServiceServer extends UntypedServiceImplementation {
    *
    * Attempts of configs, agents and models that are unknown or were deleted are stored.
    * Their cost is unknown if no price is found, and reports count them as unpriced.
+   *
+   * Errors: INVALID_ARGUMENT (INVALID_FIELDS) if a loss is not valid; PERMISSION_DENIED
+   * (AGENT_NOT_ALLOWED) if a loss names an agent that the caller may not report. Nothing
+   * is stored then.
    */
   recordUsage: handleUnaryCall<RecordUsageRequest, RecordUsageResponse>;
   /**
@@ -2002,10 +2014,12 @@ export interface UsageServiceServer extends UntypedServiceImplementation {
    * without an acknowledgement again on its next stream. At most 4 batches may be without
    * an acknowledgement; the service reads no further message before.
    *
-   * Errors that end a stream: INVALID_ARGUMENT if a batch is not valid as a whole or its
-   * sequence is not greater than the previous one; UNAVAILABLE (SERVER_SHUTTING_DOWN or
-   * DATABASE_UNAVAILABLE) with a RetryInfo; UNAUTHENTICATED as soon as the caller's token
-   * is revoked or expires.
+   * Errors that end a stream: INVALID_ARGUMENT (INVALID_FIELDS) if a batch is not valid as
+   * a whole or its sequence is not greater than the previous one; PERMISSION_DENIED
+   * (AGENT_NOT_ALLOWED) as for RecordUsage; RESOURCE_EXHAUSTED (SLOW_CONSUMER) if the
+   * caller has read no acknowledgement for 60 seconds; UNAVAILABLE (SERVER_SHUTTING_DOWN
+   * or DATABASE_UNAVAILABLE) with a RetryInfo; UNAUTHENTICATED (TOKEN_REVOKED or
+   * TOKEN_EXPIRED) as soon as the caller's token is revoked or expires.
    */
   streamUsage: handleBidiStreamingCall<StreamUsageRequest, StreamUsageResponse>;
   /**
@@ -2029,7 +2043,9 @@ export interface UsageServiceServer extends UntypedServiceImplementation {
    * ones are priced from the sums of each hour: at the rates of the window that the start
    * of the hour is in, and without tiers. The response counts them.
    *
-   * Errors: NOT_FOUND (PROVIDER_NOT_FOUND or MODEL_NOT_FOUND).
+   * Errors: NOT_FOUND (PROVIDER_NOT_FOUND or MODEL_NOT_FOUND); OUT_OF_RANGE
+   * (USAGE_COMPACTED) if the range begins or ends within an hour whose attempts are no
+   * longer retained.
    */
   whatIf: handleUnaryCall<WhatIfRequest, WhatIfResponse>;
   /**
@@ -2054,6 +2070,10 @@ export interface UsageServiceClient extends Client {
    *
    * Attempts of configs, agents and models that are unknown or were deleted are stored.
    * Their cost is unknown if no price is found, and reports count them as unpriced.
+   *
+   * Errors: INVALID_ARGUMENT (INVALID_FIELDS) if a loss is not valid; PERMISSION_DENIED
+   * (AGENT_NOT_ALLOWED) if a loss names an agent that the caller may not report. Nothing
+   * is stored then.
    */
   recordUsage(
     request: RecordUsageRequest,
@@ -2077,10 +2097,12 @@ export interface UsageServiceClient extends Client {
    * without an acknowledgement again on its next stream. At most 4 batches may be without
    * an acknowledgement; the service reads no further message before.
    *
-   * Errors that end a stream: INVALID_ARGUMENT if a batch is not valid as a whole or its
-   * sequence is not greater than the previous one; UNAVAILABLE (SERVER_SHUTTING_DOWN or
-   * DATABASE_UNAVAILABLE) with a RetryInfo; UNAUTHENTICATED as soon as the caller's token
-   * is revoked or expires.
+   * Errors that end a stream: INVALID_ARGUMENT (INVALID_FIELDS) if a batch is not valid as
+   * a whole or its sequence is not greater than the previous one; PERMISSION_DENIED
+   * (AGENT_NOT_ALLOWED) as for RecordUsage; RESOURCE_EXHAUSTED (SLOW_CONSUMER) if the
+   * caller has read no acknowledgement for 60 seconds; UNAVAILABLE (SERVER_SHUTTING_DOWN
+   * or DATABASE_UNAVAILABLE) with a RetryInfo; UNAUTHENTICATED (TOKEN_REVOKED or
+   * TOKEN_EXPIRED) as soon as the caller's token is revoked or expires.
    */
   streamUsage(): ClientDuplexStream<StreamUsageRequest, StreamUsageResponse>;
   streamUsage(options: Partial<CallOptions>): ClientDuplexStream<StreamUsageRequest, StreamUsageResponse>;
@@ -2137,7 +2159,9 @@ export interface UsageServiceClient extends Client {
    * ones are priced from the sums of each hour: at the rates of the window that the start
    * of the hour is in, and without tiers. The response counts them.
    *
-   * Errors: NOT_FOUND (PROVIDER_NOT_FOUND or MODEL_NOT_FOUND).
+   * Errors: NOT_FOUND (PROVIDER_NOT_FOUND or MODEL_NOT_FOUND); OUT_OF_RANGE
+   * (USAGE_COMPACTED) if the range begins or ends within an hour whose attempts are no
+   * longer retained.
    */
   whatIf(
     request: WhatIfRequest,
