@@ -62,6 +62,10 @@ async function createAttempts(knex: Knex): Promise<void> {
   ) partition by list (slot)`);
   for (const slot of SLOTS)
     await knex.raw(`create table ${usagePartition(slot)} partition of llm_usage_attempts for values in (${slot})`);
+  // Lists of the attempts of one agent are read in this order.
+  await knex.raw(
+    'create index ix_llm_usage_attempts_agent_id on llm_usage_attempts (agent_id, started_at, attempt_id)',
+  );
 }
 
 /**
@@ -139,16 +143,27 @@ async function createLosses(knex: Knex): Promise<void> {
   });
 }
 
+/** One row: the time before which attempts have been deleted, which a change of the retention does not move back. */
+async function createHorizon(knex: Knex): Promise<void> {
+  await knex.schema.createTable('llm_usage_horizon', (table) => {
+    table.smallint('id').primary();
+    table.timestamp('deleted_before').notNullable();
+    table.check('id = 1', undefined, 'ck_llm_usage_horizon_id');
+  });
+}
+
 export async function up(knex: Knex): Promise<void> {
   await createAttemptIds(knex);
   await createAttempts(knex);
   await createHourly(knex);
   await createAdjustments(knex);
   await createLosses(knex);
+  await createHorizon(knex);
 }
 
 export async function down(knex: Knex): Promise<void> {
   for (const table of [
+    'llm_usage_horizon',
     'llm_usage_losses',
     'llm_usage_adjustments',
     'llm_usage_hourly',

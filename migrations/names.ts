@@ -41,6 +41,7 @@ const WITHOUT_SEQUENCE: readonly string[] = [
   'llm_usage_attempt_ids',
   'llm_usage_attempts',
   ...usagePartitions,
+  'llm_usage_horizon',
   'llm_usage_hourly',
   'llm_usage_losses',
   'llm_budget_counters',
@@ -130,8 +131,10 @@ const NAMES: Readonly<Record<string, Names>> = {
       'llm_usage_hourly',
       'llm_usage_adjustments',
       'llm_usage_losses',
+      'llm_usage_horizon',
     ],
     indexes: {
+      llm_usage_attempts: ['ix_llm_usage_attempts_agent_id'],
       llm_usage_adjustments: ['ix_llm_usage_adjustments_attempt_id', 'ix_llm_usage_adjustments_started_at'],
       llm_usage_losses: ['ix_llm_usage_losses_last_at'],
     },

@@ -13,6 +13,8 @@ import {
 import { ServiceError } from '../../errors.js';
 import { limits } from '../../limits.js';
 import { Problems } from '../../problems.js';
+import { onDatabase } from '../../store/failure.js';
+import type { Store } from '../../store/store.js';
 import {
   type Dimension,
   type GroupRow,
@@ -21,7 +23,7 @@ import {
   queryUsage as querySums,
   type UsageQuery,
 } from '../../store/usage/query.js';
-import { oldestAccepted } from '../../store/usage/retention.js';
+import { oldestRetained } from '../../store/usage/retention.js';
 import { inSlices } from '../../time_slice.js';
 import { checkPage, type PageStart, pageFrom, pageResponse } from '../messages/pages.js';
 import type { UsageBackend } from './record_usage.js';
@@ -54,7 +56,7 @@ export async function queryUsage(
   const page = pageFrom(request, ['usage', since, until, group_by, zone, filter]);
   const unit = group_by.map((dimension) => PERIODS.get(dimension)).find(Boolean);
   const { hours, periods } = await periodsOf(unit, zone || 'UTC', since.getTime(), until.getTime());
-  checkRetained(hours, usageRetentionMs);
+  await checkRetained(store, hours, usageRetentionMs);
   const dimensions = group_by.flatMap((dimension) => DIMENSIONS.get(dimension) ?? []);
   const query = { hours, periods, dimensions, filter: filterOf(state, filter, since, until), limit: page.size + 1 };
   const { groups, totals } = await querySums(store, { ...query, after: keyIn(page, query) });
@@ -101,8 +103,9 @@ async function periodsOf(unit: PeriodUnit | undefined, zone: string, since: numb
 }
 
 /** Throws if a part of an hour can only be read from attempts that are no longer retained. */
-export function checkRetained({ parts }: ReportedHours, retentionMs: number): void {
-  const oldest = oldestAccepted(Date.now(), retentionMs);
+export async function checkRetained(store: Store, { parts }: ReportedHours, retentionMs: number): Promise<void> {
+  if (parts.length === 0) return;
+  const oldest = await onDatabase(store, (db) => oldestRetained(db, Date.now(), retentionMs));
   if (parts.some(({ from }) => from < oldest))
     throw ServiceError.of('USAGE_COMPACTED', { oldest: new Date(oldest).toISOString() });
 }

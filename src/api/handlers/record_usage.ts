@@ -12,9 +12,10 @@ import { outcomeOf, recordProblem } from '../../domain/usage_record.js';
 import { ServiceError } from '../../errors.js';
 import { limits } from '../../limits.js';
 import { Problems } from '../../problems.js';
+import { onDatabase } from '../../store/failure.js';
 import type { NewAttempt } from '../../store/usage/attempts.js';
 import type { NewLoss } from '../../store/usage/losses.js';
-import { oldestAccepted } from '../../store/usage/retention.js';
+import { oldestAccepted, oldestRetained } from '../../store/usage/retention.js';
 import type { EndedReservation, StoredBatch } from '../../store/usage/usage_writer.js';
 import { timeSlice } from '../../time_slice.js';
 import type { Backend } from './backend.js';
@@ -54,7 +55,7 @@ export async function recordUsage(
 ): Promise<RecordedUsage> {
   const newLosses = lossesOf(backend, principal, losses);
   const pricing = await UsagePricing.open(backend, records, signal);
-  const recording = new Recording(backend, principal, pricing);
+  const recording = new Recording(principal, pricing, await oldestOf(backend, records));
   for (const record of records) {
     if (timeSlice.isSpent) await timeSlice.next();
     recording.add(record);
@@ -72,6 +73,18 @@ export async function recordUsage(
   for (const { rejection } of results)
     if (rejection !== UsageRejection.UNSPECIFIED) backend.usageMetrics.countRejected(rejection);
   return { results, known, revision: pricing.state.revision, released: stored.released };
+}
+
+const DAY_MS = 86_400_000;
+
+/** The start of the oldest attempt that is accepted. Attempts of the present are never deleted, so they need no query. */
+async function oldestOf({ store, usageRetentionMs }: UsageBackend, records: readonly UsageRecord[]): Promise<number> {
+  const now = Date.now();
+  const kept = oldestAccepted(now, DAY_MS);
+  const isOld = records.some(({ attempt }) => (attempt?.started_at?.getTime() ?? now) < kept);
+  return isOld
+    ? onDatabase(store, (db) => oldestRetained(db, now, usageRetentionMs))
+    : oldestAccepted(now, usageRetentionMs);
 }
 
 function count(metrics: UsageBackend['usageMetrics'], attempts: readonly NewAttempt[]): void {
@@ -108,15 +121,12 @@ class Recording {
   /** The valid records with their index. */
   readonly reported: (readonly [at: number, attempt: NewAttempt])[] = [];
   private readonly now = Date.now();
-  private readonly oldest: number;
 
   constructor(
-    { usageRetentionMs }: UsageBackend,
     private readonly principal: Principal,
     private readonly pricing: UsagePricing,
-  ) {
-    this.oldest = oldestAccepted(this.now, usageRetentionMs);
-  }
+    private readonly oldest: number,
+  ) {}
 
   add(reportedRecord: UsageRecord): void {
     const record = this.canonical(reportedRecord);

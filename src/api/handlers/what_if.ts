@@ -27,7 +27,7 @@ export async function whatIf(
   const otherPrice = checkRequest(request);
   const [since, until] = [request.since as Date, request.until as Date];
   const hours = reportedHours(since.getTime(), until.getTime(), []);
-  checkRetained(hours, usageRetentionMs);
+  await checkRetained(store, hours, usageRetentionMs);
   const filter = filterOf(state, request.filter, since, until);
   const { cache_hit_percent: percent } = request;
   const model = request.model_name ? modelOf(state, request.provider, request.model_name) : undefined;

@@ -41,6 +41,7 @@ const NEEDED: Privileges = {
   llm_usage_hourly: ['select', 'insert', 'update'],
   llm_usage_adjustments: ['select', 'insert', 'delete'],
   llm_usage_losses: ['select', 'insert', 'delete'],
+  llm_usage_horizon: ['select', 'insert', 'update'],
   llm_budgets: ALL,
   llm_budget_counters: ALL,
   llm_budget_reservations: ALL,

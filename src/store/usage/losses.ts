@@ -1,4 +1,5 @@
 import type { Knex } from 'knex';
+import { type BatchOptions, ROWS_AT_ONCE } from '../batched_delete.js';
 
 /** A report of attempts that a process dropped. */
 export interface NewLoss {
@@ -19,4 +20,31 @@ export async function insertLosses(db: Knex, losses: readonly NewLoss[]): Promis
     .insert(rows.map((loss) => ({ ...loss, attempts: String(loss.attempts) })))
     .onConflict('loss_id')
     .ignore();
+}
+
+/**
+ * Replaces the reports that began in one hour of UTC, by agent, by one row with their sum: old ones are kept for reports,
+ * but do not grow with the number of processes. A report that is sent again later would count again; processes send it
+ * again within seconds.
+ */
+const COMPACT = `with groups as (
+    select agent_name, date_trunc('hour', first_at, 'UTC') as hour from llm_usage_losses
+     where last_at < ? group by 1, 2 having count(*) > 1 order by 1, 2 limit ?),
+  old as (
+    delete from llm_usage_losses as l using groups as g
+     where l.last_at < ? and l.agent_name = g.agent_name and date_trunc('hour', l.first_at, 'UTC') = g.hour
+    returning l.agent_name, g.hour, l.attempts, l.first_at, l.last_at, l.actor)
+  insert into llm_usage_losses (loss_id, agent_name, attempts, first_at, last_at, actor)
+  select gen_random_uuid(), agent_name, least(sum(attempts), 9223372036854775807), min(first_at), max(last_at), min(actor)
+    from old group by agent_name, hour`.replace(/\s+/g, ' ');
+
+export async function compactLosses(
+  db: Knex,
+  before: Date,
+  { signal, rowsAtOnce = ROWS_AT_ONCE }: BatchOptions,
+): Promise<void> {
+  for (let groups = rowsAtOnce; groups === rowsAtOnce && !signal?.aborted; ) {
+    const { rowCount } = await db.raw<{ rowCount: number }>(COMPACT, [before, rowsAtOnce, before]);
+    groups = rowCount;
+  }
 }

@@ -146,7 +146,7 @@ export async function lostAttempts(store: Store, since: Date, until: Date, agent
       .where('last_at', '>=', since)
       .where('first_at', '>=', since)
       .where('first_at', '<', until)
-      .select(db.raw('coalesce(sum(attempts), 0)::text as attempts'));
+      .select(db.raw('least(coalesce(sum(attempts), 0), 9223372036854775807)::text as attempts'));
     if (agents.length > 0) losses.whereRaw('agent_name = any(?::text[])', [agents as string[]]);
     return losses;
   });

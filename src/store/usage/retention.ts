@@ -3,10 +3,12 @@ import { USAGE_PARTITIONS, usagePartition } from '../../../migrations/0020_usage
 import { type BatchOptions, deleteInBatches, ROWS_AT_ONCE } from '../batched_delete.js';
 import type { Database } from '../database.js';
 import { setTimeouts } from '../write/revision_counter.js';
+import { raiseHorizon, usageHorizon } from './horizon.js';
+import { compactLosses } from './losses.js';
 
 /*
  * Attempts are retained in whole months of UTC: a month is removed by truncating its partition. The sums of the hours are
- * kept for ever.
+ * kept for ever, and so are the sums of the losses, without which a report would not state that it is incomplete.
  */
 
 /** The start of the oldest attempt that is accepted, and that reports can read, in ms since 1970. */
@@ -16,10 +18,14 @@ export function oldestAccepted(now: number, retentionMs: number): number {
   return Date.UTC(oldest.getUTCFullYear(), oldest.getUTCMonth(), 1);
 }
 
+/** The start of the oldest attempt that has not been deleted, with any retention since, in ms since 1970. */
+export const oldestRetained = async (db: Knex, now: number, retentionMs: number): Promise<number> =>
+  Math.max(oldestAccepted(now, retentionMs), await usageHorizon(db));
+
 /** A month is deleted this long after its attempts are no longer accepted, so that none of them is still being stored. */
 const SLACK_MS = 3_600_000;
 
-/** Deletes the attempts, adjustments and losses of months that are no longer retained, by the clock of the database. */
+/** Deletes the attempts and adjustments of months that are no longer retained, by the clock of the database. */
 export async function deleteOldUsage(
   { database: { knex: db } }: { readonly database: Pick<Database, 'knex'> },
   retentionMs: number,
@@ -30,7 +36,7 @@ export async function deleteOldUsage(
   const oldest = new Date(oldestAccepted((rows[0]?.now.getTime() ?? 0) - SLACK_MS, retentionMs));
   for (let slot = 0; slot < USAGE_PARTITIONS; slot++) await deleteFrom(db, slot, oldest, options);
   await deleteInBatches(db, 'llm_usage_adjustments', ['started_at < ?', [oldest]], options);
-  await deleteInBatches(db, 'llm_usage_losses', ['last_at < ?', [oldest]], options);
+  await compactLosses(db, oldest, options);
 }
 
 /** A partition can also have attempts that are retained, if the retention is longer than a year. */
@@ -41,6 +47,8 @@ async function deleteFrom(db: Knex, slot: number, oldest: Date, options: BatchOp
     return row !== undefined;
   };
   if (signal?.aborted || !(await hasRows('<'))) return;
+  // Before the deletion, so that nothing reads or stores again what is being deleted.
+  await raiseHorizon(db, oldest);
   if (await hasRows('>=')) {
     for (let deleted = rowsAtOnce; deleted === rowsAtOnce && !signal?.aborted; )
       deleted = await deleteBatch(db, slot, oldest, rowsAtOnce);

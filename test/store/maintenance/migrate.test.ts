@@ -61,6 +61,7 @@ describe('the migrator', () => {
       'llm_usage_attempt_ids',
       'llm_usage_attempts',
       ...Array.from({ length: 13 }, (_, slot) => `llm_usage_attempts_${String(slot).padStart(2, '0')}`),
+      'llm_usage_horizon',
       'llm_usage_hourly',
       'llm_usage_losses',
       'portfolios',
