@@ -2,8 +2,9 @@ import type { Knex } from 'knex';
 import { onDatabase } from '../failure.js';
 import { type BoundedRows, readBounded } from '../history/bounded_read.js';
 import type { Store } from '../store.js';
+import { numberArray, textArray } from './array_literal.js';
 import { slotOf } from './attempts.js';
-import { type AttemptFilter, conditionOf } from './filter.js';
+import { type AgentFilter, type AttemptFilter, conditionOf } from './filter.js';
 import { storedRange } from './vectors.js';
 
 /** A stored attempt. */
@@ -43,15 +44,36 @@ export function listAttempts(store: Store, query: AttemptQuery): Promise<Bounded
     const since = query.since && query.since > stored.oldest ? query.since : stored.oldest;
     const end = new Date(stored.newest.getTime() + 1);
     const until = query.until < end ? query.until : end;
+    const agents = query.filter.agents && (await agentsOf(db, query.filter.agents, since));
     return readBounded<AttemptRow>(query.limit, (last, limit) => {
       const after = last ? ([last.started_at.getTime(), last.attempt_id] as const) : query.after;
-      return attemptsAfter(db, { ...query, since, until, after, limit });
+      return attemptsAfter(db, { ...query, agents, since, until, after, limit });
     });
   });
 }
 
-/** Reads month by month, so that each statement reads one partition in the order of its primary key. */
-async function attemptsAfter(db: Knex, query: AttemptQuery & { readonly since: Date }): Promise<AttemptRow[]> {
+/** The agents of a filter. Attempts whose agent is unknown have the id 0 and are found by the reported name. */
+interface ListedAgents {
+  readonly ids: readonly number[];
+  readonly names: readonly string[];
+}
+
+async function agentsOf(db: Knex, { names, ids, from, to }: AgentFilter, since: Date): Promise<ListedAgents> {
+  const { rows } = await db.raw<{ rows: { agent_id: number }[] }>(
+    `select distinct agent_id from llm_usage_hourly
+      where agent_name = any(?::text[]) and hour >= date_trunc('hour', ?::timestamptz, 'UTC') and hour < ?`,
+    [textArray(names), from > since ? from : since, to],
+  );
+  return { ids: [...new Set([0, ...ids, ...rows.map(({ agent_id }) => agent_id)])], names };
+}
+
+interface BoundedQuery extends AttemptQuery {
+  readonly since: Date;
+  readonly agents: ListedAgents | undefined;
+}
+
+/** Reads month by month, so that each statement reads one partition in the order of an index. */
+async function attemptsAfter(db: Knex, query: BoundedQuery): Promise<AttemptRow[]> {
   const rows: AttemptRow[] = [];
   const newest = query.after ? new Date(query.after[0] + 1) : query.until;
   for (let to = newest < query.until ? newest : query.until; to > query.since && rows.length < query.limit; ) {
@@ -64,28 +86,36 @@ async function attemptsAfter(db: Knex, query: AttemptQuery & { readonly since: D
   return rows;
 }
 
-async function attemptsBetween(db: Knex, from: Date, to: Date, query: AttemptQuery): Promise<AttemptRow[]> {
-  const [condition, bindings] = conditionOf(query.filter);
-  const { after, runId, unpricedOnly, limit } = query;
-  const adjusted = 'exists (select from llm_usage_adjustments as j where j.attempt_id = a.attempt_id)';
-  const { rows } = await db.raw<{ rows: AttemptRow[] }>(
-    `select a.attempt_id, a.started_at, a.recorded_at, a.outcome, a.cost_nano_usd, a.unpriced_reason, a.price_revision,
-            a.price_from_config, a.record,
-            (select sum(adjustment_nano_usd) from llm_usage_adjustments as j where j.attempt_id = a.attempt_id) as adjustment
-       from llm_usage_attempts as a
-      where slot = ? and started_at >= ? and started_at < ?${condition}
-        ${after ? 'and (started_at, attempt_id) < (?, ?::uuid)' : ''} ${runId ? 'and run_id = ?' : ''}
-        ${unpricedOnly ? `and cost_nano_usd is null and not ${adjusted}` : ''}
-      order by started_at desc, attempt_id desc limit ?`,
-    [
-      slotOf(from),
-      from,
-      to,
-      ...bindings,
-      ...(after ? [new Date(after[0]), after[1]] : []),
-      ...(runId ? [runId] : []),
-      limit,
-    ] as Knex.RawBinding[],
-  );
+const SELECT = `select a.attempt_id, a.started_at, a.recorded_at, a.outcome, a.cost_nano_usd, a.unpriced_reason,
+       a.price_revision, a.price_from_config, a.record,
+       (select sum(adjustment_nano_usd) from llm_usage_adjustments as j where j.attempt_id = a.attempt_id) as adjustment
+  from llm_usage_attempts as a`;
+const NEWEST_FIRST = 'order by started_at desc, attempt_id desc limit ?';
+const ADJUSTED = 'exists (select from llm_usage_adjustments as j where j.attempt_id = a.attempt_id)';
+
+async function attemptsBetween(db: Knex, from: Date, to: Date, query: BoundedQuery): Promise<AttemptRow[]> {
+  const [condition, bindings] = conditionOf({ ...query.filter, agents: undefined });
+  const { agents, after, runId, unpricedOnly, limit } = query;
+  const where = `slot = ? and started_at >= ? and started_at < ?${condition}
+    ${after ? 'and (started_at, attempt_id) < (?, ?::uuid)' : ''} ${runId ? 'and run_id = ?' : ''}
+    ${unpricedOnly ? `and cost_nano_usd is null and not ${ADJUSTED}` : ''}`;
+  const whereBindings = [
+    slotOf(from),
+    from,
+    to,
+    ...bindings,
+    ...(after ? [new Date(after[0]), after[1]] : []),
+    ...(runId ? [runId] : []),
+  ];
+  // The newest attempts of each agent, of which the newest ones are taken: each part is read in the order of an index.
+  const sql = agents
+    ? `select one.* from unnest(?::int[]) as listed (id) cross join lateral (
+         ${SELECT} where agent_id = listed.id and (agent_id <> 0 or agent_name = any(?::text[])) and ${where}
+         ${NEWEST_FIRST}) as one ${NEWEST_FIRST}`
+    : `${SELECT} where ${where} ${NEWEST_FIRST}`;
+  const all = agents
+    ? [numberArray(agents.ids), textArray(agents.names), ...whereBindings, limit, limit]
+    : [...whereBindings, limit];
+  const { rows } = await db.raw<{ rows: AttemptRow[] }>(sql, all as Knex.RawBinding[]);
   return rows;
 }
