@@ -22,7 +22,7 @@ export const limits = {
   readBytes: 4 * 1024 * 1024,
   /** Bytes of one response; gRPC clients in other languages accept no more by default. */
   maxResponseBytes: 4 * 1024 * 1024,
-  /** Maximum number of agents and configs that one RollbackRevision changes. */
+  /** Maximum number of agents, configs and budgets that one RollbackRevision changes. */
   maxRollbackChanges: 5000,
   /** Bytes of the field changes in its response; further changes are omitted. */
   rollbackChangesBytes: 1_048_576,
@@ -250,6 +250,8 @@ export const limits = {
   /** Proposals and unreadable entries in the response of an import. */
   importProposals: 1000,
   importSkipped: 50,
+  /** Prices of a model that become valid later, on the watch. */
+  watchedNextPrices: 10,
   // Usage
   /** Model tokens of one kind in one attempt; the largest context windows have a tenth of it. */
   attemptTokens: { min: 0, max: 100_000_000 },

@@ -488,6 +488,7 @@ describe('the numbers and names in the proto comments', () => {
     'ListUsageRequest.run_id': [atMost(limits.runId)],
     'WhatIfRequest.until': [atMost(limits.usageRangeDays, 'days')],
     'WhatIfRequest.cache_hit_percent': [between(limits.cacheHitPercent)],
+    'CatalogueItem.next_prices': [`at most ${limits.watchedNextPrices}`],
     'WhatIfResponse.models': [atMost(limits.whatIfModels, 'of them')],
     'ResolveConfigRequest.budget_exhausted': [
       atMost(maxElements['agentllm.v1.ResolveConfigRequest.budget_exhausted'], '').trim(),

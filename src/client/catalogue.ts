@@ -11,7 +11,7 @@ import {
   keyStateOf,
   modelKey,
   modelRow,
-  priceRow,
+  priceRows,
   providerRow,
 } from './rows.js';
 
@@ -55,7 +55,7 @@ class Contents {
     else if (item.model) {
       const model = modelRow(item.model, ids);
       this.putModel(model);
-      if (item.model.price) this.prices.set(model.id, [priceRow(item.model.price, model)]);
+      this.prices.set(model.id, priceRows(item, model));
     } else if (item.credential) {
       const credential = credentialRow(item.credential, ids);
       this.credentials.set(credential.id, credential);
@@ -166,17 +166,27 @@ export class Catalogue implements ResolveView {
   }
 
   /**
-   * The next time after `after` at which the finding about a shutdown date changes: at the date, and each whole day
-   * before it, because the finding states the days that are left.
+   * The next time after `after` at which resolutions change: when a model is shut down, each whole day before it, because
+   * the finding states the days that are left, and when another price becomes valid.
    */
-  nextShutdownChange(after: Date): { readonly at: Date; readonly isShutdown: boolean } | undefined {
-    const dates = [...this.contents.models.values()].flatMap(({ retires_at }) =>
+  nextTimedChange(after: Date): TimedChange | undefined {
+    const { models, prices } = this.contents;
+    const shutdowns = [...models.values()].flatMap(({ retires_at }) =>
       retires_at && retires_at > after ? [retires_at] : [],
     );
-    if (dates.length === 0) return undefined;
-    const at = new Date(Math.min(...dates.map((date) => nextTextChange(date, after).getTime())));
-    return { at, isShutdown: dates.some((date) => date.getTime() === at.getTime()) };
+    const starts = [...prices.values()].flat().flatMap(({ valid_from }) => (valid_from > after ? [valid_from] : []));
+    const texts = shutdowns.map((date) => nextTextChange(date, after));
+    if (texts.length + starts.length === 0) return undefined;
+    const at = new Date(Math.min(...[...texts, ...starts].map((time) => time.getTime())));
+    return { at, isEffect: [...shutdowns, ...starts].some((time) => time.getTime() === at.getTime()) };
   }
+}
+
+/** A change of resolutions without a change in the store. */
+interface TimedChange {
+  readonly at: Date;
+  /** Whether more than a text changes. */
+  readonly isEffect: boolean;
 }
 
 function alter(items: Map<string, CatalogueItem>, change: CatalogueItem): void {

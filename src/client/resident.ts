@@ -75,7 +75,7 @@ export class Resident implements WatchObserver, RunSource {
   private readonly recorder: UsageRecorder | undefined;
   private readonly acknowledger: Acknowledger;
   private readonly watch: WatchStream;
-  private shutdownTimer: NodeJS.Timeout | undefined;
+  private timedChange: NodeJS.Timeout | undefined;
   readonly extend: (agent: ExtendedAgent) => void;
 
   constructor({ connection, calls, ackBatcher }: ResidentParts, settings: ResidentSettings, extend?: AgentExtension) {
@@ -213,7 +213,7 @@ export class Resident implements WatchObserver, RunSource {
     if (gap || change.urgent) this.moveRuns(change, gap || batch.catalogue.some(({ urgent }) => urgent), batch);
     this.acknowledger.apply(view.revision, false);
     this.cache?.save(view);
-    if (change.catalogue) this.scheduleShutdown();
+    if (change.catalogue) this.scheduleTimedChange();
     if (view.revision >= this.target) this.setStatus('READY', undefined);
     this.publish(change);
   }
@@ -255,7 +255,7 @@ export class Resident implements WatchObserver, RunSource {
     const cached = this.cache?.load();
     if (!cached) return;
     this.hold(cached.view);
-    this.scheduleShutdown();
+    this.scheduleTimedChange();
     this.status = 'STALE';
     this.since = cached.savedAt;
     this.currentUntil = cached.savedAt;
@@ -289,20 +289,20 @@ export class Resident implements WatchObserver, RunSource {
     this.events.emit('change', change);
   }
 
-  /** The shutdown date of a model changes resolutions without a change in the store. */
-  private scheduleShutdown(): void {
-    clearTimeout(this.shutdownTimer);
-    const next = this.held?.catalogue.nextShutdownChange(new Date());
+  /** The shutdown date of a model, and the start of a price, change resolutions without a change in the store. */
+  private scheduleTimedChange(): void {
+    clearTimeout(this.timedChange);
+    const next = this.held?.catalogue.nextTimedChange(new Date());
     if (!next) return;
     const due = () => {
       if (this.held && next.at <= new Date()) {
         this.hold(this.held.withNewCatalogue());
         // One day less to a shutdown is no event for listeners.
-        if (next.isShutdown) this.publishEffect();
+        if (next.isEffect) this.publishEffect();
       }
-      this.scheduleShutdown();
+      this.scheduleTimedChange();
     };
-    this.shutdownTimer = setTimeout(due, Math.min(next.at.getTime() - Date.now() + 1, limits.maxTimerMs)).unref();
+    this.timedChange = setTimeout(due, Math.min(next.at.getTime() - Date.now() + 1, limits.maxTimerMs)).unref();
   }
 
   private publishEffect(): void {
@@ -337,7 +337,7 @@ export class Resident implements WatchObserver, RunSource {
     }
     this.acknowledger.stop();
     await this.watch.close();
-    clearTimeout(this.shutdownTimer);
+    clearTimeout(this.timedChange);
     const closed = AgentLLMError.here('This client was closed', { code: 'CANCELLED', method: METHOD });
     this.setStatus(this.held ? 'STALE' : 'FAILED', closed);
     for (const reader of [...this.readers]) reader.end();

@@ -4,7 +4,7 @@ import type {
   ApiKeyState,
   ExtraParams as ExtraParamsMessage,
 } from '../../gen/ts/agentllm/v1/agent_llm_config.js';
-import type { WatchedCredential } from '../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
+import type { CatalogueItem, WatchedCredential } from '../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
 import type { Budget as BudgetMessage } from '../../gen/ts/agentllm/v1/budget.js';
 import type {
   Model as ModelMessage,
@@ -184,8 +184,18 @@ export function modelRow(message: ModelMessage, ids: Ids): Model {
   };
 }
 
-/** The price of a model that is in effect. The watch does not deliver the whole price book. */
-export function priceRow(price: ModelPrice, model: Model): Price {
+/**
+ * The prices of a model that are in effect now and later, oldest first. The watch does not deliver the whole price book.
+ */
+export function priceRows({ model: message, next_prices }: CatalogueItem, model: Model): readonly Price[] {
+  const price = message?.price;
+  // The service sends a price that is valid by its own clock; later ones become valid by the clock of this process.
+  const current = price ? [priceRow(price, model, price.valid_from)] : [];
+  // A cache file of an earlier release has no later prices.
+  return [...current, ...(next_prices ?? []).map((next) => priceRow(next, model, undefined))];
+}
+
+function priceRow(price: ModelPrice, model: Model, validSince: Date | undefined): Price {
   const rate = (value: bigint | undefined) => (value === undefined ? null : Number(value));
   return {
     id: model.id,
@@ -206,8 +216,7 @@ export function priceRow(price: ModelPrice, model: Model): Price {
     })),
     source: price.source,
     valid_from: price.valid_from ?? NEVER,
-    // The service sends only the price that is valid by its own clock.
-    created_at: price.valid_from ?? NEVER,
+    created_at: validSince ?? NEVER,
     revision: Number(price.revision),
   };
 }

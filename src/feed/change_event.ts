@@ -2,6 +2,7 @@ import { isReencrypted } from '../domain/draft.js';
 import { currentPrice } from '../domain/price_book.js';
 import type { Agent, Budget, Cause, Change, Config, Credential, Model, Price, Provider } from '../domain/rows.js';
 import type { State } from '../domain/state.js';
+import { limits } from '../limits.js';
 import type { CommittedRevision } from '../store/replica_state.js';
 
 /** An agent with its configs at one revision. Immutable, because rows are replaced and never modified. */
@@ -25,7 +26,13 @@ export interface AgentMaterial {
 /** A catalogue item at one revision; `row` is undefined when the item is deleted. */
 export type CatalogueMaterial = { readonly name: string; readonly urgent: boolean } & (
   | { readonly kind: 'provider'; readonly row: Provider | undefined }
-  | { readonly kind: 'model'; readonly row: Model | undefined; readonly price: Price | undefined }
+  | {
+      readonly kind: 'model';
+      readonly row: Model | undefined;
+      readonly price: Price | undefined;
+      /** The prices that become valid later, oldest first. */
+      readonly nextPrices: readonly Price[];
+    }
   | { readonly kind: 'credential'; readonly row: Credential | undefined }
   | { readonly kind: 'budget'; readonly row: Budget | undefined }
 );
@@ -145,10 +152,11 @@ export const modelMaterial = (
   state: State,
   { provider, name, id }: Model,
   row: Model | undefined,
-): CatalogueMaterial => ({
-  kind: 'model',
-  name: `${provider}/${name}`,
-  row,
-  price: currentPrice(state.pricesOf(id), new Date()),
-  urgent: false,
-});
+): CatalogueMaterial => {
+  const prices = state.pricesOf(id);
+  const price = currentPrice(prices, new Date());
+  const from = price?.valid_from.getTime() ?? Date.now();
+  const later = prices.filter(({ valid_from }) => valid_from.getTime() > from);
+  const nextPrices = later.slice(0, limits.watchedNextPrices);
+  return { kind: 'model', name: `${provider}/${name}`, row, price, nextPrices, urgent: false };
+};

@@ -70,6 +70,32 @@ describe.each(['embedded', 'postgres'] as const)('a resident client of a service
     return { name, id: agent?.id as number, config: created.config, revision: created.revision };
   };
 
+  it('shows a price that was set before from the time at which it becomes valid', async () => {
+    const model_name = unique('model');
+    await service().providers.createModel({ model: { provider: 'openai', name: model_name } });
+    const { name } = await newAgent(unique('agent'), { model_name });
+    const set = (input: bigint, valid_from?: Date) =>
+      service().providers.setPrice({
+        provider: 'openai',
+        model_name,
+        price: { input_micro_usd_per_million: input },
+        ...(valid_from && { valid_from }),
+      });
+    await set(1n);
+    const early = await startClient();
+    const start = new Date(Date.now() + 2_000);
+    const { revision } = await set(2n, start);
+    await set(3n, new Date(start.getTime() + 86_400_000));
+    const late = await startClient();
+    await untilRevision(early, revision);
+    const rates = () =>
+      [early, late].map((client) => client.agent(name).resolve().hops[0]?.price?.price.input_micro_usd_per_million);
+    // A slow machine may be here after the start.
+    if (Date.now() < start.getTime()) expect(rates()).toEqual([1, 1]);
+    await until(() => Date.now() > start.getTime() + 10);
+    await until(() => rates().every((rate) => rate === 2));
+  });
+
   it('resolves every agent like the service', async () => {
     await newAgent(unique('agent'), {
       temperature: 0,

@@ -274,6 +274,26 @@ describe('resolve', () => {
     expect(hop?.model.supports_vision).toBeUndefined();
   });
 
+  it('uses a scheduled price from its start, as a change for listeners, without a message of the service', async () => {
+    const start = Date.now() + 700;
+    const next_prices = [
+      { input_micro_usd_per_million: 2n, output_micro_usd_per_million: 3n, source: 'b', valid_from: new Date(start) },
+      { input_micro_usd_per_million: 4n, source: 'c', valid_from: new Date(start + 400) },
+    ];
+    const fake = await startFakeWatch();
+    const client = connectResident(fake.address);
+    const changes = client.changes();
+    const priced = { ...model('gpt-4'), next_prices };
+    (await fake.stream(0)).start().snapshot(10, [agent('trader', 1)], [openai(), priced]);
+    expect((await changes.next()).value).toMatchObject({ snapshot: true });
+    const source = () => client.agent('trader').resolve().hops[0]?.price?.price.source;
+    expect(source()).toBe('a page');
+    expect((await changes.next()).value).toMatchObject({ revision: 10n, catalogue: true, snapshot: false });
+    expect(source()).toBe('b');
+    expect((await changes.next()).value).toMatchObject({ revision: 10n, catalogue: true, snapshot: false });
+    expect(source()).toBe('c');
+  });
+
   it('returns an updated finding when the shutdown date of a model is reached', async () => {
     const retiring = model('gpt-4', { retires_at: new Date(Date.now() + 700) });
     const fake = await startFakeWatch();

@@ -15,7 +15,7 @@ import { limits } from '../../limits.js';
 import type { Store } from '../../store/store.js';
 import { budgetStateMessage } from './budgets.js';
 import { EncodeOnce } from './encode_once.js';
-import { agentMessage, budgetMessage, configMessage, modelMessage, providerMessage } from './entities.js';
+import { agentMessage, budgetMessage, configMessage, modelMessage, priceMessage, providerMessage } from './entities.js';
 import { writeResumeToken } from './resume_token.js';
 
 /** Tags of message fields, `number << 3 | 2`: messages are assembled from parts that are encoded once. */
@@ -217,13 +217,16 @@ function agentBytes(state: State, material: AgentMaterial): Uint8Array {
 /** Rows of the catalogue, as fields of the message. */
 const itemFields = new EncodeOnce<Provider | Model | Credential | Budget, CatalogueMaterial>({
   encode: (state, _, item) => {
-    const fields = CatalogueItem.fromPartial({ [item.kind]: itemMessage(state, item) });
+    const next_prices = item.kind === 'model' ? item.nextPrices.map(priceMessage) : [];
+    const fields = CatalogueItem.fromPartial({ [item.kind]: itemMessage(state, item), next_prices });
     return framed(CATALOGUE, CatalogueItem.encode(fields).finish());
   },
-  inputs: [(_, item) => priceOf(item)],
+  inputs: [(_, item) => pricesOf(item)],
 });
 
-const priceOf = (item: CatalogueMaterial) => (item.kind === 'model' ? item.price : undefined);
+/** The ids of the prices: rows are immutable. */
+const pricesOf = (item: CatalogueMaterial): string =>
+  item.kind === 'model' ? [item.price?.id, ...item.nextPrices.map(({ id }) => id)].join() : '';
 
 function itemBytes(state: State, material: CatalogueMaterial): Uint8Array {
   const { row, kind, name, urgent } = material;

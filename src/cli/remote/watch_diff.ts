@@ -148,7 +148,7 @@ function keyOf(item: CatalogueItem): string {
 
 function deletedItem(key: string): CatalogueItem {
   const at = key.indexOf(' ');
-  return { [`deleted_${key.slice(0, at)}`]: key.slice(at + 1), urgent: false };
+  return { [`deleted_${key.slice(0, at)}`]: key.slice(at + 1), urgent: false, next_prices: [] };
 }
 
 /** The text of a change. */

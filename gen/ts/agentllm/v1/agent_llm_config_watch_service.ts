@@ -24,7 +24,7 @@ import { Timestamp } from "../../google/protobuf/timestamp.js";
 import { Agent, AgentRef } from "./agent.js";
 import { AgentLLMConfig, ApiKeyState, apiKeyStateFromJSON, apiKeyStateToNumber } from "./agent_llm_config.js";
 import { Budget, BudgetState } from "./budget.js";
-import { Model, Provider } from "./provider.js";
+import { Model, ModelPrice, Provider } from "./provider.js";
 
 /** The request of WatchConfigs. */
 export interface WatchConfigsRequest {
@@ -227,8 +227,8 @@ export interface CatalogueItem {
     | Provider
     | undefined;
   /**
-   * A model, with the price that is valid now. It is delivered again when another price
-   * becomes valid.
+   * A model, with the price that is valid now. When a price of `next_prices` becomes
+   * valid, a client applies it by its own clock: the model is not delivered again.
    */
   model?:
     | Model
@@ -262,6 +262,11 @@ export interface CatalogueItem {
    * provider was disabled or a key was replaced or deleted.
    */
   urgent: boolean;
+  /**
+   * The prices of `model` that become valid later, each from its `valid_from`, oldest
+   * first; at most 10. A price that is added is delivered at once.
+   */
+  next_prices: ModelPrice[];
 }
 
 /** A credential without its key. No message contains the key. */
@@ -1325,6 +1330,7 @@ function createBaseCatalogueItem(): CatalogueItem {
     budget: undefined,
     deleted_budget: undefined,
     urgent: false,
+    next_prices: [],
   };
 }
 
@@ -1356,6 +1362,9 @@ export const CatalogueItem: MessageFns<CatalogueItem> = {
     }
     if (message.urgent !== false) {
       writer.uint32(56).bool(message.urgent);
+    }
+    for (const v of message.next_prices) {
+      ModelPrice.encode(v!, writer.uint32(82).fork()).join();
     }
     return writer;
   },
@@ -1445,6 +1454,14 @@ export const CatalogueItem: MessageFns<CatalogueItem> = {
             message.urgent = reader.bool();
             continue;
           }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.next_prices.push(ModelPrice.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           throw new globalThis.Error("malformed message");
@@ -1480,6 +1497,7 @@ export const CatalogueItem: MessageFns<CatalogueItem> = {
       : undefined;
     message.deleted_budget = object.deleted_budget ?? undefined;
     message.urgent = object.urgent ?? false;
+    message.next_prices = object.next_prices?.map((e) => ModelPrice.fromPartial(e)) || [];
     return message;
   },
 };
