@@ -27,7 +27,7 @@ export class BudgetEffect {
   /** @param budgets only enabled ones. */
   constructor(
     private readonly budgets: readonly CoveringBudget[],
-    hops: readonly Named[],
+    private readonly hops: readonly Named[],
   ) {
     this.start = Math.max(
       0,
@@ -44,6 +44,13 @@ export class BudgetEffect {
 
   get exhausted(): string[] {
     return this.budgets.filter(({ exhausted }) => exhausted).map(({ budget }) => budget.name);
+  }
+
+  /** The names of the exhausted budgets that skip a hop. */
+  skipping({ index }: Pick<Named, 'index'>): string[] {
+    return this.budgets
+      .filter(({ budget, exhausted }) => exhausted && index < startOf(budget, this.hops))
+      .map(({ budget }) => budget.name);
   }
 }
 

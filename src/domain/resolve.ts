@@ -83,6 +83,8 @@ export interface Resolution {
   readonly findings: readonly Finding[];
   /** The names of the exhausted budgets that cover the agent. */
   readonly exhausted_budgets: readonly string[];
+  /** The names of those of them that skip hops. */
+  readonly limiting_budgets: readonly string[];
 }
 
 export interface ResolveOptions {
@@ -119,7 +121,10 @@ export function resolve(
   }
   const findings = [...analysis.findings, ...aboutBudgets(budgets, planned)];
   if (hops.length === 0) findings.push(noUsableHop(agent));
-  return { hops, skipped, findings: bySeverity(findings), exhausted_budgets: effect.exhausted };
+  // The budgets that skip a later hop skip the first one too.
+  const first = skipped.find(({ reason }) => reason === 'SKIP_REASON_BUDGET_EXHAUSTED');
+  const limiting_budgets = first ? effect.skipping(first) : [];
+  return { hops, skipped, findings: bySeverity(findings), exhausted_budgets: effect.exhausted, limiting_budgets };
 }
 
 function providerProblem(provider: Provider | undefined, down: ReadonlySet<string>): SkipReason | undefined {

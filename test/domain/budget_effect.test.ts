@@ -30,6 +30,21 @@ describe('BudgetEffect', () => {
     expect(warn.exhausted).toEqual(['desk']);
   });
 
+  it('names the budgets that skip a hop, without WARN and without those that skip only earlier hops', () => {
+    const named = (name: string, one: CoveringBudget) => ({ ...one, budget: { ...one.budget, name } });
+    const budgets = [
+      named('warn', covering({ action: 'BUDGET_ACTION_WARN' })),
+      named('first', stepDown('a')),
+      named('second', stepDown('b')),
+      named('third', stepDown('c')),
+      named('open', block(false)),
+    ];
+    const effect = new BudgetEffect(budgets, hops);
+    expect(effect.exhausted).toEqual(['warn', 'first', 'second', 'third']);
+    expect(effect.skipping({ index: 0 })).toEqual(['second', 'third']);
+    expect(effect.skipping({ index: 1 })).toEqual(['third']);
+  });
+
   it('has a finding for each used budget, and for a hop that the chain does not have', () => {
     const reasons = [...aboutBudgets([stepDown('x'), block(false)], hops)].map(({ reason }) => reason);
     expect(reasons).toEqual(['FINDING_REASON_BUDGET_EXHAUSTED', 'FINDING_REASON_STEP_DOWN_HOP_MISSING']);

@@ -6,7 +6,7 @@ import { priceMessage } from './entities.js';
 /** Converts a resolution to a message: values become JSON, revisions have 64 bits. */
 export const resolvedMessage = (
   agent: Agent,
-  { hops, skipped, findings, exhausted_budgets }: Resolution,
+  { hops, skipped, findings, exhausted_budgets, limiting_budgets }: Resolution,
 ): ResolvedConfig => ({
   agent_id: agent.id,
   agent_name: agent.name,
@@ -15,6 +15,7 @@ export const resolvedMessage = (
   findings: [...findings],
   substitution_policy: agent.substitution_policy,
   exhausted_budgets: [...exhausted_budgets],
+  limiting_budgets: [...limiting_budgets],
 });
 
 const hopMessage = ({ key, price, parameters, provenance, ...hop }: ResolvedHop): HopMessage => ({

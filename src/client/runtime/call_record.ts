@@ -54,9 +54,9 @@ export class CallRecord {
   constructor(private readonly settings: RecordSettings) {
     this.startedAt = settings.clock.now();
     this.date = settings.clock.date();
-    const { skipped, exhausted_budgets } = settings.resolution;
+    const { skipped, limiting_budgets } = settings.resolution;
     for (const hop of skipped) this.skip(hop, hop.reason, '');
-    if (skipped.some(({ reason }) => reason === 'SKIP_REASON_BUDGET_EXHAUSTED')) this.exhaustedBy(exhausted_budgets);
+    this.exhaustedBy(limiting_budgets);
   }
 
   /** The time since the start of the call in ms. */

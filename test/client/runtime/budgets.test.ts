@@ -36,6 +36,19 @@ describe('a call of an agent with budgets', () => {
     expect(receipt.attempts.map(({ reservation_id }) => reservation_id)).toEqual(['r1']);
   });
 
+  it('names in its receipt the budgets that took effect in the resolution, not those that only warn', async () => {
+    const { agent, runtime } = await budgeted(() => admitted('r1'));
+    const resolve = () => ({
+      ...agent.resolve(),
+      exhausted_budgets: ['desk', 'warns'],
+      limiting_budgets: ['desk'],
+    });
+    const { receipt } = await callGenerate(runtime, callOf({ ...agent, resolve }));
+    expect(receipt.exhausted_budgets).toEqual(['desk']);
+    const warned = () => ({ ...agent.resolve(), exhausted_budgets: ['warns'] });
+    expect((await callGenerate(runtime, callOf({ ...agent, resolve: warned }))).receipt.exhausted_budgets).toEqual([]);
+  });
+
   it('asks the budgets before each attempt, also before a retry', async () => {
     let asked = 0;
     const overloaded = json({ error: { message: 'overloaded' } }, 503);

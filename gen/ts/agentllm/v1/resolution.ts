@@ -443,6 +443,11 @@ export interface ResolvedConfig {
    * request simulates.
    */
   exhausted_budgets: string[];
+  /**
+   * The names of those exhausted budgets because of which hops are skipped
+   * (SKIP_REASON_BUDGET_EXHAUSTED). A budget with BUDGET_ACTION_WARN is never one.
+   */
+  limiting_budgets: string[];
 }
 
 function createBaseProvenance(): Provenance {
@@ -1264,6 +1269,7 @@ function createBaseResolvedConfig(): ResolvedConfig {
     findings: [],
     substitution_policy: SubstitutionPolicy.UNSPECIFIED,
     exhausted_budgets: [],
+    limiting_budgets: [],
   };
 }
 
@@ -1289,6 +1295,9 @@ export const ResolvedConfig: MessageFns<ResolvedConfig> = {
     }
     for (const v of message.exhausted_budgets) {
       writer.uint32(58).string(v!);
+    }
+    for (const v of message.limiting_budgets) {
+      writer.uint32(66).string(v!);
     }
     return writer;
   },
@@ -1362,6 +1371,14 @@ export const ResolvedConfig: MessageFns<ResolvedConfig> = {
             message.exhausted_budgets.push(reader.string());
             continue;
           }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.limiting_budgets.push(reader.string());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           throw new globalThis.Error("malformed message");
@@ -1389,6 +1406,7 @@ export const ResolvedConfig: MessageFns<ResolvedConfig> = {
     message.findings = object.findings?.map((e) => Finding.fromPartial(e)) || [];
     message.substitution_policy = object.substitution_policy ?? SubstitutionPolicy.UNSPECIFIED;
     message.exhausted_budgets = object.exhausted_budgets?.map((e) => e) || [];
+    message.limiting_budgets = object.limiting_budgets?.map((e) => e) || [];
     return message;
   },
 };
