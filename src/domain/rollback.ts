@@ -1,8 +1,9 @@
 import { agentFields } from './agent.js';
+import { newBudgetFields } from './budget.js';
 import { configFields, modelProblem } from './config.js';
 import { originOf } from './origin.js';
 import type { Patch } from './patch.js';
-import type { Agent, Config } from './rows.js';
+import type { Agent, Budget, Config } from './rows.js';
 import type { State } from './state.js';
 import { canonicalName } from './view.js';
 
@@ -29,10 +30,21 @@ export function patchBack(earlier: ConfigAtRevision, current: ConfigAtRevision |
 }
 
 /** The patch that gives an agent its earlier content, like `patchBack` for a config. */
-export function agentPatchBack(earlier: Agent, current: Agent | undefined): Patch {
+export const agentPatchBack = (earlier: Agent, current: Agent | undefined): Patch =>
+  rowPatchBack(Object.keys(agentFields) as (keyof Agent)[], earlier, current);
+
+/** The patch that gives a budget its earlier content. */
+export const budgetPatchBack = (earlier: Budget, current: Budget | undefined): Patch =>
+  rowPatchBack(Object.keys(newBudgetFields) as (keyof Budget)[], earlier, current);
+
+function rowPatchBack<Row extends Agent | Budget>(
+  fields: readonly (keyof Row & string)[],
+  earlier: Row,
+  current: Row | undefined,
+): Patch {
   const set: Record<string, unknown> = {};
   const cleared = new Set<string>();
-  for (const field of Object.keys(agentFields) as (keyof Agent)[]) {
+  for (const field of fields) {
     if (current && earlier[field] === current[field]) continue;
     if (earlier[field] === null) cleared.add(field);
     else set[field] = earlier[field];

@@ -1,12 +1,13 @@
 import { checkAgent } from '../../domain/agent.js';
+import { checkBudget } from '../../domain/budget.js';
 import type { Draft } from '../../domain/draft.js';
 import type { HistoryEntry } from '../../domain/history.js';
-import { agentPatchBack, keyFits, modelsPass, patchBack } from '../../domain/rollback.js';
-import type { Agent, Config } from '../../domain/rows.js';
+import { agentPatchBack, budgetPatchBack, keyFits, modelsPass, patchBack } from '../../domain/rollback.js';
+import type { Agent, Budget, Config } from '../../domain/rows.js';
 import type { State } from '../../domain/state.js';
 import { printable } from '../../domain/text.js';
 import type { Resource, Violation } from '../../errors.js';
-import { agentBefore, configBefore, type PastRevision } from '../../store/history/history.js';
+import { agentBefore, budgetBefore, configBefore, type PastRevision } from '../../store/history/history.js';
 import { deleted } from './rollback.js';
 import { type ConfigRequest, draftProposal, keyRefusal, proposeUpdate } from './write_config.js';
 
@@ -40,12 +41,14 @@ export class RevisionRollback {
       if (action === 'create') this.created.add(`${entity} ${entity_id}`);
   }
 
-  /** Configs are deleted before their agents, and restored after them. */
+  /** Configs and budgets are deleted before their agents, and restored after them. */
   run(): void {
     const entriesOf = (entity: HistoryEntry['entity']) => this.past.entries.filter((entry) => entry.entity === entity);
     for (const entry of entriesOf('config')) if (entry.action === 'create') this.deleteConfig(entry);
+    for (const entry of entriesOf('budget')) if (entry.action === 'create') this.deleteBudget(entry);
     for (const entry of entriesOf('agent')) this.undoAgent(entry);
     for (const entry of entriesOf('config')) if (entry.action !== 'create') this.undoConfig(entry);
+    for (const entry of entriesOf('budget')) if (entry.action !== 'create') this.undoBudget(entry);
   }
 
   private conflict(resource: Resource, field: string, description: string): void {
@@ -65,7 +68,7 @@ export class RevisionRollback {
 
   /** Whether a row is unchanged since the revision; adds a conflict if not. */
   private isUnchanged(
-    row: Agent | Config,
+    row: Agent | Budget | Config,
     conflict: (description: string) => void,
     { revision }: HistoryEntry,
   ): boolean {
@@ -78,6 +81,38 @@ export class RevisionRollback {
     const config = this.state.configs.get(entry.entity_id);
     if (config && this.isUnchanged(config, (text) => this.configConflict(config, text), entry))
       this.draft.remove('config', config);
+  }
+
+  private budgetConflict({ id, name }: Budget, description: string): void {
+    const shown = printable(name, 60);
+    this.conflict({ type: 'budget', name: shown }, `budget ${id} ${JSON.stringify(shown)}`, description);
+  }
+
+  private deleteBudget(entry: HistoryEntry): void {
+    const budget = this.state.budgets.withId(entry.entity_id);
+    if (budget && this.isUnchanged(budget, (text) => this.budgetConflict(budget, text), entry))
+      this.draft.remove('budget', budget);
+  }
+
+  private undoBudget(entry: HistoryEntry): void {
+    const current = this.state.budgets.withId(entry.entity_id);
+    const before = budgetBefore(entry) as Budget;
+    if (entry.action === 'delete') {
+      if (!current) this.putBudget(before, undefined);
+    } else if (!current) this.budgetConflict(before, 'was deleted since');
+    else if (this.isUnchanged(current, (text) => this.budgetConflict(current, text), entry))
+      this.putBudget(before, current);
+  }
+
+  private putBudget(before: Budget, current: Budget | undefined): void {
+    const sameName = this.state.budgets.named(before.name);
+    const problems = checkBudget(this.state, before, budgetPatchBack(before, current));
+    const missing = before.agent_id === null ? undefined : this.missingAgent(before.agent_id);
+    if (missing) this.budgetConflict(before, missing);
+    if (sameName && sameName.id !== before.id) this.budgetConflict(before, 'has a name that another budget has now');
+    for (const { field, description } of problems) this.budgetConflict(before, `${field}: ${description}`);
+    if (current) this.draft.update('budget', current, before);
+    else this.draft.restore('budget', before);
   }
 
   private undoAgent(entry: HistoryEntry): void {
@@ -95,9 +130,12 @@ export class RevisionRollback {
   private deleteAgent(agent: Agent, entry: HistoryEntry): void {
     if (!this.isUnchanged(agent, (text) => this.agentConflict(agent, text), entry)) return;
     const newConfigs = this.state.configsOf(agent.id).filter(({ id }) => !this.created.has(`config ${id}`));
+    const newBudgets = this.state.budgets.ofAgent(agent.id).filter(({ id }) => !this.created.has(`budget ${id}`));
     if (agent.is_reserved) this.agentConflict(agent, 'is reserved and cannot be deleted');
     else if (newConfigs.length > 0)
       this.agentConflict(agent, `has ${newConfigs.length} configs that were created since`);
+    else if (newBudgets.length > 0)
+      this.agentConflict(agent, `has ${newBudgets.length} budgets that were created since`);
     else {
       this.removedAgents.add(agent.id);
       this.draft.remove('agent', agent);
@@ -130,7 +168,7 @@ export class RevisionRollback {
   }
 
   private putConfig(before: Config, stored: Config | undefined): void {
-    const problem = this.missingAgent(before) ?? this.missingKey(before, stored);
+    const problem = this.missingAgent(before.agent_id) ?? this.missingKey(before, stored);
     if (problem) {
       this.configConflict(before, problem);
       return;
@@ -148,7 +186,7 @@ export class RevisionRollback {
       draftProposal(state, this.draft, { ...proposal, before: stored }, change);
   }
 
-  private missingAgent({ agent_id: id }: Config): string | undefined {
+  private missingAgent(id: number): string | undefined {
     const exists = this.state.agents.has(id) && !this.removedAgents.has(id);
     return exists || this.restoredAgents.has(id) ? undefined : `belongs to agent ${id}, which was deleted since`;
   }

@@ -7,12 +7,13 @@ import { type ConfigRevision, FieldChange } from '../../../gen/ts/agentllm/v1/hi
 import type { Draft } from '../../domain/draft.js';
 import { withoutConfig } from '../../domain/findings.js';
 import type { HistoryEntry, Names } from '../../domain/history.js';
-import type { Change, Config } from '../../domain/rows.js';
+import type { Budget, Change, Config } from '../../domain/rows.js';
 import type { State } from '../../domain/state.js';
 import { ServiceError } from '../../errors.js';
 import { limits } from '../../limits.js';
 import type { Problems } from '../../problems.js';
 import { type PastRevision, revisionAt } from '../../store/history/history.js';
+import { toLog } from '../../store/write/rows.js';
 import type { Call } from '../dispatch/method.js';
 import type { Backend } from './backend.js';
 import { requireHistory } from './historical_config.js';
@@ -60,6 +61,7 @@ async function pastRevision(backend: Backend, call: RollbackCall): Promise<PastR
   if (Number(revision) < past.oldest || past.entries.length === 0)
     throw ServiceError.of('REVISION_COMPACTED', { revision: String(revision), oldest: String(past.oldest) });
   if (past.entries.some(({ entity }) => entity === 'agent')) call.require('PERMISSION_AGENTS_WRITE');
+  if (past.entries.some(({ entity }) => entity === 'budget')) call.require('PERMISSION_BUDGETS_WRITE');
   return past;
 }
 
@@ -76,18 +78,24 @@ function plan(state: State, draft: Draft, request: RollbackRevisionRequest, past
   if (undo.conflicts.length > 0) throw conflictError(request, undo.conflicts);
 }
 
+const ROLLED_BACK: readonly HistoryEntry['entity'][] = ['agent', 'config', 'budget'];
+
 /** The conflicts of a revision that can never be rolled back, independently of later revisions. */
 function conflictsOfKind({ entries }: PastRevision): Conflict[] {
   const conflict = (field: string, description: string) => ({ field, description, resource: undefined });
   const maximum = limits.maxRollbackChanges;
-  if (entries.length > maximum) return [conflict('the revision', `changed more than ${maximum} agents and configs`)];
+  if (entries.length > maximum)
+    return [conflict('the revision', `changed more than ${maximum} agents, configs and budgets`)];
   const [first] = entries;
   if (first && !first.method.includes('/'))
     return [conflict('the revision', `was made by the service itself (${first.method})`)];
   return entries
-    .filter(({ entity }) => entity !== 'agent' && entity !== 'config')
+    .filter(({ entity }) => !ROLLED_BACK.includes(entity))
     .map(({ entity, entity_id }) =>
-      conflict(`${entity} ${entity_id}`, 'is neither an agent nor a config; only these can be rolled back'),
+      conflict(
+        `${entity} ${entity_id}`,
+        'is neither an agent, nor a config, nor a budget; only these can be rolled back',
+      ),
     );
 }
 
@@ -129,16 +137,22 @@ function entryOf(call: RollbackCall, { revision, now }: Draft, change: Change, p
     position,
     entity,
     entity_id: id,
-    agent_id: entity === 'config' ? ((change.after ?? change.before)?.agent_id ?? null) : id,
+    agent_id: change.entity === 'agent' ? id : ((change.after ?? change.before) as Config | Budget).agent_id,
     action: before ? (after ? 'update' : 'delete') : 'create',
-    before: before ? { ...before } : null,
-    after: after ? { ...after } : null,
+    before: logged(before),
+    after: logged(after),
     actor: call.caller,
     method: call.method,
     request_id: requestIdOf(call.request) ?? null,
     reason: call.request.reason || null,
     created_at: now,
   };
+}
+
+/** A row as the history has it: its amounts are texts. */
+function logged(row: object | undefined): Record<string, unknown> | null {
+  const text = toLog(row);
+  return text === undefined ? null : (JSON.parse(text) as Record<string, unknown>);
 }
 
 /** The findings of the changed configs, and of agents without an enabled config. */

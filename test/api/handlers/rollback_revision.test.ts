@@ -109,6 +109,63 @@ describe.each(['embedded', 'postgres'] as const)('RollbackRevision on %s', (back
     expect(again.revision).toBe(await newest(service()));
   });
 
+  const BUDGET = {
+    scope: 'BUDGET_SCOPE_AGENT',
+    period: 'BUDGET_PERIOD_DAY',
+    time_zone: 'Europe/Berlin',
+    limit_nano_usd: 999_999_999_999_999_999n,
+    action: 'BUDGET_ACTION_BLOCK',
+  } as const;
+  const createBudget = (id: number, more: object = {}) =>
+    service().budgets.createBudget({ agent: { id }, budget: { name: unique('budget'), ...BUDGET, ...more } });
+  const getBudget = async (name: string) => present((await service().budgets.getBudget({ name })).budget);
+
+  it('reverts the creation, the change and the deletion of a budget', async () => {
+    const { id } = await newAgent(service());
+    const created = await createBudget(id);
+    const { name, id: budgetId } = present(created.budget);
+    const hop = { step_down_provider: 'openai', step_down_model: 'gpt-4' };
+    const change = { name, action: 'BUDGET_ACTION_STEP_DOWN', limit_nano_usd: 5n, warn_percent: 1, ...hop } as const;
+    const changed = await service().budgets.updateBudget({ budget: change });
+    await conflict(rollback(created.revision), `budget ${budgetId} "${name}" was changed again`);
+    const { entries } = await rollback(changed.revision);
+    expect(entries).toMatchObject([{ kind: 'RESOURCE_KIND_BUDGET', action: 'CHANGE_ACTION_UPDATE', agent_id: id }]);
+    const { etag: _, revision: __, updated_at: ___, ...content } = present(created.budget);
+    expect(await getBudget(name)).toMatchObject(content);
+    const deleted = await service().budgets.deleteBudget({ name });
+    await conflict(rollback(changed.revision), 'was deleted since');
+    await rollback(deleted.revision);
+    expect(await getBudget(name)).toMatchObject(content);
+    const { state } = await service().budgets.getBudgetState({ name });
+    expect(state).toMatchObject({ limit_nano_usd: BUDGET.limit_nano_usd, spent_nano_usd: 0n });
+    const next = await createBudget(id);
+    await rollback(next.revision);
+    await notFound(getBudget(present(next.budget).name), 'BUDGET_NOT_FOUND');
+  });
+
+  it('creates a deleted agent again with its budgets, and with the conflicts of their names', async () => {
+    const { id, name } = await newAgent(service());
+    const one = present((await createBudget(id)).budget);
+    const two = present((await createBudget(id, { period: 'BUDGET_PERIOD_TOTAL', time_zone: '' })).budget);
+    const { revision } = await service().agents.deleteAgent({ agent: { id } });
+    const taker = await createBudget((await newAgent(service())).id, { name: two.name });
+    await conflict(rollback(revision), `budget ${two.id} "${two.name}" has a name that another budget has now`);
+    await notFound(getBudget(one.name), 'BUDGET_NOT_FOUND');
+    await service().budgets.deleteBudget({ name: present(taker.budget).name });
+    await rollback(revision);
+    for (const { name: budget, id: budgetId } of [one, two])
+      expect(await getBudget(budget)).toMatchObject({ id: budgetId, agent_id: id, agent_name: name });
+    const { reservation } = await service().budgets.reserve({ agent: { id }, reservation_id: randomUUID() });
+    expect([...present(reservation).budgets].sort()).toEqual([one.name, two.name].sort());
+  });
+
+  it('does not delete an agent that has budgets', async () => {
+    const created = await service().agents.createAgent({ agent: { name: unique('agent'), agent_type: 'analyst' } });
+    const { id } = present(created.agent);
+    await createBudget(id);
+    await conflict(rollback(created.revision), 'has 1 budgets that were created since');
+  });
+
   describe('with conflicts returns all of them and writes nothing', () => {
     it('when configs were changed or deleted later', async () => {
       const { one, two, revision, results } = await bulk();
@@ -159,7 +216,7 @@ describe.each(['embedded', 'postgres'] as const)('RollbackRevision on %s', (back
       const { revision } = await service().providers.updateProvider({
         provider: { name: 'openai', display_name: 'O' },
       });
-      await conflict(rollback(revision), 'is neither an agent nor a config');
+      await conflict(rollback(revision), 'is neither an agent, nor a config, nor a budget');
       await precondition(rollback(1n), 'ROLLBACK_CONFLICT');
     });
   });

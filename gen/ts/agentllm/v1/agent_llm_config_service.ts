@@ -6410,8 +6410,10 @@ export const AgentLLMConfigServiceService = {
    * Rolls back all changes of one revision, in one transaction, as a new revision: it
    * deletes what the revision created, writes the earlier content of what the revision
    * changed, and creates again, with their ids, resources that it deleted. The method
-   * supports revisions that changed agents and configs. Keys are handled as in
-   * RollbackConfig, except that a key which the revision added is deleted.
+   * supports revisions that changed agents, configs and budgets. Keys are handled as in
+   * RollbackConfig, except that a key which the revision added is deleted. A budget that
+   * is created again begins with a spent amount of 0, because its amounts were deleted
+   * with it. Agents need PERMISSION_AGENTS_WRITE too, budgets PERMISSION_BUDGETS_WRITE.
    *
    * The method rolls back either all changes or none. FAILED_PRECONDITION
    * (ROLLBACK_CONFLICT) lists every conflict, for example a config that has been changed
@@ -6599,8 +6601,10 @@ export interface AgentLLMConfigServiceServer extends UntypedServiceImplementatio
    * Rolls back all changes of one revision, in one transaction, as a new revision: it
    * deletes what the revision created, writes the earlier content of what the revision
    * changed, and creates again, with their ids, resources that it deleted. The method
-   * supports revisions that changed agents and configs. Keys are handled as in
-   * RollbackConfig, except that a key which the revision added is deleted.
+   * supports revisions that changed agents, configs and budgets. Keys are handled as in
+   * RollbackConfig, except that a key which the revision added is deleted. A budget that
+   * is created again begins with a spent amount of 0, because its amounts were deleted
+   * with it. Agents need PERMISSION_AGENTS_WRITE too, budgets PERMISSION_BUDGETS_WRITE.
    *
    * The method rolls back either all changes or none. FAILED_PRECONDITION
    * (ROLLBACK_CONFLICT) lists every conflict, for example a config that has been changed
@@ -7044,8 +7048,10 @@ export interface AgentLLMConfigServiceClient extends Client {
    * Rolls back all changes of one revision, in one transaction, as a new revision: it
    * deletes what the revision created, writes the earlier content of what the revision
    * changed, and creates again, with their ids, resources that it deleted. The method
-   * supports revisions that changed agents and configs. Keys are handled as in
-   * RollbackConfig, except that a key which the revision added is deleted.
+   * supports revisions that changed agents, configs and budgets. Keys are handled as in
+   * RollbackConfig, except that a key which the revision added is deleted. A budget that
+   * is created again begins with a spent amount of 0, because its amounts were deleted
+   * with it. Agents need PERMISSION_AGENTS_WRITE too, budgets PERMISSION_BUDGETS_WRITE.
    *
    * The method rolls back either all changes or none. FAILED_PRECONDITION
    * (ROLLBACK_CONFLICT) lists every conflict, for example a config that has been changed
