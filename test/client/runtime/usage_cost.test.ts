@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { describe, expect, it } from 'vitest';
 import { normalizeUsage } from '../../../src/client/runtime/usage.js';
 import { costOfAttempt, type PricedAttempt } from '../../../src/domain/cost.js';
@@ -222,4 +223,93 @@ describe('the cost of recorded usages', () => {
     };
     expect(costOfAttempt(attempt)).toEqual({ nanoUsd: expected, unpriced: undefined });
   });
+});
+
+/*
+ * genai-prices (PyPI) reads usages and calculates costs on its own: `pip install genai-prices`. It is given the prices of
+ * this test, because its own data has other models and prices.
+ */
+const PROGRAM = `
+import json, sys
+from decimal import ROUND_HALF_UP, Decimal
+from genai_prices import Usage, extract_usage
+from genai_prices.types import ModelPrice
+
+NAMES = {"claude": ("anthropic", "claude-sonnet-4-5"), "openai": ("openai", "gpt-5"),
+         "deepseek": ("deepseek", "deepseek-chat"), "grok": ("x-ai", "grok-4")}
+
+def nano_usd(rates, usage):
+    names = ["input_mtok", "cache_read_mtok", "cache_write_mtok", "output_mtok"]
+    price = ModelPrice(**{n: Decimal(r) / 1000000 for n, r in zip(names, rates) if r is not None})
+    total = price.calc_price(usage)["total_price"] * 1000000000
+    return str(total.quantize(Decimal(1), ROUND_HALF_UP))
+
+results = []
+for one in json.load(sys.stdin):
+    provider, model = NAMES[one["provider"]]
+    counts = Usage(**{name: count for name, count in one["counts"].items() if count is not None})
+    result = {"calculated": nano_usd(one["rates"], counts)}
+    try:
+        body = {"model": model, "usage": one["raw"]}
+        read = extract_usage(body, provider_id=provider, api_flavor=one["flavor"]).usage
+        result["read"] = nano_usd(one["rates"], read)
+    except Exception as error:
+        result["error"] = repr(error)[:200]
+    results.append(result)
+print(json.dumps(results))
+`;
+
+const hasGenaiPrices = (() => {
+  try {
+    execFileSync('python3', ['-c', 'import genai_prices'], { stdio: 'ignore' });
+    return true;
+  } catch {
+    return false;
+  }
+})();
+
+/** What genai-prices 0.2 does not read. The prices of long cache writes are not in its units. */
+function isReadOtherwise(provider: string, wireApi: string, raw: object): boolean {
+  const text = JSON.stringify(raw);
+  if (/iterations|ephemeral_1h|cache_write_tokens/.test(text)) return true;
+  // It ignores the cache hits of DeepSeek, and has no Responses API for xAI.
+  if (provider === 'deepseek') return !text.includes('"prompt_cache_hit_tokens":0');
+  if (provider === 'grok' && wireApi === responses) return true;
+  // xAI's prompt tokens without those of the cache.
+  return text.includes('"prompt_tokens":10,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":90}');
+}
+
+describe.runIf(hasGenaiPrices)('the cost of recorded usages in genai-prices', () => {
+  it('is the same', () => {
+    const cases = RECORDED.filter(([, , raw]) => !JSON.stringify(raw).includes('ephemeral_1h')).map(
+      ([wireApi, provider, raw, expected]) => {
+        const usage = normalizeUsage(wireApi, provider, raw as Record<string, unknown>);
+        const { input_tokens, output_tokens } = usage;
+        const cached = {
+          cache_read_tokens: usage.input_cache_read_tokens,
+          cache_write_tokens: usage.input_cache_write_tokens,
+        };
+        const flavor = wireApi === messages ? 'default' : wireApi === responses ? 'responses' : 'chat';
+        const counts = { input_tokens, output_tokens, ...cached };
+        return {
+          wireApi,
+          provider,
+          raw,
+          flavor,
+          counts,
+          rates: RATES[provider]?.slice(0, 4),
+          expected: String(expected),
+        };
+      },
+    );
+    const output = execFileSync('python3', ['-c', PROGRAM], { input: JSON.stringify(cases), encoding: 'utf8' });
+    const results = JSON.parse(output) as { calculated: string; read?: string; error?: string }[];
+    expect(results.map(({ calculated }) => calculated)).toEqual(cases.map(({ expected }) => expected));
+    const compared = cases.map((one, at) => ({ ...one, ...results[at] }));
+    const read = compared.filter((one) => !isReadOtherwise(one.provider, one.wireApi, one.raw));
+    expect(read.map((one) => [one.raw, one.read ?? one.error])).toEqual(
+      read.map(({ raw, expected }) => [raw, expected]),
+    );
+    expect(read.length).toBeGreaterThanOrEqual(14);
+  }, 60_000);
 });
