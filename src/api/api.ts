@@ -101,7 +101,7 @@ export function createApi(parts: ApiParts, { anonymous, ...options }: ApiOptions
     authorizer,
     usageWriter: new UsageWriter(
       parts.store,
-      (tx, attempts) => chargeBudgets(tx, parts.store.state, attempts),
+      (tx, attempts, ending) => chargeBudgets(tx, parts.store.state, attempts, ending),
       () => parts.store.state.budgets.size > 0,
     ),
     usageMetrics: options.metrics.usage,

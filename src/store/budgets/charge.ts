@@ -38,24 +38,38 @@ interface HeldReservation {
  * It is called in the transaction that stores the attempts, only with attempts that were not stored before. An attempt
  * counts in the period in which it began. Cost beyond a reservation, without one, or under one that has ended, counts as
  * spent too.
+ * @param ending the reservations that end in the same transaction. Their counters are locked here with the others, in one
+ *   order, so that two transactions do not wait for each other.
  */
-export async function chargeBudgets(tx: Knex, state: State, attempts: readonly PricedUsage[]): Promise<void> {
+export async function chargeBudgets(
+  tx: Knex,
+  state: State,
+  attempts: readonly PricedUsage[],
+  ending: readonly string[] = [],
+): Promise<void> {
   if (attempts.length === 0) return;
-  const reservations = await lockReservations(tx, attempts);
+  const reservations = await lockReservations(tx, attempts, ending);
   const ledger = new Ledger(state);
   for (const attempt of attempts) ledger.add(attempt, reservations.get(attempt.reservation_id));
-  await store(tx, ledger);
+  await store(
+    tx,
+    ledger,
+    ending.flatMap((id) => reservations.get(id)?.keys ?? []),
+  );
   await writeReservations(tx, [...reservations.values()]);
 }
 
-async function store(tx: Knex, ledger: Ledger): Promise<void> {
+async function store(tx: Knex, ledger: Ledger, others: readonly CounterKey[]): Promise<void> {
   const wanted = [...ledger.wanted.values()].sort((a, b) => byKey(a.key, b.key));
   if (wanted.length === 0) return;
   const keys = wanted.map(({ key }) => key);
-  let counters = await readCounters(tx, keys, true);
+  const locked = [...new Map([...keys, ...others].map((key) => [keyText(key), key])).values()];
+  const read = async () =>
+    (await readCounters(tx, locked, true)).filter((counter) => ledger.wanted.has(keyText(counter)));
+  let counters = await read();
   if (counters.length < keys.length) {
     await createCounters(tx, wanted);
-    counters = await readCounters(tx, keys, true);
+    counters = await read();
   }
   await writeCounters(
     tx,
@@ -121,8 +135,13 @@ function take(reservation: HeldReservation, cost: bigint): bigint {
 }
 
 /** Locks the open reservations of the attempts, before any counter is locked. */
-async function lockReservations(tx: Knex, attempts: readonly PricedUsage[]): Promise<Map<string, HeldReservation>> {
-  const ids = [...new Set(attempts.map(({ reservation_id }) => reservation_id).filter((id) => id !== ''))].sort();
+async function lockReservations(
+  tx: Knex,
+  attempts: readonly PricedUsage[],
+  ending: readonly string[],
+): Promise<Map<string, HeldReservation>> {
+  const drawn = attempts.map(({ reservation_id }) => reservation_id).filter((id) => id !== '');
+  const ids = [...new Set([...drawn, ...ending])].sort();
   if (ids.length === 0) return new Map();
   const { rows } = await tx.raw<{ rows: ReservationRow[] }>(
     `select reservation_id, agent_id, run_id, budget_ids, period_starts, held_nano_usd::text as held,

@@ -77,16 +77,34 @@ released as (
     from locked l where c.budget_id = l.budget_id and c.run_id = l.run_id and c.period_start = l.period_start)
 select reservation_id, held::text as held from due`;
 
-const END_ONE = endAll('r.reservation_id = ? and r.agent_id = ? for update of r');
+const END = endAll(`(r.reservation_id, r.agent_id) in (select * from unnest(?::uuid[], ?::int[]))
+  order by r.reservation_id for update of r`);
 const EXPIRE = endAll(`r.expires_at <= now() order by r.expires_at limit ? for update of r skip locked`);
+
+/** A reservation and the agent that must have it. */
+export interface OwnReservation {
+  readonly id: string;
+  readonly agentId: number;
+}
+
+/** Ends reservations, in one statement, which locks in one order; returns the released amounts of those that were open. */
+export async function endReservations(
+  db: Knex,
+  reservations: readonly OwnReservation[],
+  state: 'committed' | 'released',
+): Promise<ReadonlyMap<string, bigint>> {
+  const ids = reservations.map(({ id }) => id);
+  const agents = reservations.map(({ agentId }) => agentId);
+  const { rows } = await db.raw<{ rows: { reservation_id: string; held: string }[] }>(END, [ids, agents, state]);
+  return new Map(rows.map(({ reservation_id, held }) => [reservation_id, BigInt(held)]));
+}
 
 /** Ends a reservation; returns the released amount, 0 if it had ended before. */
 export async function endReservation(
   db: Knex,
-  { id, agentId, state }: { id: string; agentId: number; state: 'committed' | 'released' },
+  { id, agentId, state }: OwnReservation & { state: 'committed' | 'released' },
 ): Promise<bigint> {
-  const { rows } = await db.raw<{ rows: { held: string }[] }>(END_ONE, [id, agentId, state]);
-  return BigInt(rows[0]?.held ?? 0);
+  return (await endReservations(db, [{ id, agentId }], state)).get(id) ?? 0n;
 }
 
 /** Locks the rows of open reservations, in the order of their ids. */

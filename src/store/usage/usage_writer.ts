@@ -1,7 +1,7 @@
 import type { Knex } from 'knex';
 import { errorCode } from '../../error_properties.js';
 import { limits } from '../../limits.js';
-import { endReservation, lockReservations } from '../budgets/reservations.js';
+import { endReservations, lockReservations } from '../budgets/reservations.js';
 import { databaseFailure, isAboutValues } from '../failure.js';
 import type { Store } from '../store.js';
 import { WriteQueue } from '../write/write_queue.js';
@@ -35,8 +35,11 @@ interface Stored extends Omit<StoredBatch, 'released'> {
   readonly released: ReadonlyMap<string, bigint>;
 }
 
-/** Runs in the transaction that stores attempts, with those that are new; a rejection aborts the transaction. */
-export type AttemptsStored = (tx: Knex, attempts: readonly NewAttempt[]) => Promise<void>;
+/**
+ * Runs in the transaction that stores attempts, with those that are new; a rejection aborts the transaction.
+ * @param ending the reservations that end in the same transaction, afterwards.
+ */
+export type AttemptsStored = (tx: Knex, attempts: readonly NewAttempt[], ending: readonly string[]) => Promise<void>;
 
 /** Concurrent batches are stored by one statement with at most this many attempts, so that no statement takes long. */
 const ATTEMPTS_AT_ONCE = { postgres: 2000, embedded: 400 };
@@ -143,10 +146,9 @@ export class UsageWriter {
       const stored = attempts.filter(({ attempt_id }) => fresh.has(attempt_id));
       // All of them before any counter, in one order: two transactions then rarely wait for each other.
       if (ends.length > 0) await lockReservations(tx, [...ends.map(({ id }) => id), ...stored.map(reservationOf)]);
-      if (stored.length > 0) await attemptsStored?.(tx, stored);
-      for (const { id, agentId } of [...ends].sort((a, b) => (a.id < b.id ? -1 : 1)))
-        released.set(id, await endReservation(tx, { id, agentId, state: 'committed' }));
-      return { fresh, released };
+      const ending = ends.map(({ id }) => id);
+      if (stored.length > 0) await attemptsStored?.(tx, stored, ending);
+      return { fresh, released: ends.length > 0 ? await endReservations(tx, ends, 'committed') : released };
     });
   }
 }
