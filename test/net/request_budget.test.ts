@@ -165,4 +165,66 @@ describe('RequestBudget', () => {
     expect(slow.errors.map(({ reason }) => reason)).toEqual(['DEADLINE_EXCEEDED']);
     expect(isRejected(done)).toBe(false);
   });
+
+  describe('with a stream of requests', () => {
+    function openStream(budget: RequestBudget, connection: object): Opened {
+      const opened = { errors: [] as ServiceError[], complete: false };
+      const request = budget.openStream(connection, {
+        refuse: (error) => opened.errors.push(error),
+        isComplete: () => opened.complete,
+      });
+      return Object.assign(opened, { request });
+    }
+
+    it('counts only the messages that are not handled yet', () => {
+      const budget = createBudget();
+      const connection = {};
+      const stream = openStream(budget, connection);
+      for (let batch = 0; batch < 100; batch++) {
+        stream.request.add(90 * KIB);
+        stream.request.add(90 * KIB);
+        stream.request.release(90 * KIB);
+        stream.request.release(90 * KIB);
+      }
+      expect(isRejected(stream)).toBe(false);
+      for (let batch = 0; batch < 3; batch++) stream.request.add(90 * KIB);
+      expect(stream.errors.map(({ reason }) => reason)).toEqual(['TOO_MANY_REQUEST_BYTES']);
+      // What a stream that has ended has sent does not count any more.
+      const other = openStream(budget, connection);
+      other.request.add(180 * KIB);
+      expect(isRejected(other)).toBe(false);
+    });
+
+    it('counts the rest when one of several messages is handled, and the decompressed size of each', () => {
+      const budget = createBudget();
+      const stream = openStream(budget, {});
+      stream.request.add(90 * KIB);
+      stream.request.hold(140 * KIB);
+      stream.request.add(90 * KIB);
+      const other = open(budget, {});
+      const hold = () => other.request.hold(100 * KIB);
+      expect(hold).toThrow(expect.objectContaining({ reason: 'TOO_MANY_REQUEST_BYTES' }));
+      stream.request.release(90 * KIB);
+      expect(hold).not.toThrow();
+      stream.request.add(150 * KIB);
+      expect(isRejected(stream)).toBe(true);
+    });
+
+    it('does not end a quiet stream, and ends one with a message that is not handled for 30 s', () => {
+      vi.useFakeTimers();
+      const budget = createBudget();
+      const [quiet, stuck] = [openStream(budget, {}), openStream(budget, {})];
+      for (const { request } of [quiet, stuck]) request.add(KIB);
+      quiet.request.release(KIB);
+      vi.advanceTimersByTime(29_000);
+      expect(isRejected(stuck)).toBe(false);
+      vi.advanceTimersByTime(60_000);
+      expect(stuck.errors.map(({ reason }) => reason)).toEqual(['DEADLINE_EXCEEDED']);
+      expect(isRejected(quiet)).toBe(false);
+      // A message after a long pause begins anew.
+      quiet.request.add(KIB);
+      vi.advanceTimersByTime(10_000);
+      expect(isRejected(quiet)).toBe(false);
+    });
+  });
 });

@@ -1,12 +1,13 @@
 import { randomUUID } from 'node:crypto';
 import { status } from '@grpc/grpc-js';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { UsageRejection, UsageStatus } from '../../../gen/ts/agentllm/v1/usage.js';
 import {
   RecordUsageRequest,
   RecordUsageResponse,
   StreamUsageRequest,
 } from '../../../gen/ts/agentllm/v1/usage_service.js';
+import { limits } from '../../../src/limits.js';
 import { contract, grant, methods, pathOf, rawCaller } from '../../support/access.js';
 import { startPostgres } from '../../support/postgres.js';
 import { startBackend, type TestBackend } from '../../support/store.js';
@@ -192,6 +193,66 @@ describe('StreamUsage', () => {
     await until(() => received.length === 1);
     expect(received[0]).toMatchObject({ new_count: 1, rejected: [{ rejection: UsageRejection.INVALID }] });
   });
+
+  it('records any number of bytes on one stream, because batches that are handled no longer count', async () => {
+    const { stream, received, ended } = openUsageStream(backend.port);
+    const usage = { input_tokens: 1, output_tokens: 1, raw_json: JSON.stringify({ x: 'y'.repeat(4_000) }) };
+    const records = () => Array.from({ length: 200 }, () => usageRecord({ attempt: { usage } }));
+    // More than the unfinished requests of one connection may have.
+    const batches = Math.ceil((2 * limits.requests.connection) / (200 * 4_200));
+    for (let sequence = 1; sequence <= batches; sequence++) {
+      stream.write(StreamUsageRequest.fromPartial({ sequence: BigInt(sequence), records: records() }));
+      await until(() => received.length >= sequence - 3);
+    }
+    stream.end();
+    expect(await ended).toMatchObject({ code: status.OK });
+    expect(received.reduce((sum, { new_count }) => sum + new_count, 0)).toBe(200 * batches);
+  }, 60_000);
+
+  it('receives no further batch from a caller that reads no acknowledgement, and continues when it reads', async () => {
+    const { stream, received, ended } = openUsageStream(backend.port);
+    const invalid = usageRecord({ attempt: { provider: '', model_name: '' } });
+    stream.pause();
+    const records = Array.from({ length: 400 }, () => invalid);
+    const BATCHES = 40;
+    let written = 0;
+    for (let sequence = 1; sequence <= BATCHES; sequence++)
+      stream.write(StreamUsageRequest.fromPartial({ sequence: BigInt(sequence), records }), () => written++);
+    stream.end();
+    let before = -1;
+    // Until nothing more is taken from the caller.
+    await until(async () => {
+      const isStill = written > 0 && written === before;
+      before = written;
+      await new Promise((resolve) => setTimeout(resolve, 300));
+      return isStill;
+    });
+    expect(written).toBeLessThan(BATCHES);
+    stream.resume();
+    expect(await ended).toMatchObject({ code: status.OK });
+    expect(received.map(({ sequence }) => sequence)).toEqual(
+      Array.from({ length: BATCHES }, (_, at) => BigInt(at + 1)),
+    );
+    expect(received.every(({ rejected }) => rejected.length === 400)).toBe(true);
+  }, 60_000);
+
+  it('ends with SLOW_CONSUMER when the caller reads nothing for long', async () => {
+    const settings = limits as { slowConsumerMs: number };
+    const { slowConsumerMs } = settings;
+    settings.slowConsumerMs = 1_000;
+    onTestFinished(() => {
+      settings.slowConsumerMs = slowConsumerMs;
+    });
+    const { stream, ended } = openUsageStream(backend.port);
+    const invalid = usageRecord({ attempt: { provider: '', model_name: '' } });
+    stream.pause();
+    const records = Array.from({ length: 400 }, () => invalid);
+    for (let sequence = 1n; sequence <= 40n; sequence++)
+      stream.write(StreamUsageRequest.fromPartial({ sequence, records }));
+    await new Promise((resolve) => setTimeout(resolve, 3_000));
+    stream.resume();
+    expect(await ended).toMatchObject({ code: status.RESOURCE_EXHAUSTED });
+  }, 60_000);
 
   it('ends at the shutdown of the service, after the batches that have arrived are acknowledged', async () => {
     const other = await startBackend();
