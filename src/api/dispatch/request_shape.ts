@@ -29,6 +29,8 @@ export type RequestCheck = (bytes: Uint8Array) => void;
 /** Groups that are nested deeper than this are malformed; the decoder has the same limit. */
 const MAX_GROUP_DEPTH = 100;
 const TIMESTAMP = 'google.protobuf.Timestamp';
+/** A time whose handler checks it: an attempt that is invalid must not affect the others of its batch. */
+const CHECKED_LATER = 'agentllm.v1.Attempt.started_at';
 /** The range of a Timestamp in seconds: the years 1 to 9999. Decoders turn other values into an invalid Date. */
 const TIME_RANGE = { min: -62_135_596_800n, max: 253_402_300_799n };
 const NANOS_PER_SECOND = 1_000_000_000;
@@ -82,7 +84,10 @@ function fieldShapeOf(field: DescField, shapes: Map<DescMessage, MessageShape>):
     wireType: field.fieldKind === 'map' ? WireType.LengthDelimited : wireTypeOf(field),
     max: isRepeated ? maxElementsOf(field) : undefined,
     isText: field.fieldKind !== 'map' && field.scalar === ScalarType.STRING,
-    isTime: field.fieldKind !== 'map' && field.message?.typeName === TIMESTAMP,
+    isTime:
+      field.fieldKind !== 'map' &&
+      field.message?.typeName === TIMESTAMP &&
+      `${field.parent.typeName}.${field.name}` !== CHECKED_LATER,
     message: field.fieldKind !== 'map' && field.message ? shapeOf(field.message, shapes) : undefined,
   };
 }

@@ -133,7 +133,8 @@ function groupMessage(
   const hasModel = has('model');
   return {
     start: periods && group.start_ms !== null ? new Date(group.start_ms) : undefined,
-    agent_id: has('agent') ? group.agent_id : 0,
+    // An agent that the service does not know is stored with a negative id.
+    agent_id: has('agent') ? Math.max(0, group.agent_id) : 0,
     agent: has('agent') ? group.agent_name : '',
     config_id: has('config') && group.config_id !== 0 ? group.config_id : undefined,
     provider: has('provider') || hasModel ? group.provider : '',

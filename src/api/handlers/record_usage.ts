@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import {
   UsageRecord as RecordMessage,
   type UsageLoss,
@@ -204,6 +205,13 @@ class Recording {
   }
 }
 
+/**
+ * The id under which an agent that the service does not know is stored: a negative number of its name, so that the sums of
+ * two unknown agents are separate.
+ */
+const unknownAgentId = (name: string): number =>
+  -1 - (createHash('sha256').update(name).digest().readUInt32BE(0) % limits.maxInt32);
+
 function newAttempt(record: UsageRecord, pricing: UsagePricing): NewAttempt {
   const attempt = record.attempt as NonNullable<UsageRecord['attempt']>;
   const { usage } = attempt;
@@ -211,7 +219,7 @@ function newAttempt(record: UsageRecord, pricing: UsagePricing): NewAttempt {
   return {
     attempt_id: attempt.attempt_id.toLowerCase(),
     started_at: attempt.started_at as Date,
-    agent_id: record.agent_id,
+    agent_id: record.agent_id || unknownAgentId(record.agent),
     agent_name: record.agent,
     config_id: attempt.config_id ?? null,
     provider: attempt.provider,

@@ -1,4 +1,5 @@
 import type { RepriceUsageRequest, RepriceUsageResponse } from '../../../gen/ts/agentllm/v1/usage_service.js';
+import { int64Amount } from '../../domain/amount.js';
 import { costOfAttempt, priceAt } from '../../domain/cost.js';
 import type { State } from '../../domain/state.js';
 import { textProblem } from '../../domain/text.js';
@@ -55,7 +56,7 @@ export async function repriceUsage({ store }: UsageBackend, call: RepriceCall): 
   return {
     adjusted_attempts: BigInt(repricing.adjusted),
     revision: BigInt(state.revision),
-    adjustment_nano_usd: repricing.amount,
+    adjustment_nano_usd: int64Amount(repricing.amount),
     unpriced_attempts: BigInt(repricing.unpriced),
     more: repricing.more,
   };

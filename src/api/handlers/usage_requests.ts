@@ -1,4 +1,5 @@
 import { AttemptOutcome, type UsageFilter, type UsageTotals } from '../../../gen/ts/agentllm/v1/usage.js';
+import { int64Amount } from '../../domain/amount.js';
 import type { State } from '../../domain/state.js';
 import { textProblem } from '../../domain/text.js';
 import { limits } from '../../limits.js';
@@ -74,12 +75,9 @@ export function filterOf(state: State, filter: UsageFilter | undefined, since: D
   };
 }
 
-const MAX_INT64 = 2n ** 63n - 1n;
-
 /** The sums of the store as a message. */
 export function totalsMessage(sums: Sums): UsageTotals {
   const count = (name: keyof Sums) => BigInt(sums[name]);
-  const cost = count('cost_nano_usd');
   return {
     attempts: count('attempts'),
     unsuccessful_attempts: count('unsuccessful_attempts'),
@@ -91,6 +89,6 @@ export function totalsMessage(sums: Sums): UsageTotals {
     input_cache_write_long_tokens: count('input_cache_write_long_tokens'),
     output_tokens: count('output_tokens'),
     output_reasoning_tokens: count('output_reasoning_tokens'),
-    cost_nano_usd: cost > MAX_INT64 ? MAX_INT64 : cost,
+    cost_nano_usd: int64Amount(count('cost_nano_usd')),
   };
 }

@@ -1,4 +1,5 @@
 import type { WhatIfModel, WhatIfRequest, WhatIfResponse } from '../../../gen/ts/agentllm/v1/usage_service.js';
+import { int64Amount } from '../../domain/amount.js';
 import { configRates, nanoUsdOf, priceAt, ratesAt, type TokenCounts, tokenKindsOf } from '../../domain/cost.js';
 import { priceSchema } from '../../domain/price_fields.js';
 import type { Config, Price, TieredRates } from '../../domain/rows.js';
@@ -150,7 +151,8 @@ class WhatIfSum {
 
   /** The calculation for a model; for the empty text, that for all. */
   of(model: string): Calculated {
-    return this.sums.get(model) ?? { cost_nano_usd: 0n, unpriced_attempts: 0n };
+    const { cost_nano_usd, unpriced_attempts } = this.sums.get(model) ?? { cost_nano_usd: 0n, unpriced_attempts: 0n };
+    return { cost_nano_usd: int64Amount(cost_nano_usd), unpriced_attempts };
   }
 
   add(vector: StoredVector, own: TieredRates | undefined): void {
@@ -193,7 +195,8 @@ class WhatIfSum {
     for (const key of ['', `${provider}/${model_name}`]) {
       const sum = this.sums.get(key) ?? { cost_nano_usd: 0n, unpriced_attempts: 0n };
       this.sums.set(key, sum);
-      if (cost === undefined) sum.unpriced_attempts += attempts;
+      // Costs that are too high are unknown, as for recorded attempts.
+      if (cost === undefined || cost > limits.attemptCost * attempts) sum.unpriced_attempts += attempts;
       else sum.cost_nano_usd += cost;
     }
   }

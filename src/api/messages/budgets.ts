@@ -1,10 +1,8 @@
 import type { BudgetState, Reservation } from '../../../gen/ts/agentllm/v1/budget.js';
+import { int64Amount } from '../../domain/amount.js';
 import type { State } from '../../domain/state.js';
 import type { BudgetStatus } from '../../feed/budget_monitor.js';
 import type { StoredReservation } from '../../store/budgets/reservations.js';
-
-const MAX_INT64 = 2n ** 63n - 1n;
-const int64 = (value: bigint): bigint => (value > MAX_INT64 ? MAX_INT64 : value);
 
 export const budgetStateMessage = ({ budget, run_id, amounts }: BudgetStatus): BudgetState => ({
   budget: budget.name,
@@ -12,10 +10,10 @@ export const budgetStateMessage = ({ budget, run_id, amounts }: BudgetStatus): B
   period_start: amounts.period.start,
   period_end: amounts.period.end,
   limit_nano_usd: budget.limit_nano_usd,
-  spent_nano_usd: int64(amounts.spent),
+  spent_nano_usd: int64Amount(amounts.spent),
   reserved_nano_usd: amounts.reserved,
   left_nano_usd: amounts.left,
-  unreserved_nano_usd: int64(amounts.unreserved),
+  unreserved_nano_usd: int64Amount(amounts.unreserved),
   unpriced_attempts: BigInt(amounts.unpriced),
   open_reservations: amounts.open,
   exhausted: amounts.exhausted,

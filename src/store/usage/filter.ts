@@ -49,8 +49,8 @@ export function conditionOf(filter: AttemptFilter): Condition {
 
 /** An agent is found by its present name, and by each name under which it reported. */
 const agentCondition = ({ names, ids, from, to }: AgentFilter): Condition => [
-  `(agent_id = any(?::int[]) or (agent_id = 0 and agent_name = any(?::text[])) or agent_id in (
+  `(agent_id = any(?::int[]) or agent_id in (
      select named.agent_id from llm_usage_hourly as named
-      where named.agent_name = any(?::text[]) and named.agent_id <> 0 and named.hour >= ? and named.hour < ?))`,
-  [ids as number[], names as string[], names as string[], from, to],
+      where named.agent_name = any(?::text[]) and named.hour >= ? and named.hour < ?))`,
+  [ids as number[], names as string[], from, to],
 ];

@@ -52,24 +52,19 @@ export function listAttempts(store: Store, query: AttemptQuery): Promise<Bounded
   });
 }
 
-/** The agents of a filter. Attempts whose agent is unknown have the id 0 and are found by the reported name. */
-interface ListedAgents {
-  readonly ids: readonly number[];
-  readonly names: readonly string[];
-}
-
-async function agentsOf(db: Knex, { names, ids, from, to }: AgentFilter, since: Date): Promise<ListedAgents> {
+/** The ids of the agents of a filter, also under an earlier name. */
+async function agentsOf(db: Knex, { names, ids, from, to }: AgentFilter, since: Date): Promise<readonly number[]> {
   const { rows } = await db.raw<{ rows: { agent_id: number }[] }>(
     `select distinct agent_id from llm_usage_hourly
       where agent_name = any(?::text[]) and hour >= date_trunc('hour', ?::timestamptz, 'UTC') and hour < ?`,
     [textArray(names), from > since ? from : since, to],
   );
-  return { ids: [...new Set([0, ...ids, ...rows.map(({ agent_id }) => agent_id)])], names };
+  return [...new Set([...ids, ...rows.map(({ agent_id }) => agent_id)])];
 }
 
 interface BoundedQuery extends AttemptQuery {
   readonly since: Date;
-  readonly agents: ListedAgents | undefined;
+  readonly agents: readonly number[] | undefined;
 }
 
 /** Reads month by month, so that each statement reads one partition in the order of an index. */
@@ -110,12 +105,10 @@ async function attemptsBetween(db: Knex, from: Date, to: Date, query: BoundedQue
   // The newest attempts of each agent, of which the newest ones are taken: each part is read in the order of an index.
   const sql = agents
     ? `select one.* from unnest(?::int[]) as listed (id) cross join lateral (
-         ${SELECT} where agent_id = listed.id and (agent_id <> 0 or agent_name = any(?::text[])) and ${where}
+         ${SELECT} where agent_id = listed.id and ${where}
          ${NEWEST_FIRST}) as one ${NEWEST_FIRST}`
     : `${SELECT} where ${where} ${NEWEST_FIRST}`;
-  const all = agents
-    ? [numberArray(agents.ids), textArray(agents.names), ...whereBindings, limit, limit]
-    : [...whereBindings, limit];
+  const all = agents ? [numberArray(agents), ...whereBindings, limit, limit] : [...whereBindings, limit];
   const { rows } = await db.raw<{ rows: AttemptRow[] }>(sql, all as Knex.RawBinding[]);
   return rows;
 }

@@ -570,7 +570,7 @@ export interface UsageGroup {
     | undefined;
   /**
    * The agent's id. Of several agents that had one name one after the other, each has its
-   * own group.
+   * own group. 0 for an agent that the service does not know; each name has its own group.
    */
   agent_id: number;
   /** The agent's name, as reported with the newest attempt. */

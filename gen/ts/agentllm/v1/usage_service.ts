@@ -252,7 +252,10 @@ export interface WhatIfModel {
   actual:
     | UsageTotals
     | undefined;
-  /** The cost in nano-USD that the attempts would have had. */
+  /**
+   * The cost in nano-USD that the attempts would have had. Values beyond the range of int64
+   * are reported as its maximum.
+   */
   cost_nano_usd: bigint;
   /** The attempts whose cost would be unknown. They are not part of `cost_nano_usd`. */
   unpriced_attempts: bigint;
