@@ -4,7 +4,7 @@ import { newBudget } from '../src/domain/budget.js';
 import { counterKey } from '../src/domain/budget_counter.js';
 import { hourOf } from '../src/domain/budget_period.js';
 import { createCounters } from '../src/store/budgets/counters.js';
-import { reserve } from '../src/store/budgets/reserve.js';
+import { ReservationWriter } from '../src/store/budgets/reservation_writer.js';
 import { openDatabase } from '../src/store/database.js';
 import { closedLoop, serveJobs } from './script.js';
 
@@ -39,10 +39,11 @@ async function reserveAll(job: ReserveJob): Promise<object> {
   let agent_id = 0;
   try {
     await createCounters(database.knex, wanted);
+    const writer = new ReservationWriter({ database });
     return await closedLoop(job, async () => {
       const ids = { reservation_id: randomUUID(), agent_id: ++agent_id, run_id: '', actor: 'bench' };
       const size = { cost: 1n, attempts: 1, lifetimeMs: 300_000, until: undefined, hour: hourOf(new Date()) };
-      const { granted } = await reserve(database.knex, { ...ids, ...size, wanted });
+      const { granted } = await writer.reserve({ ...ids, ...size, wanted }, undefined);
       if (!granted) throw new Error('nothing was reserved');
     });
   } finally {

@@ -18,6 +18,7 @@ import { limits } from '../limits.js';
 import { RequestBudget } from '../net/request_budget.js';
 import { UnreadResponses } from '../net/unread_responses.js';
 import { chargeBudgets } from '../store/budgets/charge.js';
+import { ReservationWriter } from '../store/budgets/reservation_writer.js';
 import { UsageWriter } from '../store/usage/usage_writer.js';
 import { AccessLog } from './dispatch/access_log.js';
 import { type ApiService, apiServiceOf, type Invoke, invokerOf } from './dispatch/api_service.js';
@@ -49,6 +50,7 @@ export type ApiParts = Omit<
   | 'accessLog'
   | 'authorizer'
   | 'usageWriter'
+  | 'reservationWriter'
   | 'usageMetrics'
 >;
 
@@ -104,6 +106,7 @@ export function createApi(parts: ApiParts, { anonymous, ...options }: ApiOptions
       (tx, attempts, ending) => chargeBudgets(tx, parts.store.state, attempts, ending),
       () => parts.store.state.budgets.size > 0,
     ),
+    reservationWriter: new ReservationWriter(parts.store),
     usageMetrics: options.metrics.usage,
   };
   const services = servicesOf(backend, { ...options, limiter, authorizer, openStreams });

@@ -12,7 +12,7 @@ import { ServiceError } from '../../errors.js';
 import { limits } from '../../limits.js';
 import { Problems } from '../../problems.js';
 import { expireReservations, readReservation, type StoredReservation } from '../../store/budgets/reservations.js';
-import { type ReserveOutcome, reserve as reserveIn } from '../../store/budgets/reserve.js';
+import type { ReserveOutcome } from '../../store/budgets/reserve.js';
 import { onDatabase } from '../../store/failure.js';
 import type { Call } from '../dispatch/method.js';
 import { budgetStateMessage, reservationMessage } from '../messages/budgets.js';
@@ -114,9 +114,9 @@ class Reserving {
   }
 
   private tryIn(limiting: readonly Budget[], hops: readonly ResolvedHop[]): Promise<ReserveOutcome> {
-    const { request, caller } = this.call;
-    return onDatabase(this.backend.store, (db) =>
-      reserveIn(db, {
+    const { request, caller, signal } = this.call;
+    return this.backend.reservationWriter.reserve(
+      {
         reservation_id: request.reservation_id.toLowerCase(),
         agent_id: this.agent.id,
         run_id: request.run_id,
@@ -131,7 +131,8 @@ class Reserving {
         lifetimeMs: lifetimeMs(request.lifetime),
         until: firstEnd(limiting, this.now),
         hour: hourOf(this.now),
-      }),
+      },
+      signal,
     );
   }
 

@@ -1,6 +1,9 @@
 import type { Knex } from 'knex';
+import { keyText } from '../../domain/budget_counter.js';
 import { errorCode } from '../../error_properties.js';
 import { limits } from '../../limits.js';
+import { numberArray, timeArray } from '../array_literal.js';
+import { isAboutValues } from '../failure.js';
 import { prepared } from '../session.js';
 import { createCounters, keyColumns, type WantedCounter } from './counters.js';
 import type { StoredReservation } from './reservations.js';
@@ -47,79 +50,125 @@ const SPENT = `case when c.spent_by_hour is null then c.spent_nano_usd else (
  */
 const SHARE = 8;
 
+/** More than any request asks for. */
+const ALL_ATTEMPTS = limits.maxInt32;
+
 /**
  * One statement locks the counters of all budgets in the order of their keys, checks the room of each, and holds the
- * amount in all of them or in none. A row that was changed while the statement waited for its lock is read again by
- * PostgreSQL, so the check is about the newest amounts.
+ * amounts in all of them or in none. A row that was changed while the statement waited for its lock is read again by
+ * PostgreSQL, so the check is about the newest amounts. It makes all reservations as requested if all budgets have the
+ * room that they need together. Otherwise it makes none, or a single one with fewer attempts.
  */
 const RESERVE = `
 with wanted as (
-  select * from unnest(?::int[], ?::text[], ?::timestamptz[], ?::bigint[], ?::bigint[])
-    as w (budget_id, run_id, period_start, limit_nano_usd, hour)),
+  select * from unnest(?::int[], ?::text[], ?::timestamptz[], ?::bigint[], ?::bigint[], ?::numeric[], ?::numeric[], ?::int[])
+    as w (budget_id, run_id, period_start, limit_nano_usd, hour, amount, needed, reservations)),
 asked as (
-  select ?::uuid as reservation_id, ?::int as agent_id, ?::text as run_id, ?::numeric as cost, ?::int as attempts),
+  select * from unnest(?::uuid[], ?::int[], ?::text[], ?::numeric[], ?::int[], ?::text[], ?::text[], ?::text[],
+                       ?::bigint[], ?::timestamptz[])
+    as a (reservation_id, agent_id, run_id, cost, attempts, budget_ids, period_starts, actor, lifetime_ms, latest_end)),
 known as (
-  select exists (select from llm_budget_reservations r, asked a where r.reservation_id = a.reservation_id) as is_known,
-         (select count(*) from (select from llm_budget_reservations r, asked a
-           where r.agent_id = a.agent_id and r.state = 'open' limit ?) as few) >= ? as too_many),
+  select exists (select from llm_budget_reservations join asked using (reservation_id)) as is_known,
+         exists (select from (select agent_id, count(*) as count from asked group by agent_id) a
+           where a.count + (select count(*) from (select from llm_budget_reservations r
+             where r.agent_id = a.agent_id and r.state = 'open' limit ?) as few) > ?) as too_many,
+         greatest(max(cost), 1) as cost, count(*) as count from asked),
 locked as materialized (
-  select c.budget_id, c.run_id, c.period_start, w.limit_nano_usd - c.reserved_nano_usd - ${SPENT} as room
+  select c.budget_id, c.run_id, c.period_start, w.amount, w.needed, w.reservations,
+         w.limit_nano_usd - c.reserved_nano_usd - ${SPENT} as room
     from llm_budget_counters c join wanted w using (budget_id, run_id, period_start)
    order by c.budget_id, c.run_id collate "C", c.period_start for update of c),
 granted as materialized (
   select case
       when (select is_known or too_many from known) or count(*) < (select count(*) from wanted) then 0
-      when count(*) = 0 then (select attempts from asked)
-      when min(room) < greatest((select cost from asked), 1) then 0
-      when (select cost from asked) = 0 then (select attempts from asked)
-      else greatest(1, least((select attempts from asked), floor(min(room) / ((select cost from asked) * ${SHARE}))))
+      when bool_and(room >= needed) is not false then ${ALL_ATTEMPTS}
+      when (select count > 1 or min(room) < cost from known) then 0
+      else greatest(1, floor(min(room) / ((select cost from known) * ${SHARE})))
     end::int as attempts from locked),
 held as (
   update llm_budget_counters c
-     set reserved_nano_usd = c.reserved_nano_usd + g.attempts * a.cost, open_reservations = c.open_reservations + 1,
-         updated_at = clock_timestamp()
-    from locked l, granted g, asked a
+     set reserved_nano_usd = c.reserved_nano_usd + least(l.amount, g.attempts * k.cost),
+         open_reservations = c.open_reservations + l.reservations, updated_at = clock_timestamp()
+    from locked l, granted g, known k
    where g.attempts > 0 and c.budget_id = l.budget_id and c.run_id = l.run_id and c.period_start = l.period_start),
 reserved as (
   insert into llm_budget_reservations (reservation_id, agent_id, run_id, budget_ids, period_starts, amount_nano_usd,
       held_nano_usd, attempts, actor, expires_at)
-  select a.reservation_id, a.agent_id, a.run_id,
-         coalesce((select array_agg(budget_id order by budget_id) from wanted), '{}'),
-         coalesce((select array_agg(period_start order by budget_id) from wanted), '{}'),
-         g.attempts * a.cost, g.attempts * a.cost, g.attempts, ?,
-         least(now() + ? * interval '1 millisecond', ?::timestamptz)
+  select a.reservation_id, a.agent_id, a.run_id, a.budget_ids::int[], a.period_starts::timestamptz[],
+         least(a.attempts, g.attempts) * a.cost, least(a.attempts, g.attempts) * a.cost, least(a.attempts, g.attempts),
+         a.actor, least(now() + a.lifetime_ms * interval '1 millisecond', a.latest_end)
     from granted g, asked a where g.attempts > 0
-  returning amount_nano_usd::text as amount, attempts, expires_at)
-select k.is_known, k.too_many, r.amount, r.attempts, r.expires_at, now() as now,
+  returning reservation_id, amount_nano_usd::text as amount, attempts, expires_at)
+select k.is_known, k.too_many, r.reservation_id, r.amount, r.attempts, r.expires_at, now() as now,
        (select count(*)::int from locked) as found,
-       (select array_agg(budget_id) from locked l, asked a where l.room < greatest(a.cost, 1)) as "full"
+       (select array_agg(budget_id) from locked l where l.room < k.cost) as "full"
   from known k left join reserved r on true`;
 
+/** The result of the statement: one row for each new reservation, or one row without a reservation. */
 interface ReserveRow {
   readonly is_known: boolean;
   readonly too_many: boolean;
-  readonly amount: string | null;
+  readonly reservation_id: string | null;
+  readonly amount: string;
   readonly attempts: number;
   readonly expires_at: Date;
   readonly now: Date;
   readonly found: number;
   readonly full: number[] | null;
 }
+type ReserveRows = readonly [ReserveRow, ...ReserveRow[]];
 
 /** A deleted budget has no counter, and a state that is one revision old may still have the budget. */
-const ATTEMPTS = 3;
+const TRIES = 3;
 
-/** Makes a reservation in all budgets, or in none. */
-export async function reserve(db: Knex, request: ReservationRequest): Promise<ReserveOutcome> {
+/** Makes each reservation in all of its budgets, or in none. All that fit are made by one statement. */
+export async function reserve(
+  db: Knex,
+  requests: readonly ReservationRequest[],
+): Promise<PromiseSettledResult<ReserveOutcome>[]> {
+  const rows = requests.length > 1 ? await reserveTogether(db, requests) : undefined;
+  if (rows) return requests.map((request) => ({ status: 'fulfilled', value: outcomeOf(request, rows) }));
+  const outcomes: PromiseSettledResult<ReserveOutcome>[] = [];
+  for (const request of requests) outcomes.push(...(await Promise.allSettled([reserveOne(db, request)])));
+  return outcomes;
+}
+
+/** @returns undefined if nothing was reserved: they do not all fit, or one of them would fail. */
+async function reserveTogether(db: Knex, requests: readonly ReservationRequest[]): Promise<ReserveRows | undefined> {
+  const sums = sumsOf(requests);
+  const run = () =>
+    runReserve(db, requests, sums).catch((error: unknown) => {
+      if (isAboutValues(error)) return undefined;
+      throw error;
+    });
+  let rows = await run();
+  if (rows && isMissing(rows, sums)) {
+    await createCounters(db, sums);
+    rows = await run();
+  }
+  return rows?.[0].reservation_id ? rows : undefined;
+}
+
+async function reserveOne(db: Knex, request: ReservationRequest): Promise<ReserveOutcome> {
   let { wanted } = request;
-  for (let attempt = 1; ; attempt++) {
-    const row = await tryReserve(db, { ...request, wanted });
-    if (!row) return { granted: undefined, exists: true, tooMany: false, full: [] };
-    if (row.found === wanted.length || row.is_known || row.too_many) return outcomeOf({ ...request, wanted }, row);
+  for (let tries = 1; ; tries++) {
+    const own = { ...request, wanted };
+    const sums = sumsOf([own]);
+    const rows = await runReserve(db, [own], sums).catch((error: unknown) => {
+      // The same reservation was made at the same time.
+      if (errorCode(error) === '23505') return undefined;
+      throw error;
+    });
+    if (!rows) return { granted: undefined, exists: true, tooMany: false, full: [] };
+    if (!isMissing(rows, sums)) return outcomeOf(own, rows);
     await createCounters(db, wanted);
-    if (attempt >= ATTEMPTS) wanted = await existing(db, wanted);
+    if (tries >= TRIES) wanted = await existing(db, wanted);
   }
 }
+
+/** Whether a counter does not exist, which is the only reason why nothing was decided. */
+const isMissing = ([row]: ReserveRows, sums: readonly CounterSum[]): boolean =>
+  row.found < sums.length && !row.is_known && !row.too_many;
 
 async function existing(db: Knex, wanted: readonly WantedCounter[]): Promise<readonly WantedCounter[]> {
   const ids: number[] = await db('llm_budgets')
@@ -128,49 +177,85 @@ async function existing(db: Knex, wanted: readonly WantedCounter[]): Promise<rea
   return wanted.filter(({ budget }) => ids.includes(budget.id));
 }
 
-/** @returns undefined if the same reservation was made at the same time. */
-async function tryReserve(db: Knex, request: ReservationRequest): Promise<ReserveRow | undefined> {
-  const { wanted, hour } = request;
-  const bindings = [
-    ...keyColumns(wanted.map(({ key }) => key)),
-    wanted.map(({ budget }) => String(budget.limit_nano_usd)),
-    wanted.map(() => hour),
-    request.reservation_id,
-    request.agent_id,
-    request.run_id,
-    String(request.cost),
-    request.attempts,
-    limits.reservationsPerAgent,
-    limits.reservationsPerAgent,
-    request.actor,
-    request.lifetimeMs,
-    request.until ?? null,
-  ];
-  try {
-    const { rows } = await prepared(db.raw(RESERVE, bindings as Knex.RawBinding[]) as never as Prepared);
-    return rows[0];
-  } catch (error) {
-    if (errorCode(error) === '23505') return undefined;
-    throw error;
-  }
+/** What a statement holds in one counter. */
+interface CounterSum extends WantedCounter {
+  readonly hour: number;
+  readonly reservations: number;
+  readonly amount: bigint;
+  readonly largest: bigint;
 }
-type Prepared = PromiseLike<{ rows: [ReserveRow] }> & { options(options: object): Prepared };
 
-function outcomeOf(request: ReservationRequest, row: ReserveRow): ReserveOutcome {
-  const { reservation_id, agent_id, run_id, wanted } = request;
-  const sorted = [...wanted].sort((a, b) => a.budget.id - b.budget.id);
-  const granted = row.amount !== null && {
+/** The counters of all requests, each once. */
+function sumsOf(requests: readonly ReservationRequest[]): readonly CounterSum[] {
+  const sums = new Map<string, CounterSum>();
+  for (const { wanted, cost, attempts, hour } of requests) {
+    const own = cost * BigInt(attempts);
+    for (const counter of wanted) {
+      const id = keyText(counter.key);
+      const { amount, largest, reservations } = sums.get(id) ?? { amount: 0n, largest: 0n, reservations: 0 };
+      const sum = { amount: amount + own, largest: own > largest ? own : largest, reservations: reservations + 1 };
+      sums.set(id, { ...counter, hour, ...sum });
+    }
+  }
+  return [...sums.values()];
+}
+
+/** The room with which every reservation would be made in full if it were the last one. */
+const neededRoom = ({ amount, largest }: CounterSum): bigint => {
+  const needed = amount + largest * BigInt(SHARE - 1);
+  return needed > 0n ? needed : 1n;
+};
+
+async function runReserve(
+  db: Knex,
+  requests: readonly ReservationRequest[],
+  sums: readonly CounterSum[],
+): Promise<ReserveRows> {
+  const counters = [
+    ...keyColumns(sums.map(({ key }) => key)),
+    sums.map(({ budget }) => String(budget.limit_nano_usd)),
+    sums.map(({ hour }) => hour),
+    sums.map(({ amount }) => String(amount)),
+    sums.map((sum) => String(neededRoom(sum))),
+    sums.map(({ reservations }) => reservations),
+  ];
+  const reservations = [
+    requests.map(({ reservation_id }) => reservation_id),
+    requests.map(({ agent_id }) => agent_id),
+    requests.map(({ run_id }) => run_id),
+    requests.map(({ cost }) => String(cost)),
+    requests.map(({ attempts }) => attempts),
+    requests.map(({ wanted }) => numberArray(byId(wanted).map(({ budget }) => budget.id))),
+    requests.map(({ wanted }) => timeArray(byId(wanted).map(({ key }) => key.period_start))),
+    requests.map(({ actor }) => actor),
+    requests.map(({ lifetimeMs }) => lifetimeMs),
+    requests.map(({ until }) => until ?? null),
+  ];
+  const { reservationsPerAgent: most } = limits;
+  const bindings = [...counters, ...reservations, most, most] as Knex.RawBinding[];
+  const { rows } = await prepared(db.raw<{ rows: ReserveRows }>(RESERVE, bindings));
+  return rows;
+}
+
+const byId = (wanted: readonly WantedCounter[]) => [...wanted].sort((a, b) => a.budget.id - b.budget.id);
+
+function outcomeOf(request: ReservationRequest, rows: ReserveRows): ReserveOutcome {
+  const { reservation_id, agent_id, run_id } = request;
+  const [{ is_known, too_many, full, now }] = rows;
+  const row = rows.find((one) => one.reservation_id === reservation_id);
+  const wanted = byId(request.wanted);
+  const granted = row && {
     reservation_id,
     agent_id,
     run_id,
-    budget_ids: sorted.map(({ budget }) => budget.id),
-    period_starts: sorted.map(({ key }) => key.period_start),
+    budget_ids: wanted.map(({ budget }) => budget.id),
+    period_starts: wanted.map(({ key }) => key.period_start),
     amount: BigInt(row.amount),
     held: BigInt(row.amount),
     attempts: row.attempts,
     state: 'open' as const,
     expires_at: row.expires_at,
-    now: row.now,
+    now,
   };
-  return { granted: granted || undefined, exists: row.is_known, tooMany: row.too_many, full: row.full ?? [] };
+  return { granted, exists: is_known, tooMany: too_many, full: full ?? [] };
 }

@@ -1,7 +1,7 @@
 import type { Knex } from 'knex';
 import { USAGE_PARTITIONS } from '../../../migrations/0020_usage.js';
+import { booleanArray, bytesArray, numberArray, textArray, timeArray } from '../array_literal.js';
 import { prepared } from '../session.js';
-import { booleanArray, bytesArray, numberArray, textArray, timeArray } from './array_literal.js';
 
 /**
  * An attempt to store: the columns of `llm_usage_attempts` except the time at which it is stored, and the reservation that

@@ -1,5 +1,5 @@
 import type { Knex } from 'knex';
-import { textArray } from './array_literal.js';
+import { textArray } from '../array_literal.js';
 
 /** The attempts that a report includes; an empty list does not filter. */
 export interface AttemptFilter {

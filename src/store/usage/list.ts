@@ -1,8 +1,8 @@
 import type { Knex } from 'knex';
+import { numberArray, textArray } from '../array_literal.js';
 import { onDatabase } from '../failure.js';
 import { type BoundedRows, readBounded } from '../history/bounded_read.js';
 import type { Store } from '../store.js';
-import { numberArray, textArray } from './array_literal.js';
 import { slotOf } from './attempts.js';
 import { type AgentFilter, type AttemptFilter, conditionOf } from './filter.js';
 import { storedRange } from './vectors.js';

@@ -1,8 +1,8 @@
 import type { Knex } from 'knex';
 import type { ReportedHours } from '../../domain/usage_period.js';
+import { numberArray, timeArray } from '../array_literal.js';
 import { onDatabase } from '../failure.js';
 import type { Store } from '../store.js';
-import { numberArray, timeArray } from './array_literal.js';
 import { slotOf, TOKENS } from './attempts.js';
 import { type AttemptFilter, type Condition, conditionOf } from './filter.js';
 

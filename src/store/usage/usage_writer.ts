@@ -43,13 +43,18 @@ export type AttemptsStored = (tx: Knex, attempts: readonly NewAttempt[], ending:
 
 /** Concurrent batches are stored by one statement with at most this many attempts, so that no statement takes long. */
 const ATTEMPTS_AT_ONCE = { postgres: 2000, embedded: 400 };
+/**
+ * Transactions in progress: while the database executes one, the service prepares the next. Both lock rows in the same
+ * order. The embedded database has one connection.
+ */
+const TRANSACTIONS = { postgres: 2, embedded: 1 };
 /** SQLSTATEs of a conflict with another transaction; the transaction is repeated. */
 const CONFLICT = /^(40001|40P01)$/;
 const TRIES = 3;
 
 /**
- * Stores usage. One batch at a time uses one connection: writes of the configuration never wait for the pool because of
- * usage, and batches that arrive meanwhile are stored together.
+ * Stores usage. It uses at most two connections: writes of the configuration never wait for the pool because of usage, and
+ * batches that arrive meanwhile are stored together.
  */
 export class UsageWriter {
   private readonly queue: WriteQueue<UsageBatch, StoredBatch>;
@@ -63,7 +68,9 @@ export class UsageWriter {
   ) {
     const { maxCallMs: longestWaitMs, batchWrites: items } = limits;
     const weight = ATTEMPTS_AT_ONCE[store.database.kind];
-    this.queue = new WriteQueue({ items, weight, longestWaitMs }, (batches) => this.storeTogether(batches));
+    const concurrency = TRANSACTIONS[store.database.kind];
+    const options = { items, weight, longestWaitMs, concurrency };
+    this.queue = new WriteQueue(options, (batches) => this.storeTogether(batches));
   }
 
   /** Stores a batch; resolves when it is committed. */

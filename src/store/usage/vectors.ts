@@ -1,6 +1,6 @@
 import type { Knex } from 'knex';
 import { USAGE_PARTITIONS } from '../../../migrations/0020_usage.js';
-import { numberArray, textArray, timeArray } from './array_literal.js';
+import { numberArray, textArray, timeArray } from '../array_literal.js';
 import { ROLLUP_KEY, slotOf, TOKENS } from './attempts.js';
 import { type AttemptFilter, conditionOf } from './filter.js';
 

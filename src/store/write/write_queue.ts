@@ -16,6 +16,8 @@ export interface WriteQueueOptions {
   /** Maximum total weight of one batch. */
   readonly weight: number;
   readonly longestWaitMs: number;
+  /** Maximum number of batches in progress. Default: 1. */
+  readonly concurrency?: number;
 }
 
 interface QueuedItem<Item, Result> extends Waiting<Item> {
@@ -32,7 +34,7 @@ interface QueuedItem<Item, Result> extends Waiting<Item> {
  * from the queue without effect.
  */
 export class WriteQueue<Item, Result> {
-  private busy = false;
+  private running = 0;
   private readonly waiting: QueuedItem<Item, Result>[] = [];
 
   /** @param work returns a settled result for each item, in order. If it rejects, every item rejects. */
@@ -65,10 +67,11 @@ export class WriteQueue<Item, Result> {
   }
 
   private async run(): Promise<void> {
-    if (this.busy) return;
-    this.busy = true;
+    const { concurrency = 1 } = this.options;
+    if (this.running === concurrency) return;
+    this.running++;
     while (this.waiting.length > 0) await this.process(this.nextBatch());
-    this.busy = false;
+    this.running--;
   }
 
   /** The first items up to the limits of a batch. An item above the maximum weight forms a batch alone. */

@@ -4,6 +4,7 @@ import { counterKey, spentAt } from '../../../src/domain/budget_counter.js';
 import type { Agent, Budget } from '../../../src/domain/rows.js';
 import { chargeBudgets, type PricedUsage } from '../../../src/store/budgets/charge.js';
 import { readCounters } from '../../../src/store/budgets/counters.js';
+import { ReservationWriter } from '../../../src/store/budgets/reservation_writer.js';
 import {
   deleteOldBudgetRows,
   endReservation,
@@ -13,7 +14,7 @@ import {
 } from '../../../src/store/budgets/reservations.js';
 import { startPostgres } from '../../support/postgres.js';
 import { openStore, type TestStore } from '../../support/store.js';
-import { createAgent, createBudget, deleteBudget, reserveIn } from './support.js';
+import { createAgent, createBudget, deleteBudget, requestOf, reserveIn } from './support.js';
 
 const HOUR_MS = 3_600_000;
 
@@ -80,6 +81,65 @@ describe.each(['embedded', 'postgres'] as const)('reservations on %s', (engine) 
     expect(outcomes.filter(({ granted }) => granted)).toHaveLength(1);
     expect(outcomes.filter(({ exists }) => exists)).toHaveLength(3);
     expect(await counterOf(budget)).toMatchObject({ reserved: 5n, open: 1 });
+  });
+
+  it('of callers at the same time are made in full while there is room', async () => {
+    const [wide, narrow] = [await ofAgent({ limit_nano_usd: 10_000n }), await ofAgent({ limit_nano_usd: 2000n })];
+    const costs = Array.from({ length: 20 }, (_, n) => BigInt(n + 1));
+    const wish = (cost: bigint) => ({ cost, attempts: 2 });
+    const outcomes = await Promise.all(
+      costs.map((cost, n) => reserveIn(opened, agent, n % 2 ? [wide, narrow] : [wide], wish(cost))),
+    );
+    expect(outcomes.map(({ granted }) => granted?.amount)).toEqual(costs.map((cost) => cost * 2n));
+    expect(await counterOf(wide)).toMatchObject({ reserved: 420n, open: 20 });
+    expect(await counterOf(narrow)).toMatchObject({ reserved: 220n, open: 10 });
+    const { reservation_id = '' } = outcomes[1]?.granted ?? {};
+    expect(await readReservation(knex(), reservation_id, agent.id)).toMatchObject({
+      amount: 4n,
+      attempts: 2,
+      budget_ids: [wide.id, narrow.id],
+    });
+  });
+
+  it('of callers at the same time are made one by one when there is not room for all', async () => {
+    const [wide, narrow] = [await ofAgent({ limit_nano_usd: 10_000n }), await ofAgent({ limit_nano_usd: 55n })];
+    const outcomes = await Promise.all(
+      Array.from({ length: 20 }, () => reserveIn(opened, agent, [wide, narrow], { cost: 10n })),
+    );
+    expect(outcomes.filter(({ granted }) => granted)).toHaveLength(5);
+    for (const { granted, full } of outcomes) expect(full).toEqual(granted ? [] : [narrow.id]);
+    expect(await counterOf(wide)).toMatchObject({ reserved: 50n, open: 5 });
+    expect(await counterOf(narrow)).toMatchObject({ reserved: 50n, open: 5 });
+  });
+
+  it('of callers at the same time do not fail because of one of them', async () => {
+    const budget = await ofAgent({ limit_nano_usd: 1_000_000_000_000_000_000n });
+    const other = await createAgent(opened);
+    const wishes = [{ cost: 1n }, { cost: 1n, id: 'no UUID' }, { cost: 1n }, { cost: 10n ** 18n, attempts: 1000 }];
+    const settled = await Promise.allSettled(
+      wishes.map((wish, n) => reserveIn(opened, n === 2 ? other : agent, [budget], wish)),
+    );
+    expect(settled.map(({ status }) => status)).toEqual(['fulfilled', 'rejected', 'fulfilled', 'fulfilled']);
+    expect(await counterOf(budget)).toMatchObject({ reserved: 2n, open: 2 });
+  });
+
+  it('of two replicas at the same time never exceed a limit', async () => {
+    const [day, total] = [await ofAgent({ period: 'BUDGET_PERIOD_DAY', limit_nano_usd: 900n }), await ofAgent()];
+    const replicas = [new ReservationWriter(opened), new ReservationWriter(opened)];
+    let [granted, amount] = [0, 0n];
+    const callers = Array.from({ length: 16 }, async (_, n) => {
+      for (let call = 0; call < 12; call++) {
+        const budgets = call % 3 === 0 ? [total] : [total, day];
+        const request = requestOf(agent, budgets, { cost: BigInt(1 + ((n + call) % 9)) });
+        const outcome = await (replicas[n % 2] as ReservationWriter).reserve(request, undefined);
+        granted += outcome.granted ? 1 : 0;
+        amount += outcome.granted?.amount ?? 0n;
+      }
+    });
+    await Promise.all(callers);
+    expect(await counterOf(total)).toMatchObject({ reserved: amount, open: granted });
+    expect(amount).toBeGreaterThan(800n);
+    expect(amount).toBeLessThanOrEqual(1000n);
   });
 
   it('need no budget', async () => {

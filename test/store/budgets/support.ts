@@ -5,7 +5,8 @@ import { counterKey } from '../../../src/domain/budget_counter.js';
 import { budgetPeriod, hourOf } from '../../../src/domain/budget_period.js';
 import type { Draft } from '../../../src/domain/draft.js';
 import type { Agent, Budget } from '../../../src/domain/rows.js';
-import { type ReserveOutcome, reserve } from '../../../src/store/budgets/reserve.js';
+import { ReservationWriter } from '../../../src/store/budgets/reservation_writer.js';
+import type { ReservationRequest, ReserveOutcome } from '../../../src/store/budgets/reserve.js';
 import { transact } from '../../../src/store/write/transact.js';
 import { unique } from '../../support/service.js';
 import type { TestStore } from '../../support/store.js';
@@ -63,14 +64,27 @@ interface Wish {
   readonly now?: Date;
 }
 
+/** One writer for each replica. */
+const writers = new WeakMap<TestStore['database'], ReservationWriter>();
+
 /** Reserves in budgets, as the handler does. */
 export function reserveIn(
   { database }: Pick<TestStore, 'database'>,
   agent: Agent,
   budgets: readonly Budget[],
-  { cost, attempts = 1, run_id = '', lifetimeMs = 60_000, id = randomUUID(), now = new Date() }: Wish,
+  wish: Wish,
 ): Promise<ReserveOutcome> {
-  return reserve(database.knex, {
+  const writer = writers.get(database) ?? new ReservationWriter({ database });
+  writers.set(database, writer);
+  return writer.reserve(requestOf(agent, budgets, wish), undefined);
+}
+
+export function requestOf(
+  agent: Agent,
+  budgets: readonly Budget[],
+  { cost, attempts = 1, run_id = '', lifetimeMs = 60_000, id = randomUUID(), now = new Date() }: Wish,
+): ReservationRequest {
+  return {
     reservation_id: id,
     agent_id: agent.id,
     run_id,
@@ -85,5 +99,5 @@ export function reserveIn(
     lifetimeMs,
     until: undefined,
     hour: hourOf(now),
-  });
+  };
 }
