@@ -1,7 +1,9 @@
 import type { Knex } from 'knex';
 import { USAGE_PARTITIONS } from '../../../migrations/0020_usage.js';
+import type { SummedUnit } from '../../domain/usage_period.js';
 import { booleanArray, bytesArray, numberArray, textArray, timeArray } from '../array_literal.js';
 import { prepared } from '../session.js';
+import { addSums, selectSums, TOKENS } from './sums.js';
 
 /**
  * An attempt to store: the columns of `llm_usage_attempts` except the time at which it is stored, and the reservation that
@@ -41,30 +43,6 @@ export interface NewAttempt {
 export const slotOf = (startedAt: Date): number =>
   (startedAt.getUTCFullYear() * 12 + startedAt.getUTCMonth() + 1) % USAGE_PARTITIONS;
 
-/** The counts of model tokens, which are summed. */
-export const TOKENS = [
-  'input_tokens',
-  'input_no_cache_tokens',
-  'input_cache_read_tokens',
-  'input_cache_write_tokens',
-  'input_cache_write_long_tokens',
-  'output_tokens',
-  'output_reasoning_tokens',
-] as const;
-
-/** The key of `llm_usage_hourly`. */
-export const ROLLUP_KEY = [
-  'hour',
-  'agent_id',
-  'config_id',
-  'provider',
-  'model_name',
-  'experiment',
-  'variant',
-  'outcome',
-  'fallback',
-] as const;
-
 /** Each column, its type, and its values as an array. */
 const COLUMNS: readonly (readonly [name: string, type: string, values: (all: readonly NewAttempt[]) => string])[] = [
   ['slot', 'smallint', (all) => numberArray(all.map((one) => slotOf(one.started_at)))],
@@ -85,10 +63,9 @@ const COLUMNS: readonly (readonly [name: string, type: string, values: (all: rea
 ];
 
 const NAMES = COLUMNS.map(([name]) => name).join(', ');
-const SUMS = ['attempts', 'unpriced_attempts', ...TOKENS, 'cost_nano_usd'] as const;
 
-/** The sums of attempts by the key of the rollup. */
-const summed = (from: string) => `
+/** Sums of attempts by hour, as a source of sums. */
+const hoursOf = (from: string) => `
   select date_trunc('hour', started_at, 'UTC') as hour, agent_id, coalesce(config_id, 0) as config_id, provider,
          model_name, experiment, variant, outcome, fallback,
          (array_agg(agent_name order by started_at desc, agent_name desc))[1] as agent_name,
@@ -98,12 +75,9 @@ const summed = (from: string) => `
     from ${from}
    group by 1, 2, 3, 4, 5, 6, 7, 8, 9`;
 
-const ROLLUP_NAMES = [...ROLLUP_KEY, 'agent_name', 'newest_at', ...SUMS].join(', ');
-const IS_NEWER = '(excluded.newest_at, excluded.agent_name) > (h.newest_at, h.agent_name)';
-
 /**
  * The ids are inserted first, so that an attempt that is stored twice at the same time waits, and is then not new. The
- * ids and the sums are inserted in the order of their keys: two statements cannot wait for each other.
+ * ids, and then the sums, are inserted in the order of their keys: two statements cannot wait for each other.
  */
 const INSERT = `
   with input as (
@@ -113,13 +87,7 @@ const INSERT = `
         on conflict do nothing returning attempt_id),
   stored as (
     insert into llm_usage_attempts (${NAMES}) select ${NAMES} from input join fresh using (attempt_id)),
-  added as (
-    insert into llm_usage_hourly as h (${ROLLUP_NAMES})
-    select ${ROLLUP_NAMES} from (${summed('input join fresh using (attempt_id)')}) as s order by ${ROLLUP_KEY.join(', ')}
-        on conflict (${ROLLUP_KEY.join(', ')}) do update set
-           agent_name = case when ${IS_NEWER} then excluded.agent_name else h.agent_name end,
-           newest_at = greatest(excluded.newest_at, h.newest_at),
-           ${SUMS.map((name) => `${name} = h.${name} + excluded.${name}`).join(', ')})
+  hours as (${hoursOf('input join fresh using (attempt_id)')}), ${addSums('hours')}
   select attempt_id from fresh`.replace(/\s+/g, ' ');
 
 /**
@@ -128,7 +96,7 @@ const INSERT = `
  */
 export async function insertAttempts(db: Knex, attempts: readonly NewAttempt[]): Promise<ReadonlySet<string>> {
   const bindings = COLUMNS.map(([, , values]) => values(attempts));
-  const { rows } = await prepared(db.raw<{ rows: { attempt_id: string }[] }>(INSERT, bindings));
+  const { rows } = await prepared(db.raw<{ rows: { attempt_id: string }[] }>(INSERT, bindings), true);
   return new Set(rows.map(({ attempt_id }) => attempt_id));
 }
 
@@ -151,6 +119,6 @@ export async function readCosts(
   return new Map(rows.map(({ attempt_id, cost_nano_usd: cost }) => [attempt_id, cost === null ? null : BigInt(cost)]));
 }
 
-/** The sums of stored attempts as they must be in `llm_usage_hourly`, for a check; without adjustments. */
-export const rebuildSums = (db: Knex): PromiseLike<{ rows: Record<string, unknown>[] }> =>
-  db.raw(`select ${ROLLUP_NAMES} from (${summed('llm_usage_attempts')}) as s order by ${ROLLUP_KEY.join(', ')}`);
+/** The sums of stored attempts as they must be in a table of sums, for a check; without adjustments. */
+export const rebuildSums = (db: Knex, unit: SummedUnit): PromiseLike<{ rows: Record<string, unknown>[] }> =>
+  db.raw(`with hours as (${hoursOf('llm_usage_attempts')}) ${selectSums(unit, 'hours')}`);

@@ -47,10 +47,17 @@ export function conditionOf(filter: AttemptFilter): Condition {
   return [all.map(([sql]) => ` and ${sql}`).join(''), all.flatMap(([, bindings]) => bindings)];
 }
 
-/** An agent is found by its present name, and by each name under which it reported. */
+/**
+ * An agent is found by its present name, and by each name under which it reported. The recursion reads one row of an
+ * index for each agent that had the name.
+ */
 const agentCondition = ({ names, ids, from, to }: AgentFilter): Condition => [
   `(agent_id = any(?::int[]) or (agent_id = 0 and agent_name = any(?::text[])) or agent_id in (
-     select named.agent_id from llm_usage_hourly as named
-      where named.agent_name = any(?::text[]) and named.agent_id <> 0 and named.hour >= ? and named.hour < ?))`,
+     with recursive named (name, id) as (
+       select name, 0 from unnest(?::text[]) as name union all
+       select name, (select h.agent_id from llm_usage_hourly as h
+                      where h.agent_name = name and h.agent_id > id and h.hour >= ? and h.hour < ?
+                      order by h.agent_id limit 1) from named where id is not null)
+     select id from named where id > 0))`,
   [ids as number[], names as string[], names as string[], from, to],
 ];

@@ -5,7 +5,7 @@ import type { Database } from '../database.js';
 import { setTimeouts } from '../write/revision_counter.js';
 
 /*
- * Attempts are retained in whole months of UTC: a month is removed by truncating its partition. The sums of the hours are
+ * Attempts are retained in whole months of UTC: a month is removed by truncating its partition. The sums are
  * kept for ever.
  */
 
