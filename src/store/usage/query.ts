@@ -3,8 +3,8 @@ import { type ReportedRanges, SUMMED_UNITS } from '../../domain/usage_period.js'
 import { numberArray, timeArray } from '../array_literal.js';
 import { onDatabase } from '../failure.js';
 import type { Store } from '../store.js';
-import { slotOf } from './attempts.js';
 import { type AttemptFilter, type Condition, conditionOf } from './filter.js';
+import { slotOf } from './new_attempt.js';
 import { SUM_TABLES, TOKENS } from './sums.js';
 import { inRanges } from './unit_ranges.js';
 

@@ -2,8 +2,8 @@ import type { Knex } from 'knex';
 import { USAGE_PARTITIONS } from '../../../migrations/0020_usage.js';
 import { type ReportedRanges, SUMMED_UNITS } from '../../domain/usage_period.js';
 import { numberArray, textArray, timeArray } from '../array_literal.js';
-import { slotOf } from './attempts.js';
 import { type AttemptFilter, type Condition, conditionOf } from './filter.js';
+import { slotOf } from './new_attempt.js';
 import { addSums, SUM_TABLES, TOKENS } from './sums.js';
 import { inRanges } from './unit_ranges.js';
 
