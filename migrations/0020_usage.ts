@@ -1,6 +1,6 @@
 import type { Knex } from 'knex';
 
-// Recorded attempts, their sums for each hour of UTC, adjustments, and reports of dropped attempts. None of them takes a
+// Recorded attempts, their sums for each hour, day and month of UTC, adjustments, and reports of dropped attempts. None of them takes a
 // revision.
 
 /**
@@ -68,15 +68,19 @@ async function createAttempts(knex: Knex): Promise<void> {
   );
 }
 
+/** The tables of sums, by their unit. A longer range is read from larger units, so its cost does not grow with its length. */
+const SUMS = { hour: 'llm_usage_hourly', day: 'llm_usage_daily', month: 'llm_usage_monthly' } as const;
+
 /**
  * The key has the dimensions of QueryUsage. `config_id` is 0 for the default model of an agent, because null is never
  * equal to null in a key. A writer updates the rows of a batch in the order of the key, so that two writers do not wait
  * for each other. The sum of costs is numeric: a bigint would overflow, and fail a batch, if a reporter sent absurd
  * counts for long enough.
  */
-async function createHourly(knex: Knex): Promise<void> {
-  await knex.schema.createTable('llm_usage_hourly', (table) => {
-    table.timestamp('hour').notNullable();
+async function createSums(knex: Knex, unit: keyof typeof SUMS): Promise<void> {
+  const name = SUMS[unit];
+  await knex.schema.createTable(name, (table) => {
+    table.timestamp(unit).notNullable();
     table.integer('agent_id').notNullable();
     table.integer('config_id').notNullable();
     table.string('provider', 50).notNullable();
@@ -92,14 +96,16 @@ async function createHourly(knex: Knex): Promise<void> {
     for (const count of ['attempts', 'unpriced_attempts', ...TOKENS]) table.bigInteger(count).notNullable();
     table.specificType('cost_nano_usd', 'numeric(38, 0)').notNullable();
     table.primary(
-      ['hour', 'agent_id', 'config_id', 'provider', 'model_name', 'experiment', 'variant', 'outcome', 'fallback'],
-      { constraintName: 'llm_usage_hourly_pkey' },
+      [unit, 'agent_id', 'config_id', 'provider', 'model_name', 'experiment', 'variant', 'outcome', 'fallback'],
+      { constraintName: `${name}_pkey` },
     );
     table.check(
-      `date_trunc('hour', hour at time zone 'UTC') = hour at time zone 'UTC'`,
+      `date_trunc('${unit}', ${unit} at time zone 'UTC') = ${unit} at time zone 'UTC'`,
       undefined,
-      'ck_llm_usage_hourly_hour',
+      `ck_${name}_${unit}`,
     );
+    // A filter finds the agents that have had a name.
+    if (unit === 'hour') table.index(['agent_name', 'agent_id', 'hour'], `ix_${name}_agent_name`);
   });
 }
 
@@ -155,7 +161,7 @@ async function createHorizon(knex: Knex): Promise<void> {
 export async function up(knex: Knex): Promise<void> {
   await createAttemptIds(knex);
   await createAttempts(knex);
-  await createHourly(knex);
+  for (const unit of ['hour', 'day', 'month'] as const) await createSums(knex, unit);
   await createAdjustments(knex);
   await createLosses(knex);
   await createHorizon(knex);
@@ -166,7 +172,7 @@ export async function down(knex: Knex): Promise<void> {
     'llm_usage_horizon',
     'llm_usage_losses',
     'llm_usage_adjustments',
-    'llm_usage_hourly',
+    ...Object.values(SUMS),
     'llm_usage_attempts',
     'llm_usage_attempt_ids',
   ])

@@ -1,4 +1,5 @@
 import pg from 'pg';
+import { UsageDimension } from '../../gen/ts/agentllm/v1/usage.js';
 import { QueryUsageRequest, QueryUsageResponse, UsageServiceService } from '../../gen/ts/agentllm/v1/usage_service.js';
 import type { Lab } from '../lab.js';
 import { startPostgres } from '../postgres.js';
@@ -23,6 +24,17 @@ const SUM = `insert into llm_usage_hourly
          max(agent_name), max(started_at), count(*), 0, sum(input_tokens), 0, 0, 0, 0, sum(output_tokens), 0,
          sum(cost_nano_usd)
     from llm_usage_attempts group by 1, 2, 4, 5, 8, 9`;
+/** The sums of the year before, for the same agents and models, without their attempts. */
+const YEAR_BEFORE = `insert into llm_usage_hourly
+  select hour, 1 + n % 12, 0, 'openai', 'model_' || n / 12, '', '', 'ATTEMPT_OUTCOME_SUCCEEDED', false, 'agent_' || n % 12,
+         hour, 10, 0, 10000, 0, 0, 0, 0, 1000, 0, n
+    from generate_series(timestamptz '2025-01-01T00:00:00Z', '2025-12-31T23:00:00Z', '1 hour') as hour,
+         generate_series(0, 59) as n`;
+const sumsBy = (unit: string, from: string, into: string) => `insert into ${into}
+  select date_trunc('${unit}', ${from === 'llm_usage_hourly' ? 'hour' : 'day'}, 'UTC'), agent_id, config_id, provider,
+         model_name, experiment, variant, outcome, fallback, max(agent_name), max(newest_at), sum(attempts),
+         sum(unpriced_attempts), sum(input_tokens), 0, 0, 0, 0, sum(output_tokens), 0, sum(cost_nano_usd)
+    from ${from} group by 1, 2, 3, 4, 5, 6, 7, 8, 9`;
 const RAW = `select agent_id, count(*), sum(input_tokens), sum(output_tokens), sum(cost_nano_usd)::text as cost
   from llm_usage_attempts where started_at >= $1 and started_at < $2 group by agent_id order by agent_id`;
 
@@ -39,17 +51,21 @@ export const row: Row = {
     lab.onClose(() => client.end());
     await client.query(FILL);
     await client.query(SUM);
-    await client.query('analyze');
-    const range = { since: new Date(SINCE), until: new Date(UNTIL) };
-    const request = QueryUsageRequest.encode(
-      QueryUsageRequest.fromPartial({ ...range, group_by: ['USAGE_DIMENSION_AGENT'] }),
-    ).finish();
-    const expected = await client.query<{ cost: string }>(RAW, [SINCE, UNTIL]);
-    const ours = async () => {
+    await client.query(YEAR_BEFORE);
+    await client.query(sumsBy('day', 'llm_usage_hourly', 'llm_usage_daily'));
+    await client.query(sumsBy('month', 'llm_usage_daily', 'llm_usage_monthly'));
+    await client.query('vacuum analyze');
+    const report = async (since: string, until: string) => {
+      const fields = { since: new Date(since), until: new Date(until), group_by: [UsageDimension.AGENT] };
+      const request = QueryUsageRequest.encode(QueryUsageRequest.fromPartial(fields)).finish();
       const startedAt = performance.now();
       const bytes = await service.client(UsageServiceService.queryUsage.path, request);
       const ms = performance.now() - startedAt;
-      const { groups } = QueryUsageResponse.decode(bytes);
+      return { ms, groups: QueryUsageResponse.decode(bytes).groups };
+    };
+    const expected = await client.query<{ cost: string }>(RAW, [SINCE, UNTIL]);
+    const ours = async () => {
+      const { ms, groups } = await report(SINCE, UNTIL);
       const costs = groups.map(({ totals }) => String(totals?.cost_nano_usd));
       if (costs.join() !== expected.rows.map(({ cost }) => cost).join()) throw new Error('the report has other costs');
       return { ms };
@@ -60,12 +76,23 @@ export const row: Row = {
       return { ms: performance.now() - startedAt };
     };
     const pairs = await interleave(lab.effort.rounds, ours, raw);
+    const lengths = await interleave(
+      lab.effort.rounds * 10,
+      () => report('2025-01-01T00:00:00Z', '2026-01-01T00:00:00Z'),
+      () => report('2025-06-10T00:00:00Z', '2025-06-11T00:00:00Z'),
+    );
     return [
       {
         what: `QueryUsage by agent, ${ATTEMPTS} attempts`,
         unit: 'ms',
         ...compare(pairs, ({ ms }) => ms),
         goal: { kind: 'ratio at most', value: 0.01 },
+      },
+      {
+        what: 'QueryUsage by agent over a year, against one day',
+        unit: 'ms',
+        ...compare(lengths, ({ ms }) => ms),
+        goal: { kind: 'ratio at most', value: 1.5 },
       },
     ];
   },

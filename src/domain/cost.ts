@@ -30,7 +30,15 @@ export type Cost =
   | { readonly nanoUsd: bigint; readonly unpriced: undefined }
   | { readonly nanoUsd: undefined; readonly unpriced: Exclude<UnpricedReason, 'UNPRICED_REASON_UNSPECIFIED'> };
 
-const PICO_PER_NANO = 1000n;
+const PICO_PER_NANO = 1000;
+const KINDS = [
+  'input_micro_usd_per_million',
+  'cached_input_micro_usd_per_million',
+  'cache_write_micro_usd_per_million',
+  'cache_write_long_micro_usd_per_million',
+  'output_micro_usd_per_million',
+  'reasoning_micro_usd_per_million',
+] as const satisfies readonly (keyof Rates)[];
 const MINUTE_MS = 60_000;
 const DAY_MS = 86_400_000;
 const EVERY_DAY: readonly number[] = [1, 2, 3, 4, 5, 6, 7];
@@ -70,8 +78,11 @@ function isWithin({ start_minute: start, end_minute: end, weekdays }: WindowTime
 }
 
 function tierFor(tiers: readonly PriceTier[], inputTokens: number): PriceTier | undefined {
-  const reached = tiers.filter(({ above_input_tokens }) => inputTokens > above_input_tokens);
-  return reached.sort((a, b) => b.above_input_tokens - a.above_input_tokens)[0];
+  let highest: PriceTier | undefined;
+  for (const tier of tiers)
+    if (inputTokens > tier.above_input_tokens && tier.above_input_tokens > (highest?.above_input_tokens ?? -1))
+      highest = tier;
+  return highest;
 }
 
 /** Whether two windows have a minute in common: then one of them is in progress when the other starts. */
@@ -102,24 +113,33 @@ export function tokenKindsOf(usage: TokenCounts): TokenKinds | undefined {
     output_micro_usd_per_million: output - reasoning,
     reasoning_micro_usd_per_million: reasoning,
   };
-  return Object.values(kinds).every((count) => count >= 0) ? kinds : undefined;
+  return KINDS.every((kind) => kinds[kind] >= 0) ? kinds : undefined;
 }
 
 /** The cost of tokens at fixed rates in nano-USD, half a nano-USD rounded up; undefined if a rate is unknown. */
 export function nanoUsdOf(kinds: TokenKinds, rates: Rates): bigint | undefined {
-  const complete: Rates = {
-    ...rates,
-    reasoning_micro_usd_per_million: rates.reasoning_micro_usd_per_million ?? rates.output_micro_usd_per_million,
-  };
-  let picoUsd = 0n;
-  for (const [kind, count] of Object.entries(kinds) as [keyof Rates, number][]) {
+  // As a number while it is exact: a bigint for each product would take longer than the rest of the calculation.
+  let picoUsd = PICO_PER_NANO / 2;
+  for (const kind of KINDS) {
+    const count = kinds[kind];
     if (count === 0) continue;
-    const rate = complete[kind];
+    const rate = rateOf(rates, kind);
     if (rate === null) return undefined;
-    picoUsd += BigInt(count) * BigInt(rate);
+    picoUsd += count * rate;
   }
-  return (picoUsd + PICO_PER_NANO / 2n) / PICO_PER_NANO;
+  if (picoUsd > Number.MAX_SAFE_INTEGER) return largeNanoUsdOf(kinds, rates);
+  return BigInt((picoUsd - (picoUsd % PICO_PER_NANO)) / PICO_PER_NANO);
 }
+
+function largeNanoUsdOf(kinds: TokenKinds, rates: Rates): bigint {
+  let picoUsd = BigInt(PICO_PER_NANO / 2);
+  for (const kind of KINDS) picoUsd += BigInt(kinds[kind]) * BigInt(rateOf(rates, kind) ?? 0);
+  return picoUsd / BigInt(PICO_PER_NANO);
+}
+
+/** Reasoning without a rate of its own costs as much as other output. */
+const rateOf = (rates: Rates, kind: keyof Rates): number | null =>
+  rates[kind] ?? (kind === 'reasoning_micro_usd_per_million' ? rates.output_micro_usd_per_million : null);
 
 /**
  * The price that applies to an attempt: the one that its config gives for its own model, otherwise the one of the price
@@ -172,7 +192,8 @@ export function costOfAttempt(attempt: PricedAttempt): Cost {
   if (!kinds) return unknown('UNPRICED_REASON_NO_USAGE');
   const price = priceOfAttempt(attempt);
   if (!price) return unknown(attempt.prices ? 'UNPRICED_REASON_NO_PRICE' : 'UNPRICED_REASON_UNKNOWN_MODEL');
-  const nanoUsd = nanoUsdOf(kinds, ratesAt(price, started_at, usage?.input_tokens ?? 0));
+  const isPlain = price.tiers.length === 0 && price.windows.length === 0;
+  const nanoUsd = nanoUsdOf(kinds, isPlain ? price : ratesAt(price, started_at, usage?.input_tokens ?? 0));
   if (nanoUsd === undefined) return unknown('UNPRICED_REASON_NO_RATE');
   return nanoUsd > limits.attemptCost ? unknown('UNPRICED_REASON_TOO_HIGH') : { nanoUsd, unpriced: undefined };
 }

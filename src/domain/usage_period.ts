@@ -57,30 +57,66 @@ export interface TimeRange {
   readonly to: number;
 }
 
-/** The hours of UTC of a report that are used as a whole, and the parts of hours that are not. */
-export interface ReportedHours {
-  readonly whole: TimeRange;
-  /** The hours within `whole` that a period divides. */
-  readonly divided: readonly number[];
-  /** The parts of divided hours, and of the first and the last hour; each is within one month of UTC. */
+/** The units of UTC by which sums of usage are stored, largest first. */
+export const SUMMED_UNITS = ['month', 'day', 'hour'] as const;
+export type SummedUnit = (typeof SUMMED_UNITS)[number];
+
+/** A report as whole months, days and hours of UTC, and the parts of hours that remain; each in order, without overlap. */
+export interface ReportedRanges extends Readonly<Record<SummedUnit, readonly TimeRange[]>> {
+  /** Each is within one month of UTC. */
   readonly parts: readonly TimeRange[];
 }
 
-/** @param starts of the periods of the report, in order. */
-export function reportedHours(since: number, until: number, starts: readonly number[]): ReportedHours {
-  const hourOf = (at: number) => Math.floor(at / HOUR_MS) * HOUR_MS;
-  const divided = new Set<number>();
-  for (const at of [since, until, ...starts])
-    if (at % HOUR_MS !== 0 && at >= since && at <= until) divided.add(hourOf(at));
-  const parts: { from: number; to: number }[] = [];
-  for (const hour of [...divided].sort((a, b) => a - b)) {
-    const part = { from: Math.max(hour, since), to: Math.min(hour + HOUR_MS, until) };
-    const last = parts.at(-1);
-    if (last?.to === part.from && monthOf(last.from) === monthOf(part.from)) last.to = part.to;
-    else if (part.from < part.to) parts.push(part);
-  }
-  const whole = { from: Math.ceil(since / HOUR_MS) * HOUR_MS, to: hourOf(until) };
-  return { whole, divided: [...divided].filter((hour) => hour >= whole.from && hour < whole.to), parts };
+/**
+ * Divides a report into the largest units that no period divides.
+ * @param starts of the periods of the report, in order; `hours`: the hours of UTC.
+ */
+export function reportedRanges(since: number, until: number, starts: readonly number[] | 'hours'): ReportedRanges {
+  const ranges = { month: [] as Range[], day: [] as Range[], hour: [] as Range[], parts: [] as Range[] };
+  const units = starts === 'hours' ? (['hour'] as const) : SUMMED_UNITS;
+  const limits = [...(starts === 'hours' ? [] : starts.filter((start) => start > since && start < until)), until];
+  let at = since;
+  for (const limit of limits)
+    while (at < limit) {
+      const unit = units.find((one) => UNITS[one].startOf(at) === at && UNITS[one].next(at) <= limit);
+      const to = unit ? UNITS[unit].next(at) : Math.min(UNITS.hour.next(at), limit);
+      append(ranges[unit ?? 'parts'], { from: at, to }, unit !== undefined);
+      at = to;
+    }
+  return ranges;
 }
 
-const monthOf = (at: number) => new Date(at).getUTCFullYear() * 12 + new Date(at).getUTCMonth();
+interface Range {
+  from: number;
+  to: number;
+}
+
+/** Extends the last range; that of parts only within a month. */
+function append(ranges: Range[], range: Range, isWhole: boolean): void {
+  const last = ranges.at(-1);
+  const isNext = last?.to === range.from && (isWhole || UNITS.month.startOf(range.from) <= last.from);
+  if (last && isNext) last.to = range.to;
+  else ranges.push(range);
+}
+
+/** A unit of a fixed length. */
+const unitOf = (length: number) => ({
+  startOf: (at: number) => Math.floor(at / length) * length,
+  next: (at: number) => Math.floor(at / length) * length + length,
+});
+
+const monthStart = (at: number, months: number) => {
+  const date = new Date(at);
+  return Date.UTC(date.getUTCFullYear(), date.getUTCMonth() + months, 1);
+};
+
+const UNITS: Readonly<Record<SummedUnit, ReturnType<typeof unitOf>>> = {
+  month: { startOf: (at) => monthStart(at, 0), next: (at) => monthStart(at, 1) },
+  day: unitOf(DAY_MS),
+  hour: unitOf(HOUR_MS),
+};
+
+/** The starts of the units of a range that begins and ends with a unit. */
+export function* unitStarts(unit: SummedUnit, from: number, to: number): Generator<number> {
+  for (let at = from; at < to; at = UNITS[unit].next(at)) yield at;
+}

@@ -93,9 +93,10 @@ function set(settings: readonly (readonly [string, string])[], local: boolean): 
  * Marks a statement that is executed often. A direct connection prepares it once, under a name: PostgreSQL then does not
  * parse and plan it again, which takes half of the time of a short write. A pooler in transaction mode shares connections,
  * so there it is sent without a name.
+ * @param hasOneForm whether its text is always the same; its length does not matter then.
  */
-export const prepared = <Query extends { options(options: object): Query }>(query: Query): Query =>
-  query.options({ prepare: true });
+export const prepared = <Query extends { options(options: object): Query }>(query: Query, hasOneForm = false): Query =>
+  query.options({ prepare: true, hasOneForm });
 
 /**
  * Marks the last statements of a transaction, which are sent together: the commit is sent right after them instead of
@@ -129,14 +130,15 @@ const isRejection = (error: unknown, { isDirect = false }: Connection): boolean 
 /** A query of Knex with its options. */
 interface RawQuery {
   readonly sql: string;
-  readonly options?: { readonly prepare?: boolean; readonly together?: LastStatements };
+  readonly options?: { readonly prepare?: boolean; readonly hasOneForm?: boolean; readonly together?: LastStatements };
 }
 
 /** Long statements have many rows and rarely the same form twice, and each form would stay prepared. */
 const MAX_PREPARED_LENGTH = 4_000;
 
 function named(query: RawQuery): RawQuery {
-  if (!query.options?.prepare || query.sql.length > MAX_PREPARED_LENGTH) return query;
+  const { prepare = false, hasOneForm = false } = query.options ?? {};
+  if (!prepare || (query.sql.length > MAX_PREPARED_LENGTH && !hasOneForm)) return query;
   const name = createHash('sha1').update(query.sql).digest('base64url');
   return { ...query, options: { ...query.options, name } as RawQuery['options'] & { name: string } };
 }

@@ -1,5 +1,11 @@
 import { describe, expect, it } from 'vitest';
-import { hasWholeHours, type PeriodUnit, periodStarts, reportedHours } from '../../src/domain/usage_period.js';
+import {
+  hasWholeHours,
+  type PeriodUnit,
+  periodStarts,
+  reportedRanges,
+  SUMMED_UNITS,
+} from '../../src/domain/usage_period.js';
 
 const ms = (text: string) => Date.parse(text);
 const starts = (unit: PeriodUnit, zone: string, since: string, until: string) =>
@@ -71,27 +77,76 @@ describe('hasWholeHours', () => {
   });
 });
 
-describe('reportedHours', () => {
+describe('reportedRanges', () => {
   const HOUR = 3_600_000;
-  it('uses whole hours of UTC, and parts where the range begins or ends within an hour', () => {
-    const { whole, divided, parts } = reportedHours(0.5 * HOUR, 3.25 * HOUR, []);
-    expect(whole).toEqual({ from: HOUR, to: 3 * HOUR });
-    expect(divided).toEqual([]);
-    expect(parts).toEqual([
-      { from: 0.5 * HOUR, to: HOUR },
-      { from: 3 * HOUR, to: 3.25 * HOUR },
-    ]);
+  const range = (from: string, to: string) => ({ from: ms(from), to: ms(to) });
+
+  it('uses the largest units of UTC, and parts where the range begins or ends within an hour', () => {
+    expect(reportedRanges(ms('2026-01-30T22:30Z'), ms('2026-04-02T01:15Z'), [])).toEqual({
+      parts: [range('2026-01-30T22:30Z', '2026-01-30T23:00Z'), range('2026-04-02T01:00Z', '2026-04-02T01:15Z')],
+      hour: [range('2026-01-30T23:00Z', '2026-01-31T00:00Z'), range('2026-04-02T00:00Z', '2026-04-02T01:00Z')],
+      day: [range('2026-01-31T00:00Z', '2026-02-01T00:00Z'), range('2026-04-01T00:00Z', '2026-04-02T00:00Z')],
+      month: [range('2026-02-01T00:00Z', '2026-04-01T00:00Z')],
+    });
   });
 
   it('has one part when a range is within one hour', () => {
-    const { whole, parts } = reportedHours(0.25 * HOUR, 0.5 * HOUR, []);
-    expect(whole.from).toBeGreaterThan(whole.to);
-    expect(parts).toEqual([{ from: 0.25 * HOUR, to: 0.5 * HOUR }]);
+    const parts = [{ from: 0.25 * HOUR, to: 0.5 * HOUR }];
+    expect(reportedRanges(0.25 * HOUR, 0.5 * HOUR, [])).toEqual({ parts, hour: [], day: [], month: [] });
   });
 
-  it('divides the hours in which a period begins', () => {
-    const { divided, parts } = reportedHours(0, 4 * HOUR, [-0.5 * HOUR, 1.5 * HOUR]);
-    expect(divided).toEqual([HOUR]);
-    expect(parts).toEqual([{ from: HOUR, to: 2 * HOUR }]);
+  it('divides the units in which a period begins', () => {
+    const since = ms('2026-02-01T00:00Z');
+    expect(reportedRanges(since, since + 48 * HOUR, [since - HOUR, since + 1.5 * HOUR])).toEqual({
+      parts: [{ from: since + HOUR, to: since + 2 * HOUR }],
+      hour: [
+        { from: since, to: since + HOUR },
+        { from: since + 2 * HOUR, to: since + 24 * HOUR },
+      ],
+      day: [{ from: since + 24 * HOUR, to: since + 48 * HOUR }],
+      month: [],
+    });
   });
+
+  it('uses whole days between the months of a zone, and hours where a month begins', () => {
+    const [since, until] = [ms('2026-02-28T23:00Z'), ms('2026-04-30T22:00Z')];
+    const starts = [...periodStarts('month', 'Europe/Berlin', since, until)];
+    expect(reportedRanges(since, until, starts)).toEqual({
+      parts: [],
+      hour: [
+        range('2026-02-28T23:00Z', '2026-03-01T00:00Z'),
+        range('2026-03-31T00:00Z', '2026-04-01T00:00Z'),
+        range('2026-04-30T00:00Z', '2026-04-30T22:00Z'),
+      ],
+      day: [range('2026-03-01T00:00Z', '2026-03-31T00:00Z'), range('2026-04-01T00:00Z', '2026-04-30T00:00Z')],
+      month: [],
+    });
+  });
+
+  it('uses only hours for hours of UTC', () => {
+    const [since, until] = [ms('2026-01-01T00:00Z'), ms('2027-01-01T00:00Z')];
+    const hour = [{ from: since, to: until }];
+    expect(reportedRanges(since, until, 'hours')).toEqual({ parts: [], hour, day: [], month: [] });
+  });
+
+  it.each(['UTC', 'Europe/Berlin', 'Asia/Kolkata', 'Australia/Lord_Howe'])(
+    'covers a year by the periods of %s without a gap, and no range contains the start of another period',
+    (zone) => {
+      const [since, until] = [ms('2026-01-05T07:20Z'), ms('2027-01-05T07:20Z')];
+      for (const unit of ['month', 'day', 'hour'] as const) {
+        const starts = [...periodStarts(unit, zone, since, until)];
+        const { parts, ...whole } = reportedRanges(since, until, starts);
+        const all = [...parts, ...SUMMED_UNITS.flatMap((one) => whole[one])].sort((a, b) => a.from - b.from);
+        expect(all[0]?.from).toBe(since);
+        expect(all.at(-1)?.to).toBe(until);
+        for (const [at, { from }] of all.entries()) if (at > 0) expect(from).toBe(all[at - 1]?.to);
+        const lengths = { month: Number.NaN, day: 24 * HOUR, hour: HOUR };
+        for (const one of ['day', 'hour'] as const)
+          for (const { from, to } of whole[one])
+            expect(starts.filter((start) => start > from && start < to && (start - from) % lengths[one] !== 0)).toEqual(
+              [],
+            );
+      }
+    },
+  );
 });

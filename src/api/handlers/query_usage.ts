@@ -7,8 +7,8 @@ import {
   hasWholeHours,
   type PeriodUnit,
   periodStarts,
-  type ReportedHours,
-  reportedHours,
+  type ReportedRanges,
+  reportedRanges,
 } from '../../domain/usage_period.js';
 import { ServiceError } from '../../errors.js';
 import { limits } from '../../limits.js';
@@ -55,11 +55,14 @@ export async function queryUsage(
   const { group_by, time_zone: zone, filter } = request;
   const page = pageFrom(request, ['usage', since, until, group_by, zone, filter]);
   const unit = group_by.map((dimension) => PERIODS.get(dimension)).find(Boolean);
-  const { hours, periods } = await periodsOf(unit, zone || 'UTC', since.getTime(), until.getTime());
-  await checkRetained(store, hours, usageRetentionMs);
+  const { ranges, periods } = await periodsOf(unit, zone || 'UTC', since.getTime(), until.getTime());
+  await checkRetained(store, ranges, usageRetentionMs);
   const dimensions = group_by.flatMap((dimension) => DIMENSIONS.get(dimension) ?? []);
-  const query = { hours, periods, dimensions, filter: filterOf(state, filter, since, until), limit: page.size + 1 };
-  const { groups, totals } = await querySums(store, { ...query, after: keyIn(page, query) });
+  const query = { ranges, periods, dimensions, filter: filterOf(state, filter, since, until), limit: page.size + 1 };
+  const [{ groups, totals }, lost_attempts] = await Promise.all([
+    querySums(store, { ...query, after: keyIn(page, query) }),
+    page.last ? 0n : lostAttempts(store, since, until, filter?.agents ?? []),
+  ]);
   const columns = keyColumns(query);
   const response = pageResponse(page, groups, {
     type: QueryUsageResponse,
@@ -68,7 +71,6 @@ export async function queryUsage(
     rowOf: (group) => ({ groups: [groupMessage(group, query)], totals: undefined, lost_attempts: 0n }),
   });
   if (page.last) return response;
-  const lost_attempts = await lostAttempts(store, since, until, filter?.agents ?? []);
   // Concatenated protobuf messages merge their fields.
   const sums = QueryUsageResponse.fromPartial({ totals: totalsMessage(totals), lost_attempts });
   return Buffer.concat([response, QueryUsageResponse.encode(sums).finish()]);
@@ -92,18 +94,18 @@ function checkRequest(request: QueryUsageRequest): void {
   problems.throwIfAny();
 }
 
-/** The periods of a report, and the hours of UTC that they consist of. */
+/** The periods of a report, and the units of UTC that they consist of. */
 async function periodsOf(unit: PeriodUnit | undefined, zone: string, since: number, until: number) {
-  if (unit === undefined) return { periods: undefined, hours: reportedHours(since, until, []) };
+  if (unit === undefined) return { periods: undefined, ranges: reportedRanges(since, until, []) };
   if (unit === 'hour' && hasWholeHours(zone, since, until))
-    return { periods: 'hours' as const, hours: reportedHours(since, until, []) };
+    return { periods: 'hours' as const, ranges: reportedRanges(since, until, 'hours') };
   const periods: number[] = [];
   for await (const start of inSlices(periodStarts(unit, zone, since, until))) periods.push(start);
-  return { periods, hours: reportedHours(since, until, periods) };
+  return { periods, ranges: reportedRanges(since, until, periods) };
 }
 
 /** Throws if a part of an hour can only be read from attempts that are no longer retained. */
-export async function checkRetained(store: Store, { parts }: ReportedHours, retentionMs: number): Promise<void> {
+export async function checkRetained(store: Store, { parts }: ReportedRanges, retentionMs: number): Promise<void> {
   if (parts.length === 0) return;
   const oldest = await onDatabase(store, (db) => oldestRetained(db, Date.now(), retentionMs));
   if (parts.some(({ from }) => from < oldest))

@@ -14,8 +14,8 @@ import { ServiceError } from '../../errors.js';
 import { limits } from '../../limits.js';
 import { Problems } from '../../problems.js';
 import { onDatabase } from '../../store/failure.js';
-import type { NewAttempt } from '../../store/usage/attempts.js';
 import type { NewLoss } from '../../store/usage/losses.js';
+import type { NewAttempt } from '../../store/usage/new_attempt.js';
 import { oldestAccepted, oldestRetained } from '../../store/usage/retention.js';
 import type { EndedReservation, StoredBatch } from '../../store/usage/usage_writer.js';
 import { timeSlice } from '../../time_slice.js';
@@ -67,10 +67,8 @@ export async function recordUsage(
       ? await backend.usageWriter.add({ attempts: [...attempts.values()], losses: newLosses, ends }, signal)
       : { fresh: new Set<string>(), known: new Set<string>(), released: 0n };
   const known = recording.complete(stored);
-  count(
-    backend.usageMetrics,
-    [...attempts.values()].filter(({ attempt_id }) => stored.fresh.has(attempt_id)),
-  );
+  for (const { attempt_id, outcome, cost_nano_usd, unpriced_reason } of attempts.values())
+    if (stored.fresh.has(attempt_id)) backend.usageMetrics.countStored(outcome, cost_nano_usd, unpriced_reason);
   for (const { rejection } of results)
     if (rejection !== UsageRejection.UNSPECIFIED) backend.usageMetrics.countRejected(rejection);
   return { results, known, revision: pricing.state.revision, released: stored.released };
@@ -88,17 +86,7 @@ async function oldestOf({ store, usageRetentionMs }: UsageBackend, records: read
     : oldestAccepted(now, usageRetentionMs);
 }
 
-function count(metrics: UsageBackend['usageMetrics'], attempts: readonly NewAttempt[]): void {
-  for (const one of attempts) metrics.countStored(one.outcome, one.cost_nano_usd, one.unpriced_reason);
-}
-
 const iso = (ms: number): string => new Date(ms).toISOString();
-
-const newResult = (result: UsageResult, { cost_nano_usd: cost }: NewAttempt): UsageResult => ({
-  ...result,
-  status: UsageStatus.NEW,
-  cost_nano_usd: cost ?? undefined,
-});
 
 /** The result of a known attempt, with its stored cost. */
 export function withCost(result: UsageResult, costs: ReadonlyMap<string, bigint | null>): UsageResult {
@@ -120,7 +108,7 @@ class Recording {
   /** By id; of several records with one id, the first one counts. */
   readonly attempts = new Map<string, NewAttempt>();
   /** The valid records with their index. */
-  readonly reported: (readonly [at: number, attempt: NewAttempt])[] = [];
+  private readonly reported: { readonly at: number; readonly attempt: NewAttempt; readonly isFirst: boolean }[] = [];
   private readonly now = Date.now();
 
   constructor(
@@ -138,8 +126,9 @@ class Recording {
       return;
     }
     const attempt = newAttempt(record, this.pricing);
-    if (!this.attempts.has(attempt.attempt_id)) this.attempts.set(attempt.attempt_id, attempt);
-    this.reported.push([this.results.length, this.attempts.get(attempt.attempt_id) as NewAttempt]);
+    const first = this.attempts.get(attempt.attempt_id);
+    if (!first) this.attempts.set(attempt.attempt_id, attempt);
+    this.reported.push({ at: this.results.length, attempt: first ?? attempt, isFirst: !first });
     this.results.push({
       attempt_id,
       status: UsageStatus.UNSPECIFIED,
@@ -151,17 +140,17 @@ class Recording {
 
   /** Completes the results when the attempts are stored. @returns the attempts that were known. */
   complete({ fresh, known }: StoredBatch): NewAttempt[] {
-    const seen = new Set<string>();
     const again: NewAttempt[] = [];
-    for (const [at, attempt] of this.reported) {
-      const { attempt_id } = attempt;
+    for (const { at, attempt, isFirst } of this.reported) {
+      const { attempt_id, cost_nano_usd: cost } = attempt;
       const result = this.results[at] as UsageResult;
-      if (fresh.has(attempt_id) && !seen.has(attempt_id)) this.results[at] = newResult(result, attempt);
-      else if (fresh.has(attempt_id) || known.has(attempt_id)) {
-        this.results[at] = { ...result, status: UsageStatus.KNOWN };
+      if (isFirst && fresh.has(attempt_id)) {
+        result.status = UsageStatus.NEW;
+        result.cost_nano_usd = cost ?? undefined;
+      } else if (fresh.has(attempt_id) || known.has(attempt_id)) {
+        result.status = UsageStatus.KNOWN;
         again.push(attempt);
       } else this.results[at] = rejected(attempt_id, UsageRejection.INVALID, 'The database cannot store a value.');
-      seen.add(attempt_id);
     }
     return again;
   }
@@ -215,7 +204,8 @@ const unknownAgentId = (name: string): number =>
 function newAttempt(record: UsageRecord, pricing: UsagePricing): NewAttempt {
   const attempt = record.attempt as NonNullable<UsageRecord['attempt']>;
   const { usage } = attempt;
-  const { cost, ...price } = pricing.price(record);
+  const { cost, price_revision, price_from_config } = pricing.price(record);
+  const bytes = RecordMessage.encode(record).finish();
   return {
     attempt_id: attempt.attempt_id.toLowerCase(),
     started_at: attempt.started_at as Date,
@@ -239,8 +229,9 @@ function newAttempt(record: UsageRecord, pricing: UsagePricing): NewAttempt {
     cost_nano_usd: cost.nanoUsd ?? null,
     unpriced_reason: cost.unpriced ?? null,
     reservation_id: attempt.reservation_id.toLowerCase(),
-    ...price,
-    record: Buffer.from(RecordMessage.encode(record).finish()),
+    price_revision,
+    price_from_config,
+    record: Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength),
   };
 }
 

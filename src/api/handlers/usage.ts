@@ -31,12 +31,13 @@ async function record(
 ): Promise<RecordUsageResponse> {
   const { results, known, revision } = await recordUsage(backend, principal, request, signal);
   const costs = await backend.usageWriter.costs(known);
-  const count = (status: UsageStatus) => results.filter((result) => result.status === status).length;
+  const counts = { [UsageStatus.NEW]: 0, [UsageStatus.KNOWN]: 0, [UsageStatus.REJECTED]: 0 };
+  for (const { status } of results) counts[status as keyof typeof counts]++;
   return {
-    results: results.map((result) => withCost(result, costs)),
+    results: known.length === 0 ? results : results.map((result) => withCost(result, costs)),
     revision: BigInt(revision),
-    new_count: count(UsageStatus.NEW),
-    known_count: count(UsageStatus.KNOWN),
-    rejected_count: count(UsageStatus.REJECTED),
+    new_count: counts[UsageStatus.NEW],
+    known_count: counts[UsageStatus.KNOWN],
+    rejected_count: counts[UsageStatus.REJECTED],
   };
 }

@@ -4,14 +4,14 @@ import { configRates, nanoUsdOf, priceAt, ratesAt, type TokenCounts, tokenKindsO
 import { priceSchema } from '../../domain/price_fields.js';
 import type { Config, Price, TieredRates } from '../../domain/rows.js';
 import type { State } from '../../domain/state.js';
-import { reportedHours } from '../../domain/usage_period.js';
+import { type ReportedRanges, reportedRanges } from '../../domain/usage_period.js';
 import { limits } from '../../limits.js';
 import { Problems } from '../../problems.js';
 import { onDatabase } from '../../store/failure.js';
 import { pastConfigs, versionKey } from '../../store/usage/past_configs.js';
 import { queryUsage } from '../../store/usage/query.js';
 import { oldestAccepted } from '../../store/usage/retention.js';
-import { type HourVector, readHours, readVectors, type StoredVector, storedRange } from '../../store/usage/vectors.js';
+import { readSums, readVectors, type StoredVector, type SumsVector, storedRange } from '../../store/usage/vectors.js';
 import { timeSlice } from '../../time_slice.js';
 import { checkRetained } from './query_usage.js';
 import type { UsageBackend } from './record_usage.js';
@@ -27,8 +27,8 @@ export async function whatIf(
 ): Promise<WhatIfResponse> {
   const otherPrice = checkRequest(request);
   const [since, until] = [request.since as Date, request.until as Date];
-  const hours = reportedHours(since.getTime(), until.getTime(), []);
-  await checkRetained(store, hours, usageRetentionMs);
+  const ranges = reportedRanges(since.getTime(), until.getTime(), []);
+  await checkRetained(store, ranges, usageRetentionMs);
   const filter = filterOf(state, request.filter, since, until);
   const { cache_hit_percent: percent } = request;
   const model = request.model_name ? modelOf(state, request.provider, request.model_name) : undefined;
@@ -40,8 +40,8 @@ export async function whatIf(
   const oldestStored = stored ? oldestAccepted(stored.oldest.getTime(), 0) : Number.POSITIVE_INFINITY;
   const boundary = new Date(Math.min(Math.max(oldest, oldestStored, since.getTime()), until.getTime()));
   await onDatabase(store, async () => {
-    for await (const chunk of readHours(knex, { from: since, to: boundary, filter })) {
-      for (const hour of chunk) sum.addHour(hour, pricesOf(state, hour));
+    for await (const chunk of readSums(knex, { ranges: sum.rangesOf(state, since, boundary), filter })) {
+      for (const sums of chunk) sum.addSums(sums, pricesOf(state, sums));
       await pause(signal);
     }
     for await (const chunk of readVectors(knex, { from: boundary, to: until, filter })) {
@@ -50,7 +50,7 @@ export async function whatIf(
       await pause(signal);
     }
   });
-  const query = { hours, periods: undefined, dimensions: ['model'] as const, filter, after: undefined };
+  const query = { ranges, periods: undefined, dimensions: ['model'] as const, filter, after: undefined };
   const { groups, totals } = await queryUsage(store, { ...query, limit: limits.whatIfModels });
   const messageOf = (provider: string, model_name: string, sums: typeof totals): WhatIfModel => ({
     provider,
@@ -161,12 +161,22 @@ class WhatIfSum {
     this.count(vector, 1n, this.costOf(usage, price, vector.started_at, usage.input_tokens ?? 0));
   }
 
-  addHour(hour: HourVector, own: readonly Price[]): void {
-    const attempts = BigInt(hour.attempts);
+  /** The units of a range in which one price applies. A price with time windows has other rates within a day. */
+  rangesOf(state: State, since: Date, until: Date): ReportedRanges {
+    const models = this.keepsPrices ? [...state.modelsInOrder.after()] : [];
+    const prices = [...models.flatMap(({ id }) => state.pricesOf(id)), ...[this.other ?? []].flat()];
+    const starts = prices.flatMap((price) => ('valid_from' in price ? (price as Price).valid_from.getTime() : []));
+    const hasWindows = prices.some(({ windows }) => windows.length > 0);
+    const inOrder = [...new Set(starts)].sort((a, b) => a - b);
+    return reportedRanges(since.getTime(), until.getTime(), hasWindows ? 'hours' : inOrder);
+  }
+
+  addSums(sums: SumsVector, own: readonly Price[]): void {
+    const attempts = BigInt(sums.attempts);
     this.approximateAttempts += attempts;
-    const price = this.priceFor(hour.hour, priceAt(own, hour.hour));
+    const price = this.priceFor(sums.start, priceAt(own, sums.start));
     // Without tiers: the size of a single request is not known.
-    this.count(hour, attempts, this.costOf(countsOf(hour), price, hour.hour, 0));
+    this.count(sums, attempts, this.costOf(countsOf(sums), price, sums.start, 0));
   }
 
   private priceFor(at: Date, own: TieredRates | undefined): TieredRates | undefined {

@@ -39,6 +39,8 @@ const NEEDED: Privileges = {
   llm_usage_attempts: ['select', 'insert', 'delete'],
   ...Object.fromEntries(Array.from({ length: USAGE_PARTITIONS }, (_, slot) => [usagePartition(slot), ['truncate']])),
   llm_usage_hourly: ['select', 'insert', 'update'],
+  llm_usage_daily: ['select', 'insert', 'update'],
+  llm_usage_monthly: ['select', 'insert', 'update'],
   llm_usage_adjustments: ['select', 'insert', 'delete'],
   llm_usage_losses: ['select', 'insert', 'delete'],
   llm_usage_horizon: ['select', 'insert', 'update'],

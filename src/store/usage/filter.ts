@@ -47,10 +47,20 @@ export function conditionOf(filter: AttemptFilter): Condition {
   return [all.map(([sql]) => ` and ${sql}`).join(''), all.flatMap(([, bindings]) => bindings)];
 }
 
-/** An agent is found by its present name, and by each name under which it reported. */
+/** Lower than any id; an agent that the service does not know has a negative one. */
+const BEFORE_ALL_IDS = '(-2147483648)';
+
+/**
+ * An agent is found by its present name, and by each name under which it reported. The recursion reads one row of an
+ * index for each agent that had the name.
+ */
 const agentCondition = ({ names, ids, from, to }: AgentFilter): Condition => [
   `(agent_id = any(?::int[]) or agent_id in (
-     select named.agent_id from llm_usage_hourly as named
-      where named.agent_name = any(?::text[]) and named.hour >= ? and named.hour < ?))`,
+     with recursive named (name, id) as (
+       select name, ${BEFORE_ALL_IDS}::int from unnest(?::text[]) as name union all
+       select name, (select h.agent_id from llm_usage_hourly as h
+                      where h.agent_name = name and h.agent_id > id and h.hour >= ? and h.hour < ?
+                      order by h.agent_id limit 1) from named where id is not null)
+     select id from named where id is not null))`,
   [ids as number[], names as string[], from, to],
 ];

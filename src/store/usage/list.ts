@@ -3,8 +3,8 @@ import { numberArray, textArray } from '../array_literal.js';
 import { onDatabase } from '../failure.js';
 import { type BoundedRows, readBounded } from '../history/bounded_read.js';
 import type { Store } from '../store.js';
-import { slotOf } from './attempts.js';
 import { type AgentFilter, type AttemptFilter, conditionOf } from './filter.js';
+import { slotOf } from './new_attempt.js';
 import { storedRange } from './vectors.js';
 
 /** A stored attempt. */

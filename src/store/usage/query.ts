@@ -1,10 +1,12 @@
 import type { Knex } from 'knex';
-import type { ReportedHours } from '../../domain/usage_period.js';
+import { type ReportedRanges, SUMMED_UNITS } from '../../domain/usage_period.js';
 import { numberArray, timeArray } from '../array_literal.js';
 import { onDatabase } from '../failure.js';
 import type { Store } from '../store.js';
-import { slotOf, TOKENS } from './attempts.js';
 import { type AttemptFilter, type Condition, conditionOf } from './filter.js';
+import { slotOf } from './new_attempt.js';
+import { SUM_TABLES, TOKENS } from './sums.js';
+import { inRanges } from './unit_ranges.js';
 
 /** A column of the key of a group, and its type in a page token. */
 interface KeyColumn {
@@ -29,7 +31,7 @@ export type Dimension = keyof typeof KEYS;
 
 /** What a report sums, and by what. */
 export interface UsageQuery {
-  readonly hours: ReportedHours;
+  readonly ranges: ReportedRanges;
   /** The starts of the periods that the report groups by; `hours`: the hours of UTC; undefined: no periods. */
   readonly periods: readonly number[] | 'hours' | undefined;
   readonly dimensions: readonly Dimension[];
@@ -83,9 +85,7 @@ function statementOf(query: UsageQuery): Condition {
   const sorted = keys.map(({ name, isText }) => (isText ? `${name} collate "C"` : name));
   const { after, limit } = query;
   const isAfter = after ? `where (${sorted.join(', ')}) > (${keys.map((key) => bound(key)).join(', ')})` : '';
-  const newestName = query.dimensions.includes('agent')
-    ? '(array_agg(agent_name order by newest_at desc, agent_name desc))[1]'
-    : `''`;
+  const newestName = query.dimensions.includes('agent') ? NEWEST_NAME : `''`;
   const totals = COUNTS.map((name) => `'${name}', coalesce(sum(${name}), 0)::text`).join(', ');
   const sql = `with periods as (select ?::timestamptz[] as starts), summands as (${rows}),
     sums as (select ${[...names, 'count(*) as summands'].join(', ')}, ${sums},
@@ -98,36 +98,45 @@ function statementOf(query: UsageQuery): Condition {
   return [sql, [timeArray(starts), ...rowBindings, ...((after ?? []) as Knex.RawBinding[]), limit]];
 }
 
+/**
+ * The greatest text of a time of UTC and a name: an aggregate of rows would sort them all. The text of a time has the
+ * order of the time, because '+' is before '.'.
+ */
+const NEWEST_NAME = `regexp_replace(max((newest_at::text || agent_name) collate "C"), '^[^+]*[+]00', '')`;
+
 const bound = ({ isText }: KeyColumn) => (isText ? '?::text collate "C"' : '?::bigint');
 
-/** The rows to sum: sums of whole hours, and attempts of parts of hours. */
-function rowsOf({ hours, periods, filter }: UsageQuery): Condition {
+/** The rows to sum: sums of whole months, days and hours, and attempts of parts of hours. */
+function rowsOf({ ranges, periods, filter }: UsageQuery): Condition {
   const [condition, bindings] = conditionOf(filter);
-  const { whole, divided, parts } = hours;
   const startOf = (at: string) => {
     if (periods === undefined) return 'null::bigint';
     const start = periods === 'hours' ? `date_trunc('hour', ${at}, 'UTC')` : `starts[width_bucket(${at}, starts)]`;
     return `(extract(epoch from ${start}) * 1000)::bigint`;
   };
-  const key = 'agent_id, coalesce(config_id, 0) as config_id, provider, model_name, experiment, variant, outcome';
-  const failed = `case when outcome = 'ATTEMPT_OUTCOME_SUCCEEDED' then 0 else attempts end as unsuccessful_attempts`;
-  const counts = `attempts, ${failed}, unpriced_attempts, ${TOKENS.join(', ')}, cost_nano_usd`;
-  const sums = `select ${startOf('hour')} as start_ms, ${key}, fallback::int as is_fallback, agent_name, newest_at, ${counts}
-       from llm_usage_hourly, periods
-      where hour >= ? and hour < ? and not hour = any(?::timestamptz[])${condition}`;
-  const attempts = `select ${startOf('started_at')} as start_ms, ${key}, fallback::int as is_fallback, agent_name,
-            started_at as newest_at, ${counts}
+  const columns = (
+    at: string,
+    newestAt: string,
+  ) => `${startOf(at)} as start_ms, agent_id, coalesce(config_id, 0) as config_id,
+    provider, model_name, experiment, variant, outcome, fallback::int as is_fallback, agent_name, ${newestAt} as newest_at,
+    attempts, case when outcome = 'ATTEMPT_OUTCOME_SUCCEEDED' then 0 else attempts end as unsuccessful_attempts,
+    unpriced_attempts, ${TOKENS.join(', ')}, cost_nano_usd`;
+  const selects = SUMMED_UNITS.filter((unit) => ranges[unit].length > 0).map((unit): Condition => {
+    const [isInRange, bounds] = inRanges(unit, ranges[unit]);
+    const sums = `select ${columns(unit, 'newest_at')} from periods, ${SUM_TABLES[unit]} where ${isInRange}${condition}`;
+    return [sums, [...bounds, ...bindings]];
+  });
+  const { parts } = ranges;
+  if (parts.length > 0) {
+    const attempts = `select ${columns('started_at', 'started_at')}
        from periods, unnest(?::smallint[], ?::timestamptz[], ?::timestamptz[]) as part (part_slot, part_from, part_to)
       cross join lateral (${PRICED} where slot = part_slot and started_at >= part_from and started_at < part_to) as one
       where true${condition}`;
-  const wholeBindings = [new Date(whole.from), new Date(whole.to), timeArray(divided.map((ms) => new Date(ms)))];
-  if (parts.length === 0) return [sums, [...wholeBindings, ...bindings]];
-  const partBindings = [
-    numberArray(parts.map(({ from }) => slotOf(new Date(from)))),
-    timeArray(parts.map(({ from }) => new Date(from))),
-    timeArray(parts.map(({ to }) => new Date(to))),
-  ];
-  return [`${sums} union all ${attempts}`, [...wholeBindings, ...bindings, ...partBindings, ...bindings]];
+    const slots = numberArray(parts.map(({ from }) => slotOf(new Date(from))));
+    const [froms, tos] = [parts.map(({ from }) => new Date(from)), parts.map(({ to }) => new Date(to))];
+    selects.push([attempts, [slots, timeArray(froms), timeArray(tos), ...bindings]]);
+  }
+  return [selects.map(([sql]) => sql).join(' union all '), selects.flatMap(([, all]) => all)];
 }
 
 /** Attempts with the columns of sums; their adjustments are included. */

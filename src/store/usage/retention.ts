@@ -7,8 +7,8 @@ import { raiseHorizon, usageHorizon } from './horizon.js';
 import { compactLosses } from './losses.js';
 
 /*
- * Attempts are retained in whole months of UTC: a month is removed by truncating its partition. The sums of the hours are
- * kept for ever, and so are the sums of the losses, without which a report would not state that it is incomplete.
+ * Attempts are retained in whole months of UTC: a month is removed by truncating its partition. The sums are kept for
+ * ever, and so are the sums of the losses, without which a report would not state that it is incomplete.
  */
 
 /** The start of the oldest attempt that is accepted, and that reports can read, in ms since 1970. */

@@ -5,8 +5,9 @@ import { endReservations, lockReservations } from '../budgets/reservations.js';
 import { databaseFailure, isAboutValues } from '../failure.js';
 import type { Store } from '../store.js';
 import { WriteQueue } from '../write/write_queue.js';
-import { insertAttempts, type NewAttempt, readCosts } from './attempts.js';
+import { insertAttempts, readCosts } from './attempts.js';
 import { insertLosses, type NewLoss } from './losses.js';
+import type { NewAttempt } from './new_attempt.js';
 
 /** Attempts and reports of one call. */
 export interface UsageBatch {
@@ -98,10 +99,11 @@ export class UsageWriter {
       const ends = batches.flatMap((batch) => batch.ends ?? []);
       const { fresh, known, released } = await this.storeValid({ attempts, losses, ends });
       return batches.map((batch, at): PromiseFulfilledResult<StoredBatch> => {
-        const ids = batch.attempts.map(({ attempt_id }) => attempt_id).filter((id) => fresh.has(id) || known.has(id));
-        const mine = new Set(ids.filter((id) => fresh.has(id) && owners.get(id) === at));
+        const [mine, rest] = [new Set<string>(), new Set<string>()];
+        for (const { attempt_id: id } of batch.attempts)
+          if (fresh.has(id) && owners.get(id) === at) mine.add(id);
+          else if (fresh.has(id) || known.has(id)) rest.add(id);
         const amount = (batch.ends && released.get(batch.ends.id)) ?? 0n;
-        const rest = new Set(ids.filter((id) => !mine.has(id)));
         return { status: 'fulfilled', value: { fresh: mine, known: rest, released: amount } };
       });
     } catch (error) {
@@ -114,8 +116,9 @@ export class UsageWriter {
     const { attempts, losses, ends } = all;
     try {
       const { fresh, released } = await this.commit(all);
-      const ids = attempts.map(({ attempt_id }) => attempt_id);
-      return { fresh, known: new Set(ids.filter((id) => !fresh.has(id))), released };
+      const known = new Set<string>();
+      for (const { attempt_id: id } of attempts) if (!fresh.has(id)) known.add(id);
+      return { fresh, known, released };
     } catch (error) {
       if (!isAboutValues(error) || attempts.length === 0) throw error;
       if (attempts.length === 1) return this.storeValid({ attempts: [], losses, ends });

@@ -1,8 +1,11 @@
 import type { Knex } from 'knex';
 import { USAGE_PARTITIONS } from '../../../migrations/0020_usage.js';
+import { type ReportedRanges, SUMMED_UNITS } from '../../domain/usage_period.js';
 import { numberArray, textArray, timeArray } from '../array_literal.js';
-import { ROLLUP_KEY, slotOf, TOKENS } from './attempts.js';
-import { type AttemptFilter, conditionOf } from './filter.js';
+import { type AttemptFilter, type Condition, conditionOf } from './filter.js';
+import { slotOf } from './new_attempt.js';
+import { addSums, SUM_TABLES, TOKENS } from './sums.js';
+import { inRanges } from './unit_ranges.js';
 
 /* What stored attempts need in order to be priced again. */
 
@@ -96,35 +99,51 @@ async function vectorsBetween(db: Knex, query: VectorQuery, last: StoredVector |
 const ADJUSTMENT = `(select sum(adjustment_nano_usd) from llm_usage_adjustments as j
                       where j.attempt_id = a.attempt_id)::text as adjustment`;
 
-/** An hour of one model, for attempts that are no longer stored. */
-export interface HourVector extends Readonly<Record<(typeof TOKENS)[number] | 'attempts', number>> {
-  readonly hour: Date;
+/** The sums of a unit of UTC by model, for attempts that are no longer stored. */
+export interface SumsVector extends Readonly<Record<(typeof TOKENS)[number] | 'attempts', number>> {
+  readonly start: Date;
   readonly provider: string;
   readonly model_name: string;
 }
 
-/** Reads the sums of the hours of a range by model, in chunks. */
-export async function* readHours(db: Knex, { from, to, filter }: VectorQuery): AsyncGenerator<HourVector[]> {
-  const [condition, bindings] = conditionOf(filter);
-  const sums = ['attempts', ...TOKENS].map((name) => `sum(${name})::bigint as ${name}`).join(', ');
-  let last: HourVector | undefined;
+export interface SumsQuery {
+  readonly ranges: ReportedRanges;
+  readonly filter: AttemptFilter;
+}
+
+/** Reads the sums of the units of a report by model, in chunks, oldest first. */
+export async function* readSums(db: Knex, query: SumsQuery): AsyncGenerator<SumsVector[]> {
+  let last: SumsVector | undefined;
   for (;;) {
-    const { rows }: { rows: HourVector[] } = await db.raw(
-      `select hour, provider, model_name, ${sums} from llm_usage_hourly
-        where hour >= ? and hour < ? ${last ? 'and (hour, provider, model_name) > (?, ?, ?)' : ''} ${condition}
-        group by hour, provider, model_name order by hour, provider, model_name limit ?`,
-      [
-        last?.hour ?? from,
-        to,
-        ...(last ? [last.hour, last.provider, last.model_name] : []),
-        ...bindings,
-        VECTORS_AT_ONCE,
-      ] as Knex.RawBinding[],
-    );
+    const rows = await sumsAfter(db, query, last);
     if (rows.length > 0) yield rows;
     if (rows.length < VECTORS_AT_ONCE) return;
     last = rows.at(-1);
   }
+}
+
+async function sumsAfter(db: Knex, { ranges, filter }: SumsQuery, last: SumsVector | undefined): Promise<SumsVector[]> {
+  const [condition, bindings] = conditionOf(filter);
+  const selects = SUMMED_UNITS.filter((unit) => ranges[unit].length > 0).map((unit): Condition => {
+    const [isInRange, bounds] = inRanges(unit, ranges[unit]);
+    const isAfter = last ? ` and ${unit} >= ?` : '';
+    const sums = `select ${unit} as start, provider, model_name, attempts, ${TOKENS.join(', ')} from ${SUM_TABLES[unit]}
+      where ${isInRange}${isAfter}${condition}`;
+    return [sums, [...bounds, ...(last ? [last.start] : []), ...bindings]];
+  });
+  if (selects.length === 0) return [];
+  const { rows } = await db.raw<{ rows: SumsVector[] }>(
+    `select start, provider, model_name, ${['attempts', ...TOKENS].map((name) => `sum(${name})::bigint as ${name}`).join(', ')}
+       from (${selects.map(([sql]) => sql).join(' union all ')}) as units
+      ${last ? 'where (start, provider, model_name) > (?, ?, ?)' : ''}
+      group by start, provider, model_name order by start, provider, model_name limit ?`,
+    [
+      ...selects.flatMap(([, all]) => all),
+      ...(last ? [last.start, last.provider, last.model_name] : []),
+      VECTORS_AT_ONCE,
+    ] as Knex.RawBinding[],
+  );
+  return rows;
 }
 
 /** A change of the cost of a stored attempt. */
@@ -148,9 +167,6 @@ export async function lockAdjustments(tx: Knex, ids: readonly string[]): Promise
   return new Map(rows.map(({ attempt_id, amount }) => [attempt_id, BigInt(amount)]));
 }
 
-const KEY = ROLLUP_KEY.join(', ');
-const ZEROS = ['attempts', ...TOKENS];
-
 /** Stores adjustments and adds them to the sums, whose rows are updated in the order in which attempts update them. */
 export async function insertAdjustments(
   tx: Knex,
@@ -163,16 +179,15 @@ export async function insertAdjustments(
                   as v (slot, started_at, attempt_id, amount, revision, was_unpriced)),
      stored as (
        insert into llm_usage_adjustments (attempt_id, started_at, adjustment_nano_usd, price_revision, actor, reason)
-       select attempt_id, started_at, amount, revision, ?, ? from input order by started_at, attempt_id)
-     insert into llm_usage_hourly as h (${KEY}, agent_name, newest_at, unpriced_attempts, cost_nano_usd, ${ZEROS.join(', ')})
-     select date_trunc('hour', started_at, 'UTC') as hour, agent_id, coalesce(config_id, 0), provider, model_name,
-            experiment, variant, outcome, fallback, max(agent_name), min(started_at),
-            - count(*) filter (where was_unpriced), sum(amount), ${ZEROS.map(() => '0').join(', ')}
-       from input join llm_usage_attempts using (slot, started_at, attempt_id)
-      group by 1, 2, 3, 4, 5, 6, 7, 8, 9 order by 1, 2, 3, 4, 5, 6, 7, 8, 9
-         on conflict (${KEY}) do update set
-            unpriced_attempts = h.unpriced_attempts + excluded.unpriced_attempts,
-            cost_nano_usd = h.cost_nano_usd + excluded.cost_nano_usd`,
+       select attempt_id, started_at, amount, revision, ?, ? from input order by started_at, attempt_id),
+     hours as (
+       select date_trunc('hour', started_at, 'UTC') as hour, agent_id, coalesce(config_id, 0) as config_id, provider,
+              model_name, experiment, variant, outcome, fallback, max(agent_name) as agent_name,
+              min(started_at) as newest_at, 0 as attempts, - count(*) filter (where was_unpriced) as unpriced_attempts,
+              ${TOKENS.map((name) => `0 as ${name}`).join(', ')}, sum(amount) as cost_nano_usd
+         from input join llm_usage_attempts using (slot, started_at, attempt_id)
+        group by 1, 2, 3, 4, 5, 6, 7, 8, 9),
+     ${addSums('hours')} select 1`,
     [
       numberArray(adjustments.map(({ started_at }) => slotOf(started_at))),
       timeArray(adjustments.map(({ started_at }) => started_at)),

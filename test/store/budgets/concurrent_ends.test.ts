@@ -4,7 +4,7 @@ import { counterKey } from '../../../src/domain/budget_counter.js';
 import type { Agent, Budget } from '../../../src/domain/rows.js';
 import { chargeBudgets } from '../../../src/store/budgets/charge.js';
 import { readCounters } from '../../../src/store/budgets/counters.js';
-import type { NewAttempt } from '../../../src/store/usage/attempts.js';
+import type { NewAttempt } from '../../../src/store/usage/new_attempt.js';
 import { UsageWriter } from '../../../src/store/usage/usage_writer.js';
 import { startPostgres } from '../../support/postgres.js';
 import { openStore, type TestStore } from '../../support/store.js';

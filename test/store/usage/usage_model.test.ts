@@ -2,8 +2,11 @@ import { randomUUID } from 'node:crypto';
 import fc from 'fast-check';
 import type { Knex } from 'knex';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { insertAttempts, type NewAttempt, ROLLUP_KEY, rebuildSums } from '../../../src/store/usage/attempts.js';
+import { SUMMED_UNITS, type SummedUnit } from '../../../src/domain/usage_period.js';
+import { insertAttempts, rebuildSums } from '../../../src/store/usage/attempts.js';
+import type { NewAttempt } from '../../../src/store/usage/new_attempt.js';
 import { deleteOldUsage } from '../../../src/store/usage/retention.js';
+import { SUM_TABLES, sumsKey } from '../../../src/store/usage/sums.js';
 import { UsageWriter } from '../../../src/store/usage/usage_writer.js';
 import { startPostgres } from '../../support/postgres.js';
 import { openStore, type TestStore } from '../../support/store.js';
@@ -93,24 +96,21 @@ describe.each(['embedded', 'postgres'] as const)('the sums of usage on %s', (eng
     await stop();
   });
 
-  const readSums = async () => {
-    const rows: Record<string, unknown>[] = await db('llm_usage_hourly')
-      .select('*')
-      .orderBy([...ROLLUP_KEY]);
-    const key = (row: Record<string, unknown>) => JSON.stringify(ROLLUP_KEY.map((name) => row[name]));
-    return new Map(
-      rows.map((row) => [key(row), Object.fromEntries(Object.entries(row).map(([k, v]) => [k, String(v)]))]),
-    );
+  const byKey = (unit: SummedUnit, rows: readonly Record<string, unknown>[]) => {
+    const key = (row: Record<string, unknown>) => JSON.stringify(sumsKey(unit).map((name) => row[name]));
+    const asText = (row: object) =>
+      Object.fromEntries(Object.entries(row).map(([name, value]) => [name, String(value)]));
+    return new Map(rows.map((row) => [key(row), asText(row)]));
   };
-  const rebuilt = async () => {
-    const { rows } = await rebuildSums(db);
-    const key = (row: Record<string, unknown>) => JSON.stringify(ROLLUP_KEY.map((name) => row[name]));
-    return new Map(
-      rows.map((row) => [key(row), Object.fromEntries(Object.entries(row).map(([k, v]) => [k, String(v)]))]),
-    );
+  const readSums = async (unit: SummedUnit) => byKey(unit, await db(SUM_TABLES[unit]).select('*'));
+  const rebuilt = async (unit: SummedUnit) => byKey(unit, (await rebuildSums(db, unit)).rows);
+  const expectRebuilt = async () => {
+    for (const unit of SUMMED_UNITS) expect(await readSums(unit)).toEqual(await rebuilt(unit));
   };
   const clear = () =>
-    db.raw('truncate llm_usage_attempts, llm_usage_attempt_ids, llm_usage_hourly, llm_usage_adjustments');
+    db.raw(
+      `truncate llm_usage_attempts, llm_usage_attempt_ids, llm_usage_adjustments, ${Object.values(SUM_TABLES).join(', ')}`,
+    );
 
   it('equal those of a model and those that are rebuilt, under concurrency, retries, reordering and aborts', async () => {
     const property = fc.asyncProperty(
@@ -142,8 +142,8 @@ describe.each(['embedded', 'postgres'] as const)('the sums of usage on %s', (eng
         );
         // Each attempt that was stored was new exactly once.
         expect(news.sort()).toEqual([...stored].sort());
-        const rows = await readSums();
-        expect(rows).toEqual(await rebuilt());
+        await expectRebuilt();
+        const rows = await readSums('hour');
         const found = [...rows.values()].map((row): [string, object] => [
           [
             new Date(row['hour'] as string).toISOString(),
@@ -170,7 +170,8 @@ describe.each(['embedded', 'postgres'] as const)('the sums of usage on %s', (eng
     const [older, newer] = [attemptOf({ ...base, minutes: 2 }), attemptOf({ ...base, minutes: 3 })];
     await insertAttempts(db, [newer]);
     await insertAttempts(db, [older]);
-    expect(await db('llm_usage_hourly').select('agent_name')).toEqual([{ agent_name: newer.agent_name }]);
+    for (const table of Object.values(SUM_TABLES))
+      expect(await db(table).select('agent_name')).toEqual([{ agent_name: newer.agent_name }]);
   });
 
   it('are kept when the attempts of a month are deleted, and the month can be used again', async () => {
@@ -185,7 +186,7 @@ describe.each(['embedded', 'postgres'] as const)('the sums of usage on %s', (eng
     const kept = await db('llm_usage_attempts').select('attempt_id').orderBy('started_at', 'desc');
     expect(kept.map(({ attempt_id }) => attempt_id)).toEqual(attempts.slice(0, 2).map(({ attempt_id }) => attempt_id));
     expect(await db('llm_usage_attempt_ids').count('* as n')).toEqual([{ n: 2 }]);
-    expect(await db('llm_usage_hourly').count('* as n')).toEqual([{ n: 4 }]);
+    for (const table of Object.values(SUM_TABLES)) expect(await db(table).count('* as n')).toEqual([{ n: 4 }]);
   });
 
   it('do not include an attempt that the database rejects, which affects no other attempt', async () => {
@@ -200,6 +201,6 @@ describe.each(['embedded', 'postgres'] as const)('the sums of usage on %s', (eng
     );
     expect([...fresh].sort()).toEqual(valid.map(({ attempt_id }) => attempt_id).sort());
     expect(known.size).toBe(0);
-    expect(await readSums()).toEqual(await rebuilt());
+    await expectRebuilt();
   });
 });
