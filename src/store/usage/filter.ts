@@ -1,4 +1,5 @@
 import type { Knex } from 'knex';
+import { limits } from '../../limits.js';
 import { textArray } from '../array_literal.js';
 
 /** The attempts that a report includes; an empty list does not filter. */
@@ -48,7 +49,7 @@ export function conditionOf(filter: AttemptFilter): Condition {
 }
 
 /** Lower than any id; an agent that the service does not know has a negative one. */
-const BEFORE_ALL_IDS = '(-2147483648)';
+const BEFORE_ALL_IDS = `(${-limits.maxInt32 - 1})`;
 
 /**
  * An agent is found by its present name, and by each name under which it reported. The recursion reads one row of an
