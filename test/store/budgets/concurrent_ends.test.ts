@@ -11,7 +11,7 @@ import { openStore, type TestStore } from '../../support/store.js';
 import { createAgent, createBudget, reserveIn } from './support.js';
 
 const AGENTS = 6;
-const ROUNDS = 12;
+const ROUNDS = 4;
 
 describe('reservations that two replicas end at the same time', () => {
   let opened: TestStore;
