@@ -82,7 +82,10 @@ class ChatCompletions implements WireReader {
     for (const part of listOf(delta['tool_calls'])) this.callDelta(fieldsOf(part));
     const { content, reasoning_content, reasoning, refusal, audio, function_call } = delta;
     return (
-      [content, reasoning_content, reasoning, refusal].some(isText) ||
+      isText(content) ||
+      isText(reasoning_content) ||
+      isText(reasoning) ||
+      isText(refusal) ||
       listOf(content).length > 0 ||
       listOf(delta['tool_calls']).length > 0 ||
       isFields(audio) ||

@@ -1,3 +1,4 @@
+import { StringDecoder } from 'node:string_decoder';
 import type { AttemptTimers } from './attempt_timers.js';
 import type { Clock } from './clock.js';
 import { parseJson } from './response_body.js';
@@ -8,6 +9,8 @@ import { END_MARKER, failed, invalid, type Problem, type ResponseFacts, type Wir
 const TAIL_MS = 1_000;
 /** Characters of one event. */
 const MAX_EVENT = 16 * 1024 * 1024;
+/** A stream may begin with it. */
+const BYTE_ORDER_MARK = '\uFEFF';
 
 /** What the reading of a stream reports to the attempt. */
 export interface StreamObserver {
@@ -38,8 +41,7 @@ export class EventStream {
   /** The forwarded events. */
   readonly stream: ReadableStream<Uint8Array>;
   private readonly source: ReadableStreamDefaultReader<Uint8Array>;
-  private readonly decoder = new TextDecoder();
-  private readonly encoder = new TextEncoder();
+  private readonly decoder = new StringDecoder('utf8');
   private readonly splitter = new SseSplitter();
   /** A problem of the response that is reported at its end, because usage may still follow. */
   private pending: Problem | undefined;
@@ -64,7 +66,7 @@ export class EventStream {
       if (this.deferred) throw this.observer.fail(this.deferred);
       const text = await this.read();
       const forwarded = this.accept(text === undefined ? this.lastEvents() : this.splitter.push(text));
-      if (forwarded !== '') controller.enqueue(this.encoder.encode(forwarded));
+      if (forwarded !== '') controller.enqueue(Buffer.from(forwarded));
       if (this.deferred && forwarded !== '') return;
       const { terminal } = this.observer.facts;
       if (text === undefined || terminal === 'ended') return this.end(controller, text !== undefined);
@@ -82,7 +84,8 @@ export class EventStream {
       const { value, done } = await this.source.read();
       if (done) return undefined;
       this.observer.bytes(value.byteLength);
-      return this.decoder.decode(value, { stream: true });
+      const text = this.decoder.write(value);
+      return this.isEmpty && text.startsWith(BYTE_ORDER_MARK) ? text.slice(1) : text;
     } catch (error) {
       if (facts.terminal !== 'none') return undefined;
       throw this.observer.torn('the connection broke', error);
@@ -93,7 +96,7 @@ export class EventStream {
 
   /** The events at the end. Some servers omit the empty line after the last one; a part of an event is no event. */
   private lastEvents(): SseEvent[] {
-    const complete = this.splitter.push(this.decoder.decode());
+    const complete = this.splitter.push(this.decoder.end());
     const last = this.splitter.end();
     if (last) this.isEmpty = false;
     const isWhole = last?.data !== undefined && (last.data === END_MARKER || parseJson(last.data) !== undefined);
@@ -159,7 +162,7 @@ export class EventStream {
         ? this.observer.fail(invalid('The stream is empty'))
         : this.observer.torn('the connection was closed');
     const { lastEvent } = this.observer.reader;
-    if (this.observer.facts.terminal === 'finished' && lastEvent) controller.enqueue(this.encoder.encode(lastEvent));
+    if (this.observer.facts.terminal === 'finished' && lastEvent) controller.enqueue(Buffer.from(lastEvent));
     controller.close();
     if (mayContinue) void this.drain();
   }

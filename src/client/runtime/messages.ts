@@ -106,7 +106,8 @@ class Messages implements WireReader {
   private delta(index: unknown, { text, thinking, partial_json, signature, citation }: Fields): EventResult {
     const call = this.open.get(index);
     if (call && typeof partial_json === 'string') call.input += partial_json;
-    return [text, thinking, partial_json, signature].some(isText) || isFields(citation) ? CONTENT : NO_CONTENT;
+    const hasText = isText(text) || isText(thinking) || isText(partial_json) || isText(signature);
+    return hasText || isFields(citation) ? CONTENT : NO_CONTENT;
   }
 
   private stop(index: unknown): EventResult {

@@ -41,7 +41,12 @@ export class SseSplitter {
 }
 
 function toEvent(text: string): SseEvent {
-  const lines = text.split(/\r\n|\n|\r/).filter((line) => line.startsWith('data:'));
-  if (lines.length === 0) return { text, data: undefined };
-  return { text, data: lines.map((line) => line.slice(line[5] === ' ' ? 6 : 5)).join('\n') };
+  const lines = text.includes('\r') ? text.replaceAll(/\r\n?/g, '\n') : text;
+  let data: string | undefined;
+  for (let start = 0, end = lines.indexOf('\n'); end >= 0; start = end + 1, end = lines.indexOf('\n', start)) {
+    if (!lines.startsWith('data:', start)) continue;
+    const line = lines.slice(start + (lines[start + 5] === ' ' ? 6 : 5), end);
+    data = data === undefined ? line : `${data}\n${line}`;
+  }
+  return { text, data };
 }

@@ -131,6 +131,14 @@ describe.each(MODES)('stream in %s mode', (mode) => {
     expect(receipt.usage).toBeUndefined();
   });
 
+  it('ignores a byte order mark before the first event', async () => {
+    const first = `\uFEFFdata: ${JSON.stringify(textChunk('x'))}\n\n`;
+    const { agent, runtime } = await twoHops(events([first, finishChunk(), DONE]));
+    const { text, receipt } = await callStream(runtime, callOf(agent, { mode }));
+    expect(text).toBe('x');
+    expect(summary(receipt)).toEqual(['0 OK NONE']);
+  });
+
   it('returns a refusal as a response', async () => {
     const { agent, runtime } = await twoHops(events([finishChunk('content_filter'), usageChunk(), DONE]));
     const { receipt } = await callStream(runtime, callOf(agent, { mode }));
