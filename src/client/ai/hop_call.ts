@@ -60,11 +60,12 @@ export class HopCall {
   }
 
   async generate(): Promise<GenerateResult> {
-    const result = await this.send((model) => model.doGenerate(this.options));
-    const { content, warnings, ...rest } = this.schema?.result(result) ?? result;
+    const sent = await this.send((model) => model.doGenerate(this.options));
+    const result = this.schema?.result(sent) ?? sent;
+    const { content, warnings } = result;
     return {
-      ...rest,
-      content: content.flatMap((part) => this.convert(part)),
+      ...result,
+      content: content.flatMap((part) => this.convert(part) ?? []),
       warnings: [...warnings, ...this.warnings],
     };
   }
@@ -84,19 +85,19 @@ export class HopCall {
     }
   }
 
-  /** A part as the caller gets it; none if its version of the interface does not have it. */
-  convert<P extends StreamPart | Content>(part: P): P[] {
-    if (part.type === 'stream-start') return [{ ...part, warnings: [...part.warnings, ...this.warnings] }];
-    if (this.specification === 'v3' && ONLY_V4.has(part.type)) return [];
+  /** A part as the caller gets it; undefined if its version of the interface does not have it. */
+  convert<P extends StreamPart | Content>(part: P): P | undefined {
+    if (part.type === 'stream-start') return { ...part, warnings: [...part.warnings, ...this.warnings] };
+    if (this.specification === 'v3' && ONLY_V4.has(part.type)) return undefined;
     const { specificationVersion } = this.attempt.model;
     const noted = withOrigin(part as { providerMetadata?: never }, this.context.credential) as P;
     if (
       specificationVersion === this.specification ||
       (part.type !== 'file' && (part.type as string) !== 'reasoning-file')
     )
-      return [noted];
+      return noted;
     const { data } = noted as { data?: unknown };
-    return [{ ...noted, data: this.specification === 'v4' ? taggedData(data) : untaggedData(data) }];
+    return { ...noted, data: this.specification === 'v4' ? taggedData(data) : untaggedData(data) };
   }
 
   /** What the chain changed because of the capabilities of the model. */
@@ -127,7 +128,7 @@ const targetOf = ({ hop }: AttemptContext): string => `${hop.provider}/${hop.mod
 function withoutSampling(call: CallOptions, context: AttemptContext, { samplingHops }: Caller) {
   const names = samplingHops.has(context.hop.index) ? [] : samplingOptionsOf(call);
   return {
-    options: { ...call, ...Object.fromEntries(names.map((name) => [name, undefined])) },
+    options: names.length === 0 ? call : { ...call, ...Object.fromEntries(names.map((name) => [name, undefined])) },
     notes: names.map((name) => `${name} is left out for ${targetOf(context)}: the model rejects it`),
   };
 }

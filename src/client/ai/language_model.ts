@@ -1,3 +1,4 @@
+import type { Receipt } from '../../../gen/ts/agentllm/v1/receipt.js';
 import { type CallSettings, callSettings, checkOptions, type ModelOptions } from '../runtime/call_settings.js';
 import { CallAbortedError } from '../runtime/chain_error.js';
 import { generate } from '../runtime/generate.js';
@@ -37,6 +38,8 @@ const CONTENT = new Set([
 /** The model of an agent for the AI SDK. Each call resolves the agent anew and goes through its chain. */
 export class AgentLanguageModel {
   readonly provider = 'agentllm';
+  /** The settings of a call without options of its own. */
+  private readonly settings: CallSettings;
 
   constructor(
     readonly specificationVersion: Specification,
@@ -44,7 +47,9 @@ export class AgentLanguageModel {
     private readonly runtime: Runtime,
     /** Checked options; later ones have precedence. */
     private readonly options: readonly ModelOptions[],
-  ) {}
+  ) {
+    this.settings = callSettings(...options);
+  }
 
   /** The name of the agent. */
   get modelId(): string {
@@ -60,16 +65,13 @@ export class AgentLanguageModel {
     const caller = this.callerOf(options);
     const attempt = async (context: AttemptContext) => (await HopCall.create(context, options, caller)).generate();
     const { value, receipt } = await generate(this.runtime, this.callOf(options), attempt);
-    return {
-      ...value,
-      providerMetadata: { ...value.providerMetadata, [OWN_KEY]: receiptJson(receipt) as Metadata[string] },
-    };
+    return { ...value, providerMetadata: withReceipt(value.providerMetadata, receipt) };
   }
 
   async doStream(options: CallOptions): Promise<StreamResult> {
     const source = new ModelParts(options, this.callerOf(options));
     const parts = await stream(this.runtime, this.callOf(options), source);
-    return { ...source.facts, stream: streamOf(parts, source) };
+    return { ...source.facts, stream: new ReadableStream(new PartOutput(parts, source), { highWaterMark: 0 }) };
   }
 
   private callerOf(options: CallOptions): Caller {
@@ -84,14 +86,15 @@ export class AgentLanguageModel {
       agent: this.agent,
       settings: this.settingsOf(providerOptions?.[OWN_KEY]),
       overrides: overridesOf(options),
-      hopOverrides: (hop) => hopOverridesOf(providerOptions, hop),
+      hopOverrides: providerOptions && ((hop) => hopOverridesOf(providerOptions, hop)),
       needs: needsOf(options),
       signal,
     };
   }
 
   /** @param own the options of the call in `providerOptions`. */
-  private settingsOf(own: Readonly<Record<string, unknown>> = {}): CallSettings {
+  private settingsOf(own: Readonly<Record<string, unknown>> | undefined): CallSettings {
+    if (!own) return this.settings;
     checkOptions(own as ModelOptions);
     return callSettings(...this.options, own as ModelOptions);
   }
@@ -127,44 +130,59 @@ class ModelParts implements PartSource<StreamPart> {
     return part.type === 'error' ? (part.error ?? new Error('The provider package reports an error')) : undefined;
   }
 
-  convert(part: StreamPart): StreamPart[] {
-    return this.call?.convert(part) ?? [part];
+  convert(part: StreamPart): StreamPart | undefined {
+    return this.call ? this.call.convert(part) : part;
   }
 }
 
-/** The parts as a stream whose last part has the receipt. A fault is an error part, as the AI SDK expects it. */
-function streamOf(parts: PartStream<StreamPart>, source: ModelParts): ReadableStream<StreamPart> {
-  let finish: StreamPart | undefined;
-  return new ReadableStream<StreamPart>(
-    {
-      async pull(controller) {
-        try {
-          for (;;) {
-            const { value, done } = await parts.next();
-            if (done) {
-              if (finish?.type === 'finish')
-                controller.enqueue(withReceipt(finish, receiptJson(value) as Metadata[string]));
-              controller.close();
-              return;
-            }
-            if (value.type === 'finish') finish = value;
-            const converted = value.type === 'finish' ? [] : source.convert(value);
-            for (const part of converted) controller.enqueue(part);
-            if (converted.length > 0) return;
-          }
-        } catch (error) {
-          if (error instanceof CallAbortedError) throw error;
-          controller.enqueue({ type: 'error', error });
-          controller.close();
-        }
+/**
+ * The parts as a stream whose last part has the receipt. A fault is an error part, as the AI SDK expects it. There is no
+ * async function, which would nearly double the garbage of a part.
+ */
+class PartOutput {
+  private finish: (StreamPart & { type: 'finish' }) | undefined;
+
+  constructor(
+    private readonly parts: PartStream<StreamPart>,
+    private readonly source: ModelParts,
+  ) {}
+
+  pull(controller: ReadableStreamDefaultController<StreamPart>): Promise<void> {
+    return this.parts.next().then(
+      (next) => this.emit(next, controller),
+      (error) => {
+        if (error instanceof CallAbortedError) throw error;
+        controller.enqueue({ type: 'error', error });
+        controller.close();
       },
-      cancel: () => parts.close(),
-    },
-    { highWaterMark: 0 },
-  );
+    );
+  }
+
+  cancel(): void {
+    this.parts.close();
+  }
+
+  private emit(
+    { value, done }: IteratorResult<StreamPart, Receipt>,
+    controller: ReadableStreamDefaultController<StreamPart>,
+  ): Promise<void> | void {
+    const { finish } = this;
+    if (done) {
+      if (finish) controller.enqueue({ ...finish, providerMetadata: withReceipt(finish.providerMetadata, value) });
+      return controller.close();
+    }
+    if (value.type === 'finish') this.finish = value;
+    const part = value.type === 'finish' ? undefined : this.source.convert(value);
+    return part ? controller.enqueue(part) : this.pull(controller);
+  }
 }
 
-const withReceipt = (finish: StreamPart & { type: 'finish' }, receipt: Metadata[string]): StreamPart => ({
-  ...finish,
-  providerMetadata: { ...finish.providerMetadata, [OWN_KEY]: receipt },
-});
+/** Metadata with the receipt, which is converted when it is read: many callers do not read it. */
+function withReceipt(metadata: Metadata | undefined, receipt: Receipt): Metadata {
+  let json: Metadata[string] | undefined;
+  const get = () => {
+    json ??= receiptJson(receipt) as Metadata[string];
+    return json;
+  };
+  return Object.defineProperty({ ...metadata }, OWN_KEY, { get, enumerable: true, configurable: true });
+}

@@ -85,26 +85,36 @@ class CommittedStream<P> implements PartStream<P> {
     else onAbort(attempt.context.signal, () => this.tear(attempt.transport.failure as AttemptFailure));
   }
 
-  async next(): Promise<IteratorResult<P, Receipt>> {
+  /** Has no async function: it would nearly double the garbage of a part. */
+  next(): Promise<IteratorResult<P, Receipt>> {
     const part = this.queue.shift();
-    if (part !== undefined) return this.emit(part);
-    if (this.receipt) return { value: this.receipt, done: true };
-    if (this.error) throw this.error;
-    try {
-      const { value, done } = await this.attempt.race(this.reader.next());
-      if (!done) throwErrorOf(this.source, value);
-      if (!done) return this.emit(value);
-      this.attempt.ensureComplete();
-    } catch (error) {
-      throw this.tear(this.attempt.adapterFailure(error));
-    }
-    this.receipt = this.chain.complete(this.attempt);
-    return { value: this.receipt, done: true };
+    if (part !== undefined) return Promise.resolve(this.emit(part));
+    if (this.receipt) return Promise.resolve({ value: this.receipt, done: true });
+    if (this.error) return Promise.reject(this.error);
+    // A failure of the attempt closes the reader, so there is no need to race for each part.
+    return this.reader.next().then(this.accept, this.fail);
   }
 
   close(): void {
     if (!this.receipt && !this.error) this.attempt.cancel();
   }
+
+  private readonly accept = ({ value, done }: IteratorResult<P, unknown>): IteratorResult<P, Receipt> => {
+    if (this.error) throw this.error;
+    try {
+      if (!done) throwErrorOf(this.source, value);
+      if (!done) return this.emit(value);
+      this.attempt.ensureComplete();
+    } catch (error) {
+      return this.fail(error);
+    }
+    this.receipt = this.chain.complete(this.attempt);
+    return { value: this.receipt, done: true };
+  };
+
+  private readonly fail = (error: unknown): never => {
+    throw this.error ?? this.tear(this.attempt.adapterFailure(error));
+  };
 
   private emit(part: P): IteratorResult<P, Receipt> {
     this.text += this.source.textOf(part);
