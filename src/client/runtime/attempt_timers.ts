@@ -17,9 +17,12 @@ export interface TimerLimits {
  */
 export class AttemptTimers {
   private cancelTotal = () => {};
-  private cancelWait = () => {};
+  private cancelFirst = () => {};
+  /** Cancels the idle timer; undefined while it does not run. */
+  private cancelIdle: (() => void) | undefined;
   private sawContent = false;
-  /** Time without content so far, in ms. */
+  private isStopped = false;
+  /** Time without content so far, in ms, without the wait in progress. */
   private idle = 0;
   private waitingSince: number | undefined;
 
@@ -35,23 +38,21 @@ export class AttemptTimers {
     if (totalMs !== undefined)
       this.cancelTotal = this.clock.after(totalMs, () => this.expired(`no complete response within ${totalMs} ms`));
     if (isStream && firstTokenMs !== undefined)
-      this.cancelWait = this.clock.after(firstTokenMs, () => this.expired(`no content within ${firstTokenMs} ms`));
+      this.cancelFirst = this.clock.after(firstTokenMs, () => this.expired(`no content within ${firstTokenMs} ms`));
   }
 
   /** Content has arrived. */
   content(): void {
-    if (!this.sawContent) this.cancelWait();
+    if (!this.sawContent) this.cancelFirst();
     this.sawContent = true;
     this.idle = 0;
   }
 
   /** The chain waits for more of the stream. */
   wait(): void {
-    const { idleMs } = this.limits;
-    if (!this.sawContent || idleMs === undefined) return;
+    if (!this.sawContent || this.isStopped || this.limits.idleMs === undefined) return;
     this.waitingSince = this.clock.now();
-    const left = Math.max(0, idleMs - this.idle);
-    this.cancelWait = this.clock.after(left, () => this.expired(`no further content within ${idleMs} ms`));
+    if (!this.cancelIdle) this.startIdle(this.limits.idleMs);
   }
 
   /** More of the stream has arrived. */
@@ -59,11 +60,31 @@ export class AttemptTimers {
     if (this.waitingSince === undefined) return;
     this.idle += this.clock.now() - this.waitingSince;
     this.waitingSince = undefined;
-    this.cancelWait();
   }
 
   stop(): void {
+    this.isStopped = true;
     this.cancelTotal();
-    this.cancelWait();
+    this.cancelFirst();
+    this.cancelIdle?.();
+  }
+
+  /**
+   * Starts the idle timer with what is left of the limit. It runs on while parts arrive, because a timer for each part
+   * would cost more than the part; when it ends, it starts again with what is left then.
+   */
+  private startIdle(idleMs: number): void {
+    const left = idleMs - this.idle - this.waited;
+    this.cancelIdle = this.clock.after(Math.max(0, left), () => {
+      this.cancelIdle = undefined;
+      if (this.waitingSince === undefined) return;
+      if (this.idle + this.waited < idleMs) this.startIdle(idleMs);
+      else this.expired(`no further content within ${idleMs} ms`);
+    });
+  }
+
+  /** The duration of the wait in progress in ms. */
+  private get waited(): number {
+    return this.waitingSince === undefined ? 0 : this.clock.now() - this.waitingSince;
   }
 }

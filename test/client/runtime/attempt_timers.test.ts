@@ -88,13 +88,29 @@ describe('AttemptTimers', () => {
     expect(expired).toEqual([]);
   });
 
+  it('measure the idle time from the last content, not from the start of their timer', () => {
+    const { clock, expired, timers } = started({ idleMs: 100 });
+    timers.content();
+    timers.wait();
+    clock.advance(60);
+    timers.resume();
+    timers.content();
+    timers.wait();
+    clock.advance(90);
+    expect(expired).toEqual([]);
+    clock.advance(10);
+    expect(expired).toEqual(['no further content within 100 ms']);
+  });
+
   it('expire at the total limit whatever arrives, and never after they are stopped', () => {
     const { clock, expired, timers } = started({ totalMs: 100, idleMs: 500 });
     timers.content();
     clock.advance(100);
     expect(expired).toEqual(['no complete response within 100 ms']);
-    const stopped = started({ totalMs: 100, firstTokenMs: 50 });
+    const stopped = started({ totalMs: 100, firstTokenMs: 50, idleMs: 50 });
+    stopped.timers.content();
     stopped.timers.stop();
+    stopped.timers.wait();
     stopped.clock.advance(1000);
     expect(stopped.expired).toEqual([]);
     expect(stopped.clock.pending).toBe(0);
