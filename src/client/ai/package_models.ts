@@ -1,6 +1,7 @@
 import type { ResolutionHop } from '../resolution_types.js';
 import type { Fetch } from '../runtime/fetch.js';
 import type { AttemptContext } from '../runtime/model_call.js';
+import { headersOf } from '../runtime/request.js';
 import type { HopDialect } from './hop_dialect.js';
 import type { PackageModel, Specification } from './sdk_types.js';
 
@@ -45,9 +46,9 @@ export async function modelOf(
 
 /** Sends the request of a kept model through its attempt. */
 async function route(input: Parameters<Fetch>[0], init?: RequestInit): Promise<Response> {
-  const headers = new Headers(init?.headers ?? (input instanceof Request ? input.headers : undefined));
-  const send = attempts.get(headers.get(ATTEMPT_HEADER) ?? '');
+  const headers = headersOf(init?.headers ?? (input instanceof Request ? input.headers : undefined));
+  const send = attempts.get(headers[ATTEMPT_HEADER] ?? '');
   if (!send) throw new Error('The provider package sent a request outside an attempt');
-  headers.delete(ATTEMPT_HEADER);
+  delete headers[ATTEMPT_HEADER];
   return send(input, { ...init, headers });
 }

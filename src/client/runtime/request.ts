@@ -12,7 +12,7 @@ export const KEY_PLACEHOLDER = 'agentllm-api-key';
 export interface PackageRequest {
   readonly url: string;
   readonly method: string;
-  readonly headers: Headers;
+  readonly headers: Record<string, string>;
   readonly body: RequestInit['body'];
   readonly signal: AbortSignal | undefined;
 }
@@ -21,16 +21,20 @@ export interface PackageRequest {
 export async function readRequest(input: string | URL | Request, init: RequestInit = {}): Promise<PackageRequest> {
   if (!(input instanceof Request)) {
     const { method = 'GET', headers, body, signal } = init;
-    return { url: String(input), method, headers: new Headers(headers), body, signal: signal ?? undefined };
+    return { url: String(input), method, headers: headersOf(headers), body, signal: signal ?? undefined };
   }
   return {
     url: input.url,
     method: init.method ?? input.method,
-    headers: new Headers(init.headers ?? input.headers),
+    headers: headersOf(init.headers ?? input.headers),
     body: init.body ?? (input.body === null ? undefined : await input.text()),
     signal: init.signal ?? input.signal,
   };
 }
+
+/** The headers of a request. Most packages pass an object; to make `Headers` of it, as `fetch` does anyway, is slow. */
+export const headersOf = (headers: RequestInit['headers'] = {}): Record<string, string> =>
+  Symbol.iterator in headers ? Object.fromEntries(new Headers(headers)) : { ...(headers as Record<string, string>) };
 
 /** Why a request must not be sent at a hop, or undefined: a key is bound to the origin of its provider. */
 export function targetProblem(url: string, hop: Pick<ResolutionHop, 'base_url' | 'provider'>): string | undefined {
@@ -42,10 +46,10 @@ export function targetProblem(url: string, hop: Pick<ResolutionHop, 'base_url' |
 }
 
 /** Replaces the placeholder by the key; without a key, headers with the placeholder are removed. */
-export function setKey(headers: Headers, apiKey: string | undefined): void {
-  for (const [name, value] of [...headers])
-    if (value.includes(KEY_PLACEHOLDER)) {
-      if (apiKey === undefined) headers.delete(name);
-      else headers.set(name, value.replaceAll(KEY_PLACEHOLDER, apiKey));
+export function setKey(headers: Record<string, string>, apiKey: string | undefined): void {
+  for (const [name, value] of Object.entries(headers))
+    if (String(value).includes(KEY_PLACEHOLDER)) {
+      if (apiKey === undefined) delete headers[name];
+      else headers[name] = value.replaceAll(KEY_PLACEHOLDER, apiKey);
     }
 }

@@ -15,6 +15,8 @@ const WIRE_NAMES: Readonly<Record<Exclude<Parameter, 'thinking_budget_tokens'>, 
   seed: ['seed'],
 };
 
+const ALL_WIRE_NAMES = Object.values(WIRE_NAMES).flat();
+
 /** Fields that carry the conversation or determine the form of the response; they are never omitted. */
 const REQUIRED = new Set([
   'model',
@@ -45,7 +47,7 @@ export function parseBody(body: unknown): Body | undefined {
   if (typeof body !== 'string') return undefined;
   try {
     const json: unknown = JSON.parse(body);
-    return isFields(json) ? { ...json } : undefined;
+    return isFields(json) ? (json as Body) : undefined;
   } catch {
     return undefined;
   }
@@ -57,7 +59,7 @@ export function parseBody(body: unknown): Body | undefined {
  */
 export function applySettings(body: Body, { wireApi, parameters, omitted }: BodySettings): void {
   const { max_tokens } = body;
-  for (const names of Object.values(WIRE_NAMES)) for (const name of names) deletePath(body, name);
+  for (const name of ALL_WIRE_NAMES) deletePath(body, name);
   if (isThinkingBudget(body['thinking'])) delete body['thinking'];
   for (const { wire_name, value } of parameters) setPath(body, wire_name, value);
   // Messages require a limit; without one of the hop, that of the package is better than none.
@@ -107,7 +109,7 @@ function setPath(body: Body, path: string, value: unknown): void {
 function deletePath(body: Body, path: string): void {
   const dot = path.indexOf('.');
   if (dot < 0) {
-    delete body[path];
+    if (path in body) delete body[path];
     return;
   }
   const name = path.slice(0, dot);

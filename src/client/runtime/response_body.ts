@@ -31,22 +31,27 @@ export async function readBody(
           timedOut = true;
           cancel();
         });
-  const decoder = new TextDecoder();
-  let [text, bytes] = ['', 0];
+  const chunks: Uint8Array[] = [];
+  let bytes = 0;
   try {
     for (;;) {
       const { value, done } = await reader.read();
-      if (done) return { text: text + decoder.decode(), bytes, isComplete: !timedOut };
+      if (done) return { text: decode(chunks), bytes, isComplete: !timedOut };
       bytes += value.byteLength;
-      text += decoder.decode(value, { stream: true });
+      chunks.push(value);
       if (bytes <= maxBytes) continue;
       cancel();
-      return { text, bytes, isComplete: false };
+      return { text: decode(chunks), bytes, isComplete: false };
     }
   } finally {
     stopTimer();
   }
 }
+
+/** A decoder that decodes only whole bodies is faster than one that keeps a state. */
+const decoder = new TextDecoder();
+const decode = (chunks: readonly Uint8Array[]): string =>
+  decoder.decode(chunks.length === 1 ? chunks[0] : Buffer.concat(chunks));
 
 /** Parses a text as JSON; undefined if it is none. */
 export function parseJson(text: string): unknown {

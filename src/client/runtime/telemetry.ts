@@ -6,7 +6,6 @@ import {
   attemptAttributes,
   callAttributes,
   DURATION_BUCKETS,
-  defined,
   errorType,
   GEN_AI_SCHEMA,
   OPERATION_DURATION,
@@ -20,6 +19,7 @@ import {
  * used, so that the package needs neither the API nor its types.
  */
 interface Span {
+  spanContext(): unknown;
   isRecording(): boolean;
   setAttributes(attributes: Attributes): unknown;
   setStatus(status: { readonly code: number }): unknown;
@@ -36,6 +36,7 @@ interface Api {
   readonly trace: {
     getTracer(name: string, version?: string, options?: object): Tracer;
     setSpan(context: unknown, span: Span): unknown;
+    isSpanContextValid(context: unknown): boolean;
   };
   readonly metrics: {
     getMeter(
@@ -104,9 +105,11 @@ export class Telemetry {
     this.tracer ??= api.trace.getTracer(SCOPE, undefined, { schemaUrl: GEN_AI_SCHEMA });
     const { tracer } = this;
     const span = tracer.startSpan(`chat ${hop.model_name}`, { kind: KIND_CLIENT, attributes }, parent);
-    const context = api.trace.setSpan(parent, span);
+    // Without an OpenTelemetry SDK no span has a valid context.
+    const isTraced = api.trace.isSpanContextValid(span.spanContext());
+    const context = isTraced && api.trace.setSpan(parent, span);
     return {
-      attempt: (attempted) => startAttempt(api, tracer, context, attempted),
+      attempt: (hop) => (isTraced ? startAttempt(api, tracer, context, hop) : NO_ATTEMPT_SPAN),
       end: (receipt) => {
         finish(span, () => callAttributes(receipt), receipt.error_class);
         this.measure(api, receipt);
@@ -156,9 +159,9 @@ function createInstruments(api: Api) {
   };
 }
 
-const metricAttributes = (attempt: Attempt, error: string | undefined): Attributes =>
-  defined({
-    ...requestAttributes(attempt.provider, attempt.model_name),
-    'gen_ai.response.model': attempt.response_model || undefined,
-    'error.type': error,
-  });
+function metricAttributes(attempt: Attempt, error: string | undefined): Attributes {
+  const attributes = requestAttributes(attempt.provider, attempt.model_name);
+  if (attempt.response_model !== '') attributes['gen_ai.response.model'] = attempt.response_model;
+  if (error !== undefined) attributes['error.type'] = error;
+  return attributes;
+}
