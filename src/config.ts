@@ -214,7 +214,7 @@ export const settings = {
   USAGE_RETENTION: setting(
     retention('365d'),
     '365d',
-    'How long recorded attempts are kept, at least 1d, in whole months of UTC. Their sums for each hour are kept for ever',
+    'How long recorded attempts are kept, at least 1d, in whole months of UTC. Their sums are kept for ever',
   ),
   SHUTDOWN_GRACE_MS: setting(
     whole(0, 600_000, 10_000),

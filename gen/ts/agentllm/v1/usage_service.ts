@@ -274,10 +274,7 @@ export interface WhatIfResponse {
   totals:
     | WhatIfModel
     | undefined;
-  /**
-   * The attempts that were priced from the sums of each hour, because they are no longer
-   * retained.
-   */
+  /** The attempts that were priced from the sums, because they are no longer retained. */
   approximate_attempts: bigint;
 }
 
@@ -1863,12 +1860,12 @@ export const RepriceUsageResponse: MessageFns<RepriceUsageResponse> = {
  * valid at the start of the attempt, and stores it. A later change of a price does not
  * change it. usage.proto states the unit of amounts and the rounding rule.
  *
- * Reports read sums that are kept for each hour of UTC and are updated in the transaction
- * that stores the attempts, so totals always equal the sum of the attempts. The sums are
- * kept for ever; attempts are deleted after USAGE_RETENTION. Where a report needs a part
- * of an hour of UTC, because its range begins or ends within one or the time zone has an
- * offset of 30 or 45 minutes, that part is read from the attempts. If these are no longer
- * retained, the request fails with OUT_OF_RANGE (USAGE_COMPACTED).
+ * Reports read sums that are kept for each hour, day and month of UTC and are updated in
+ * the transaction that stores the attempts, so totals always equal the sum of the
+ * attempts. The sums are kept for ever; attempts are deleted after USAGE_RETENTION. Where
+ * a report needs a part of an hour of UTC, because its range begins or ends within one or
+ * the time zone has an offset of 30 or 45 minutes, that part is read from the attempts. If
+ * these are no longer retained, the request fails with OUT_OF_RANGE (USAGE_COMPACTED).
  *
  * Usage is not configuration: it takes no store revision. All methods fail with
  * UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is unavailable.
@@ -1957,8 +1954,8 @@ export const UsageServiceService = {
    * of model tokens stay as they were: another model would have used other counts.
    *
    * Attempts that are retained are priced one by one, with tiers and time windows. Older
-   * ones are priced from the sums of each hour: at the rates of the window that the start
-   * of the hour is in, and without tiers. The response counts them.
+   * ones are priced from the sums: at the rates of the window that the start of the hour is
+   * in, and without tiers. The response counts them.
    *
    * Errors: NOT_FOUND (PROVIDER_NOT_FOUND or MODEL_NOT_FOUND); OUT_OF_RANGE
    * (USAGE_COMPACTED) if the range begins or ends within an hour whose attempts are no
@@ -2043,8 +2040,8 @@ export interface UsageServiceServer extends UntypedServiceImplementation {
    * of model tokens stay as they were: another model would have used other counts.
    *
    * Attempts that are retained are priced one by one, with tiers and time windows. Older
-   * ones are priced from the sums of each hour: at the rates of the window that the start
-   * of the hour is in, and without tiers. The response counts them.
+   * ones are priced from the sums: at the rates of the window that the start of the hour is
+   * in, and without tiers. The response counts them.
    *
    * Errors: NOT_FOUND (PROVIDER_NOT_FOUND or MODEL_NOT_FOUND); OUT_OF_RANGE
    * (USAGE_COMPACTED) if the range begins or ends within an hour whose attempts are no
@@ -2159,8 +2156,8 @@ export interface UsageServiceClient extends Client {
    * of model tokens stay as they were: another model would have used other counts.
    *
    * Attempts that are retained are priced one by one, with tiers and time windows. Older
-   * ones are priced from the sums of each hour: at the rates of the window that the start
-   * of the hour is in, and without tiers. The response counts them.
+   * ones are priced from the sums: at the rates of the window that the start of the hour is
+   * in, and without tiers. The response counts them.
    *
    * Errors: NOT_FOUND (PROVIDER_NOT_FOUND or MODEL_NOT_FOUND); OUT_OF_RANGE
    * (USAGE_COMPACTED) if the range begins or ends within an hour whose attempts are no
