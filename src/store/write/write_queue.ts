@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises';
 import { onAbort } from '../../abort.js';
 import { ServiceError } from '../../errors.js';
 
@@ -70,6 +71,8 @@ export class WriteQueue<Item, Result> {
     const { concurrency = 1 } = this.options;
     if (this.running === concurrency) return;
     this.running++;
+    // Requests that arrived together, and callers that continue together, form one batch.
+    await setImmediate();
     while (this.waiting.length > 0) await this.process(this.nextBatch());
     this.running--;
   }
