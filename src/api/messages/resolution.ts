@@ -15,6 +15,7 @@ export const resolvedMessage = (
   findings: [...findings],
   substitution_policy: agent.substitution_policy,
   exhausted_budgets: [...exhausted_budgets],
+  experiment: undefined,
 });
 
 const hopMessage = ({ key, price, parameters, provenance, ...hop }: ResolvedHop): HopMessage => ({

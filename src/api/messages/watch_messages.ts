@@ -201,6 +201,7 @@ const agentFields = new EncodeOnce<Agent, AgentMaterial>({
       urgent: false,
       id,
       budgets: budgets.map((budget) => budgetMessage(state, budget)),
+      experiments: [],
     });
     return framed(AGENTS, watched.finish());
   },

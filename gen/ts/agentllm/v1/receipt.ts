@@ -652,9 +652,15 @@ export interface Receipt {
     | undefined;
   /** The store revision that the call used from its start to its end. */
   revision: bigint;
-  /** The experiment that the call is part of; empty if it is part of none. */
+  /**
+   * The experiment that the call counts for; empty if it counts for none, for example
+   * because the experiment is paused or the call has no subject.
+   */
   experiment: string;
-  /** The variant of the experiment; empty without an experiment. */
+  /**
+   * The variant that the subject is assigned to, also if another hop than that of the
+   * variant served the call; empty without an experiment.
+   */
   variant: string;
   /** The subject of the experiment; empty without an experiment. */
   subject: string;
