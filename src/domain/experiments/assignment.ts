@@ -16,7 +16,7 @@ const HASHES = 2 ** 32;
 
 /** The bucket of a subject: the hash of `salt:subject`, scaled to the buckets. The product is exact in a double. */
 const bucketAfter = (prefix: string, subject: string): number =>
-  Math.floor((murmur3(prefix, subject) * BUCKETS) / HASHES);
+  Math.floor(((murmur3(prefix, subject) >>> 0) * BUCKETS) / HASHES);
 
 export const bucketOf = (salt: string, subject: string): number => bucketAfter(`${salt}:`, subject);
 

@@ -5,7 +5,10 @@
 
 const REPLACEMENT = 0xfffd;
 
-/** The hash of the UTF-8 bytes of `before + text`, as an unsigned number. A lone surrogate counts as U+FFFD. */
+/**
+ * The hash of the UTF-8 bytes of `before + text`, as a signed number of 32 bits: V8 allocates an object to return a larger
+ * one. A lone surrogate counts as U+FFFD.
+ */
 export function murmur3(before: string, text: string): number {
   const split = before.length;
   const length = split + text.length;
@@ -59,5 +62,5 @@ function finish(state: number): number {
   let hash = state;
   hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b);
   hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35);
-  return (hash ^ (hash >>> 16)) >>> 0;
+  return hash ^ (hash >>> 16);
 }

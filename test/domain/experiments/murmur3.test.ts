@@ -35,15 +35,17 @@ function overBytes(bytes: Uint8Array): number {
   return (hash ^ (hash >>> 16)) >>> 0;
 }
 
+const unsigned = (before: string, text: string) => murmur3(before, text) >>> 0;
+
 describe('murmur3', () => {
   it.each(PUBLISHED)('has the published value for %j', (text, hash) => {
-    expect(murmur3('', text)).toBe(hash);
-    for (let at = 0; at <= text.length; at++) expect(murmur3(text.slice(0, at), text.slice(at))).toBe(hash);
+    expect(unsigned('', text)).toBe(hash);
+    for (let at = 0; at <= text.length; at++) expect(unsigned(text.slice(0, at), text.slice(at))).toBe(hash);
   });
 
   it('has the values of conformance/assignment.json', () => {
     expect(subjectVectors.length).toBeGreaterThan(100);
-    for (const { salt, subject, hash } of subjectVectors) expect(murmur3(`${salt}:`, subject)).toBe(hash);
+    for (const { salt, subject, hash } of subjectVectors) expect(unsigned(`${salt}:`, subject)).toBe(hash);
   });
 
   it('hashes what TextEncoder writes, for any UTF-16 units and any split', () => {
@@ -55,7 +57,7 @@ describe('murmur3', () => {
     fc.assert(
       fc.property(units, fc.nat(40), (codes, at) => {
         const text = String.fromCharCode(...codes);
-        expect(murmur3(text.slice(0, at), text.slice(at))).toBe(overBytes(encoder.encode(text)));
+        expect(unsigned(text.slice(0, at), text.slice(at))).toBe(overBytes(encoder.encode(text)));
       }),
       { numRuns: 3_000 },
     );
