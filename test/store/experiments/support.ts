@@ -12,8 +12,10 @@ import { transact } from '../../../src/store/write/transact.js';
 import { unique } from '../../support/service.js';
 import type { TestStore } from '../../support/store.js';
 
+type OpenedStore = Pick<TestStore, 'store'>;
+
 /** Executes a plan as one write. @returns the id that the plan returns. */
-export async function write({ store }: TestStore, plan: (draft: Draft) => number): Promise<number> {
+export async function write({ store }: OpenedStore, plan: (draft: Draft) => number): Promise<number> {
   const bytes = await transact(store, {
     actor: 'tester',
     method: 'test/Write',
@@ -37,7 +39,7 @@ const variant = (name: string, weight: number, control = false): Variant => ({
 });
 
 /** A running experiment with the variants `a` (the control) and `b` of a new agent. */
-export async function createExperiment(opened: TestStore, fields: Partial<Experiment> = {}): Promise<Experiment> {
+export async function createExperiment(opened: OpenedStore, fields: Partial<Experiment> = {}): Promise<Experiment> {
   const agentId = await write(
     opened,
     (draft) => draft.create('agent', { ...newAgent(), name: unique('agent'), agent_type: 'analyst' }).id,
@@ -60,7 +62,7 @@ export async function createExperiment(opened: TestStore, fields: Partial<Experi
   return current(opened, id);
 }
 
-export const current = ({ store }: TestStore, id: number): Experiment => {
+export const current = ({ store }: OpenedStore, id: number): Experiment => {
   const experiment = store.state.experiments.withId(id);
   if (!experiment) throw new Error(`no experiment ${id}`);
   return experiment;
@@ -100,7 +102,7 @@ export const attemptOf = (experiment: Experiment, fields: Partial<NewAttempt> = 
 });
 
 /** A writer of usage that counts experiments, as in the service. */
-export const countingWriter = (opened: TestStore): UsageWriter =>
+export const countingWriter = (opened: OpenedStore): UsageWriter =>
   new UsageWriter(opened.store, (tx, attempts) => countAttempts(tx, opened.store.state, attempts));
 
 export const record = (writer: UsageWriter, attempts: readonly NewAttempt[]) =>
