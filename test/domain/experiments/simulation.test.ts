@@ -10,7 +10,7 @@ import { MISMATCH_LEVEL } from '../../../src/domain/experiments/sample_ratio.js'
  * `npm run bench -- experiments` does the same with many more runs.
  */
 
-const RUNS = 60;
+const RUNS = 40;
 
 describe('a person who looks after every call', () => {
   it.each(NULL_SCENARIOS.map((one) => [one.name, one] as const))(
@@ -40,7 +40,7 @@ describe('a person who looks at quantiles of durations', () => {
   it.each(QUANTILE_SCENARIOS.map((one) => [one.name, one] as const))(
     'sees intervals that contain the true difference: %s',
     (_, scenario) => {
-      const runs = 20;
+      const runs = 10;
       const { missed, different } = peekAtQuantiles(scenario, runs);
       expect(missed).toBeLessThanOrEqual(ALPHA * runs);
       if (scenario.means[0] !== scenario.means[1]) expect(different).toBe(runs);
