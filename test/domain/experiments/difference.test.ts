@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { boundary } from '../../../src/domain/experiments/confidence_sequence.js';
 import { contrastOf, differenceOf, pairOf } from '../../../src/domain/experiments/difference.js';
 import type { MetricSums } from '../../../src/domain/experiments/metric_sums.js';
-import { sumsOf, sumsOfSuccesses, sumsOfValues } from './support.js';
+import { sumsOf, sumsOfSuccesses, sumsOfValues } from './values.js';
 
 const MEAN = { alpha: 0.05, comparisons: 1, isProportion: false };
 const PROPORTION = { ...MEAN, isProportion: true };

@@ -3,7 +3,7 @@ import { type Pair, pairOf } from '../../../src/domain/experiments/difference.js
 import { guardMean, guardQuantile } from '../../../src/domain/experiments/guardrail.js';
 import { LATENCY_BINS, latencyBin } from '../../../src/domain/experiments/latency_histogram.js';
 import { type QuantileDifference, quantileDifference } from '../../../src/domain/experiments/quantile_difference.js';
-import { sumsOfSuccesses, sumsOfValues } from './support.js';
+import { sumsOfSuccesses, sumsOfValues } from './values.js';
 
 const OPTIONS = { alpha: 0.05, comparisons: 1 };
 

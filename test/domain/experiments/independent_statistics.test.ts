@@ -12,7 +12,7 @@ import { neededSubjects } from '../../../src/domain/experiments/power.js';
 import { quantileInterval } from '../../../src/domain/experiments/quantile_difference.js';
 import { checkSampleRatio } from '../../../src/domain/experiments/sample_ratio.js';
 import { packageFile } from '../../../src/package.js';
-import { sumsOf, sumsOfSuccesses, sumsOfValues } from './support.js';
+import { sumsOf, sumsOfSuccesses, sumsOfValues } from './values.js';
 
 /* The statistics of experiments against scipy and statsmodels, which compute them from the values of all calls. */
 

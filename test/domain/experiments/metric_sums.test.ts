@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { estimateOf, meanSums } from '../../../src/domain/experiments/metric_sums.js';
-import { sumsOf, sumsOfValues } from './support.js';
+import { sumsOf, sumsOfValues } from './values.js';
 
 const NOTHING = { subjects: 0, x: 0, xx: 0, y: 0, yy: 0, xy: 0 };
 

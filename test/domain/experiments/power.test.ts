@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { boundary } from '../../../src/domain/experiments/confidence_sequence.js';
 import { type Pair, pairOf } from '../../../src/domain/experiments/difference.js';
 import { neededSubjects, weeksLeft } from '../../../src/domain/experiments/power.js';
-import { sumsOfSuccesses } from './support.js';
+import { sumsOfSuccesses } from './values.js';
 
 const pair = (alpha = 0.05) =>
   pairOf(sumsOfSuccesses(400, 500), sumsOfSuccesses(400, 500), { alpha, comparisons: 1, isProportion: true }) as Pair;
