@@ -100,6 +100,13 @@ export function hopsOfConfig(config: Config): PlannedHop[] {
 /** Whether an agent has a default model, which it uses when none of its configs is enabled. */
 export const hasDefaultModel = ({ llm_provider, llm_model }: Agent): boolean => llm_provider !== '' && llm_model !== '';
 
+/**
+ * Whether an agent has no model to call: no config is enabled, it has no default model, and no variant of an experiment
+ * has a base config.
+ */
+export const hasNoModel = (agent: Agent, configs: readonly Config[], chosen: ChosenVariant | undefined): boolean =>
+  !hasDefaultModel(agent) && !primaryOf(configs) && !(chosen && baseConfigOf(configs, chosen.variant));
+
 /** The agent's default model as a hop; empty if it has none. */
 function agentHops(agent: Agent): PlannedHop[] {
   if (!hasDefaultModel(agent)) return [];

@@ -72,6 +72,11 @@ export class ActiveExperiment {
     return this.choices[owner === UNASSIGNED ? 0 : owner + 1] as ChosenVariant;
   }
 
+  /** Whether a variant names a config as its base config. */
+  isBase(configId: number): boolean {
+    return this.choices.some(({ variant }) => variant.config_id === configId);
+  }
+
   /** The bucket of a subject that is assigned. */
   bucketOf(subject: string): number {
     return this.assignment.bucketOf(subject);
