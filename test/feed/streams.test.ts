@@ -48,7 +48,14 @@ describe.each(engines)('WatchConfigs on %s', (engine) => {
     const chain = (await configs.listConfigs({ agent: { id: agent.id } })).configs;
     expect(chain).toHaveLength(3);
     expect(one.agents).toEqual([
-      { name: agent.name, id: agent.id, agent: { ...response, chain_etag: '' }, configs: chain, budgets: [], urgent: false },
+      {
+        name: agent.name,
+        id: agent.id,
+        agent: { ...response, chain_etag: '' },
+        configs: chain,
+        budgets: [],
+        urgent: false,
+      },
     ]);
     const catalogue = one.events.flatMap(({ snapshot }) => snapshot?.catalogue ?? []);
     expect(catalogue.flatMap(({ provider }) => provider ?? [])).toEqual((await providers.listProviders({})).providers);
@@ -99,7 +106,9 @@ describe.each(engines)('WatchConfigs on %s', (engine) => {
     const named = await byName(name).ready();
     const { id } = await newAgent(backend());
     const numbered = await watch({ agents: [{ id: id + 1 }] }).ready();
-    expect(numbered.agents).toEqual([{ name: '', agent: undefined, configs: [], budgets: [], urgent: false, id: id + 1 }]);
+    expect(numbered.agents).toEqual([
+      { name: '', agent: undefined, configs: [], budgets: [], urgent: false, id: id + 1 },
+    ]);
     const { agent, revision } = await backend().agents.createAgent({ agent: { name, agent_type: 'analyst' } });
     await named.has(revision);
     expect(named.itemsOf(revision).agents).toMatchObject([{ name, id: agent?.id, urgent: false, agent: { name } }]);

@@ -3,9 +3,9 @@ import type { UsageRecord } from '../../../gen/ts/agentllm/v1/usage.js';
 import { covers } from '../../domain/budget_index.js';
 import type { Budget } from '../../domain/rows.js';
 import { limits } from '../../limits.js';
-import { maxElements } from '../../max_elements.js';
 import type { Connection } from '../connection.js';
 import { budgetRow } from '../rows.js';
+import { recordsOf } from '../usage/usage_records.js';
 import type { View } from '../view.js';
 import { ADMITTED, type Admission, type AttemptRequest } from './admission.js';
 import { AgentBudget } from './agent_budget.js';
@@ -123,16 +123,4 @@ export function budgetsOf(view: View, name: string, withRuns: boolean): Budget[]
   const shared = view.catalogue.budgets.filter((budget) => covers(budget, { id, agent_type }, withRuns));
   // A cache file of an earlier release has no budgets.
   return [...shared, ...(held.budgets ?? []).map(budgetRow)];
-}
-
-const MAX_STRIPPED = maxElements['agentllm.v1.Attempt.stripped_parameters'];
-
-/** The attempts of a receipt as they are reported. */
-function recordsOf(receipt: Receipt): UsageRecord[] {
-  const { agent_id, agent, receipt_id, revision, experiment, variant, subject, run_id } = receipt;
-  const call = { agent_id, agent, receipt_id, revision, experiment, variant, subject, run_id };
-  return receipt.attempts.map((attempt) => ({
-    ...call,
-    attempt: { ...attempt, stripped_parameters: attempt.stripped_parameters.slice(0, MAX_STRIPPED) },
-  }));
 }

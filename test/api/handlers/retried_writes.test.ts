@@ -28,7 +28,8 @@ const emptyRequest = (request_id = '') =>
 const services = [AgentServiceService, AgentLLMConfigServiceService, CredentialServiceService, ProviderServiceService];
 const methods: Method[] = services.flatMap((one) => Object.values(one) as unknown as Method[]);
 const nameOf = ({ path }: Method) => path.split('/').at(-1) ?? '';
-const isWrite = (method: Method) => /^(Create|Update|Delete|Upsert|Bulk|Reorder|Rollback|Set|Import)/.test(nameOf(method));
+const isWrite = (method: Method) =>
+  /^(Create|Update|Delete|Upsert|Bulk|Reorder|Rollback|Set|Import)/.test(nameOf(method));
 const method = (name: string) => methods.find((one) => nameOf(one) === name) as Method;
 
 describe.each(['embedded', 'postgres'] as const)('a call with grpc-previous-rpc-attempts on %s', (backend) => {
