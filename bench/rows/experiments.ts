@@ -12,7 +12,7 @@ export const row: Row = {
   async run(lab) {
     const program = lab.startScript('simulation/simulate.ts');
     await program.match(/ready/);
-    const job: SimulationJob = { runs: 400 * lab.effort.rounds };
+    const job: SimulationJob = { runs: 200 * lab.effort.rounds };
     const results = await runJob<SimulationResult>(program, job);
     return results.lines.flatMap(figuresOf);
   },
