@@ -11,7 +11,9 @@ import { decimalOf, outcomeProblem } from '../../domain/experiments/outcome.js';
 import type { State } from '../../domain/state.js';
 import { limits } from '../../limits.js';
 import type { NewOutcome, OutcomeResult as Stored } from '../../store/experiments/outcomes.js';
+import { onDatabase } from '../../store/failure.js';
 import { oldestAccepted } from '../../store/usage/retention.js';
+import { catchUp } from '../../store/write/change_log.js';
 import { timeSlice } from '../../time_slice.js';
 import type { Call } from '../dispatch/method.js';
 import type { Backend } from './backend.js';
@@ -21,7 +23,7 @@ export async function recordOutcome(
   backend: Backend,
   call: Call<RecordOutcomeRequest, RecordOutcomeResponse>,
 ): Promise<RecordOutcomeResponse> {
-  const { state } = backend.store;
+  const state = await stateWith(backend, call.request.outcomes);
   const recording = new Recording(state, call.principal, backend.usageRetentionMs);
   for (const outcome of call.request.outcomes) {
     if (timeSlice.isSpent) await timeSlice.next();
@@ -38,6 +40,13 @@ export async function recordOutcome(
     known_count: count(OutcomeStatus.KNOWN),
     rejected_count: count(OutcomeStatus.REJECTED),
   };
+}
+
+/** The state, brought up to date if it lacks an experiment: another replica may have started it just now. */
+async function stateWith({ store }: Backend, outcomes: readonly Outcome[]): Promise<State> {
+  if (outcomes.some((outcome) => experimentsOf(store.state, outcome).length === 0))
+    await onDatabase(store, () => catchUp(store));
+  return store.state;
 }
 
 const iso = (ms: number) => new Date(ms).toISOString();
@@ -85,7 +94,7 @@ class Recording {
 
   add(outcome: Outcome): void {
     const refusal = this.refusalOf(outcome);
-    const experiments = refusal ? [] : this.experimentsOf(outcome);
+    const experiments = refusal ? [] : experimentsOf(this.state, outcome);
     if (refusal || experiments.length === 0) {
       const unknown = [
         OutcomeRejection.UNKNOWN_EXPERIMENT,
@@ -147,19 +156,16 @@ class Recording {
       return [OutcomeRejection.TOO_OLD, `Outcomes from before ${iso(this.oldest)} are no longer accepted.`];
     return undefined;
   }
+}
 
-  /** The ids of the experiments that an outcome can belong to. */
-  private experimentsOf({ agent, experiment }: Outcome): number[] {
-    const id = this.state.agentNamed(agent)?.id;
-    if (id === undefined) return [];
-    if (experiment === '')
-      return this.state.experiments
-        .ofAgent(id)
-        .filter(hasStarted)
-        .map((one) => one.id);
-    const named = this.state.experiments.named(id, experiment);
-    return named && hasStarted(named) ? [named.id] : [];
-  }
+/** The ids of the experiments that an outcome can belong to. */
+function experimentsOf(state: State, { agent, experiment }: Outcome): number[] {
+  const { experiments } = state;
+  const id = state.agentNamed(agent)?.id;
+  if (id === undefined) return [];
+  if (experiment === '') return experiments.ofAgent(id).flatMap((one) => (hasStarted(one) ? one.id : []));
+  const named = experiments.named(id, experiment);
+  return named && hasStarted(named) ? [named.id] : [];
 }
 
 const isPair = (one: readonly [string, string] | OutcomeResult): one is readonly [string, string] => Array.isArray(one);
