@@ -319,6 +319,30 @@ export const catalogue = {
     (m) => `Agent ${q(m.agent)} already has ${m.reservations} open reservations; commit or release some of them`,
     1000,
   ),
+  EXPERIMENT_NOT_FOUND: entry<{ agent: string; experiment: string; suggestion?: string }>(
+    'NOT_FOUND',
+    (m) => `Agent ${q(m.agent)} has no experiment ${q(m.experiment)}${didYouMean(m.suggestion)}`,
+  ),
+  EXPERIMENT_NAME_TAKEN: entry<{ agent: string; experiment: string }>(
+    'ALREADY_EXISTS',
+    (m) => `Agent ${q(m.agent)} already has an experiment ${q(m.experiment)}`,
+  ),
+  EXPERIMENT_STATE: entry<{ experiment: string; state: string; rule: string }>(
+    'FAILED_PRECONDITION',
+    (m) => `Experiment ${q(m.experiment)} is ${m.state}; ${m.rule}`,
+  ),
+  EXPERIMENT_ACTIVE: entry<{ agent: string; experiment: string; state: string }>(
+    'FAILED_PRECONDITION',
+    (m) => `Agent ${q(m.agent)} already has the experiment ${q(m.experiment)}, which is ${m.state}; conclude it first`,
+  ),
+  TOO_MANY_EXPERIMENTS: entry<{ agent: string; experiments: string }>(
+    'FAILED_PRECONDITION',
+    (m) => `Agent ${q(m.agent)} already has ${m.experiments} experiments; delete some of them first`,
+  ),
+  CONFIG_IN_EXPERIMENT: entry<{ id: string; experiment: string; state: string }>(
+    'FAILED_PRECONDITION',
+    (m) => `Config ${m.id} is used by the experiment ${q(m.experiment)}, which is ${m.state}; conclude it first`,
+  ),
   INTERNAL: entry<{ call: string }>(
     'INTERNAL',
     (m) => `Internal error; the log of the service has the details under call ${m.call}`,

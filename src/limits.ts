@@ -287,6 +287,28 @@ export const limits = {
   reservationsPerAgent: 1000,
   /** Interval at which changed amounts of budgets are sent on a watch. */
   budgetStateMs: 10_000,
+  // Experiments
+  experimentsPerAgent: 100,
+  hypothesis: 1000,
+  subjectKind: 50,
+  variantName: 100,
+  variants: { min: 2, max: 10 },
+  /** Basis points of the weights of all variants; as many buckets exist, so that one basis point is one bucket. */
+  buckets: 10_000,
+  weight: { min: 0, max: 10_000 },
+  alphaBasisPoints: { min: 1, max: 5000 },
+  defaultAlphaBasisPoints: 500,
+  smallestEffectBasisPoints: { min: 1, max: 100_000 },
+  defaultSmallestEffectBasisPoints: 500,
+  relativeMarginBasisPoints: { min: 0, max: 1_000_000 },
+  absoluteMargin: { min: 0, max: 1e15 },
+  /** Names of outcomes of one experiment, characters of a name, and the range and decimal places of a value. */
+  outcomeNames: 20,
+  outcomeName: 100,
+  outcomeValue: { min: -1e12, max: 1e12 },
+  outcomeDecimals: 9,
+  /** Interval at which the service checks the guardrails of running experiments, in ms. */
+  guardrailMs: 10_000,
   // Log
   /** Bytes of log lines that are buffered for standard error; further lines are dropped and counted. */
   logBufferBytes: 1024 * 1024,

@@ -4,6 +4,7 @@ import { startBackgroundTasks } from '../src/background_tasks.js';
 import { generateKey } from '../src/domain/fernet.js';
 import { openEncryption } from '../src/store/keys/encryption.js';
 import { startWatchBackend, type WatchBackend } from './feed/backend.js';
+import { attemptOf, countingWriter, createExperiment, record } from './store/experiments/support.js';
 import { until } from './support/until.js';
 
 const MINUTE = 60_000;
@@ -150,5 +151,31 @@ describe('the check of the stored API keys', () => {
     await until(() => service.messages().length > 0);
     expect(service.messages()).toEqual(['stored API keys cannot be read']);
     expect(service.delays()).toHaveLength(1);
+  });
+});
+
+describe('the guardrails of experiments', () => {
+  it('are checked every ten seconds, and a violated one pauses the experiment', async () => {
+    const replica = await startReplica();
+    const metric = {
+      kind: 'EXPERIMENT_METRIC_KIND_COST_PER_CALL',
+      outcome: '',
+      direction: 'METRIC_DIRECTION_LOWER_IS_BETTER',
+    } as const;
+    const guardrails = [{ metric, relative_margin_basis_points: 1000, absolute_margin: null }];
+    const { id, name, ...rest } = await createExperiment(replica, { guardrails });
+    const attempts = Array.from({ length: 400 }, (_, at) =>
+      attemptOf(
+        { id, name, ...rest },
+        { subject: `s${at}`, variant: at % 2 ? 'a' : 'b', cost_nano_usd: BigInt(at % 2 ? 1000 + at : 5000 + at) },
+      ),
+    );
+    await record(countingWriter(replica), attempts);
+    const service = await start(replica);
+    vi.advanceTimersByTime(8_000);
+    expect(replica.store.state.experiments.withId(id)?.state).toBe('EXPERIMENT_STATE_RUNNING');
+    vi.advanceTimersByTime(4_000);
+    await until(() => replica.store.state.experiments.withId(id)?.state === 'EXPERIMENT_STATE_PAUSED');
+    await until(() => service.messages().includes('paused experiments that violate a guardrail'));
   });
 });

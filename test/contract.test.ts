@@ -49,6 +49,7 @@ describe('every method', () => {
       'AuditService',
       'BudgetService',
       'CredentialService',
+      'ExperimentService',
       'ProviderService',
       'UsageService',
     ]);
@@ -123,6 +124,7 @@ function fieldAt(message: DescMessage, path: string): boolean {
 const WITHOUT_REVISION: readonly string[] = [
   'AcknowledgeRevisionRequest',
   'CommitRequest',
+  'RecordOutcomeRequest',
   'RecordUsageRequest',
   'ReleaseRequest',
   'RenewRequest',
@@ -287,6 +289,12 @@ describe('every error reason', () => {
     RESERVATION_NOT_FOUND: { reservation: '6f9619ff-8b86-4d01-b42d-00cf4fc964ff' },
     RESERVATION_ENDED: { reservation: '6f9619ff-8b86-4d01-b42d-00cf4fc964ff' },
     TOO_MANY_RESERVATIONS: { agent: 'trader', reservations: '1000' },
+    EXPERIMENT_NOT_FOUND: { agent: 'trader', experiment: 'model' },
+    EXPERIMENT_NAME_TAKEN: { agent: 'trader', experiment: 'model' },
+    EXPERIMENT_STATE: { experiment: 'model', state: 'CONCLUDED', rule: 'only a DRAFT experiment can be started' },
+    EXPERIMENT_ACTIVE: { agent: 'trader', experiment: 'model', state: 'RUNNING' },
+    TOO_MANY_EXPERIMENTS: { agent: 'trader', experiments: '100' },
+    CONFIG_IN_EXPERIMENT: { id: '7', experiment: 'model', state: 'RUNNING' },
     INTERNAL: { call: '5f0c' },
   };
 
@@ -391,7 +399,7 @@ describe('every repeated field of a request', () => {
 
   it('google.protobuf.FieldMask.paths states its maximum in the comment of each update_mask', () => {
     const masks = [...comments].filter(([path]) => path.endsWith('Request.update_mask'));
-    expect(masks).toHaveLength(9);
+    expect(masks).toHaveLength(10);
     for (const [path, comment] of masks)
       expect(comment, path).toContain(`At most ${maxElements['google.protobuf.FieldMask.paths']} paths`);
   });
@@ -524,6 +532,42 @@ describe('the numbers and names in the proto comments', () => {
       `Absent: ${limits.defaultReservationLifetime} s`,
     ],
     'CommitRequest.records': [atMost(maxElements['agentllm.v1.CommitRequest.records'], '').trim()],
+    'ResolveConfigRequest.subject': [oneTo(limits.subject)],
+    'ResolvedExperiment.bucket': [`0 to ${limits.buckets - 1}`],
+    'UsageCall.duration_ms': [between({ min: 0, max: limits.maxInt32 })],
+    'Experiment.id': [oneTo(limits.maxInt32, '')],
+    'Experiment.name': [oneTo(limits.experimentName)],
+    'Experiment.hypothesis': [atMost(limits.hypothesis)],
+    'Experiment.salt': ['32 characters'],
+    'Experiment.subject_kind': [oneTo(limits.subjectKind)],
+    'Experiment.variants': [between(limits.variants), `At most ${maxElements['agentllm.v1.Experiment.variants']}`],
+    'Experiment.guardrails': [atMost(maxElements['agentllm.v1.Experiment.guardrails'], '').trim()],
+    'Experiment.alpha_basis_points': [between(limits.alphaBasisPoints), `Default ${limits.defaultAlphaBasisPoints}`],
+    'Experiment.smallest_effect_basis_points': [
+      between(limits.smallestEffectBasisPoints),
+      `Default ${limits.defaultSmallestEffectBasisPoints}`,
+    ],
+    'ExperimentVariant.name': [oneTo(limits.variantName)],
+    'ExperimentVariant.description': [atMost(limits.description)],
+    'ExperimentVariant.weight_basis_points': [between(limits.weight), `is ${limits.buckets}`],
+    'ExperimentVariant.buckets': [atMost(maxElements['agentllm.v1.ExperimentVariant.buckets'], 'ranges')],
+    'ExperimentOverrides.model_name': [oneTo(limits.modelName)],
+    'BucketRange.start': [`0 to ${limits.buckets - 1}`],
+    'BucketRange.end': [oneTo(limits.buckets, '')],
+    'ExperimentMetric.outcome': [oneTo(limits.outcomeName)],
+    'Guardrail.relative_margin_basis_points': [between(limits.relativeMarginBasisPoints)],
+    'Guardrail.absolute_margin': [between(limits.absoluteMargin)],
+    'Outcome.agent': [oneTo(limits.agentName)],
+    'Outcome.experiment': [atMost(limits.experimentName)],
+    'Outcome.subject': [oneTo(limits.subject)],
+    'Outcome.run_id': [atMost(limits.runId)],
+    'Outcome.name': [oneTo(limits.outcomeName), `at most ${limits.outcomeNames} different names`],
+    'Outcome.number': [between(limits.outcomeValue), `to ${limits.outcomeDecimals} decimal places`],
+    'VariantResults.metrics': [atMost(9 + limits.outcomeNames, '').trim()],
+    'WatchedAgent.experiments': ['At most one'],
+    'ExperimentService.CreateExperiment': [`beyond ${limits.experimentsPerAgent} experiments`],
+    'ListExperimentsRequest.states': [`At most ${maxElements['agentllm.v1.ListExperimentsRequest.states']}`],
+    'RecordOutcomeRequest.outcomes': [atMost(maxElements['agentllm.v1.RecordOutcomeRequest.outcomes'], '').trim()],
     'Credential.name': [oneTo(limits.credentialName)],
     'Credential.description': [atMost(limits.description)],
     'BatchGetPrimaryConfigsRequest.agents': [

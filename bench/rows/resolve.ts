@@ -1,5 +1,6 @@
+import type { Loop } from '../call_loop.js';
 import { runJob } from '../lab.js';
-import type { Loop, ResolveJob, ResolveResult } from '../resolve_loop.js';
+import type { ResolveJob, ResolveResult } from '../resolve_loop.js';
 import type { Figure, Row } from '../row.js';
 import { startService } from '../service.js';
 import { compare, median, type Pair } from '../statistics.js';

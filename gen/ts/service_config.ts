@@ -23,6 +23,9 @@ export const serviceConfig = {
           "service": "agentllm.v1.BudgetService"
         },
         {
+          "service": "agentllm.v1.ExperimentService"
+        },
+        {
           "service": "agentllm.v1.ProviderService"
         },
         {

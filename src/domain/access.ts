@@ -29,6 +29,7 @@ const READS: readonly Permission[] = [
   'PERMISSION_CALLER_READ',
   'PERMISSION_USAGE_READ',
   'PERMISSION_BUDGETS_READ',
+  'PERMISSION_EXPERIMENTS_READ',
 ];
 
 const OPERATES: readonly Permission[] = [
@@ -40,6 +41,7 @@ const OPERATES: readonly Permission[] = [
   'PERMISSION_CHECK',
   'PERMISSION_USAGE_WRITE',
   'PERMISSION_BUDGETS_WRITE',
+  'PERMISSION_EXPERIMENTS_WRITE',
 ];
 
 const FOR_AGENTS: readonly Permission[] = [
@@ -49,6 +51,7 @@ const FOR_AGENTS: readonly Permission[] = [
   'PERMISSION_CALLER_READ',
   'PERMISSION_USAGE_RECORD',
   'PERMISSION_BUDGETS_RESERVE',
+  'PERMISSION_EXPERIMENTS_RECORD',
 ];
 
 /** Permissions that an anonymous caller never has: they deliver API keys or manage access. */

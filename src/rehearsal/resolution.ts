@@ -7,8 +7,8 @@ import type { Resolution, ResolutionHop } from '../client/resolution_types.js';
  * are left out: no call depends on them.
  */
 export function resolutionOf({ resolved, revision }: ResolveConfigResponse): Resolution {
-  const { agent_id, agent_name, hops, skipped, findings, substitution_policy, exhausted_budgets, limiting_budgets } =
-    resolved as ResolvedConfig;
+  const { agent_id, agent_name, hops, skipped, findings, substitution_policy } = resolved as ResolvedConfig;
+  const { exhausted_budgets, limiting_budgets, experiment } = resolved as ResolvedConfig;
   return {
     agent: { id: agent_id, name: agent_name, agent_type: '', role: '', substitution_policy },
     hops: hops.map(hopOf),
@@ -16,6 +16,7 @@ export function resolutionOf({ resolved, revision }: ResolveConfigResponse): Res
     findings,
     exhausted_budgets,
     limiting_budgets,
+    experiment,
     revision,
   };
 }

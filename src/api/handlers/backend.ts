@@ -7,6 +7,7 @@ import type { Watches } from '../../feed/watches.js';
 import type { Log } from '../../log.js';
 import type { UsageMetrics } from '../../metrics.js';
 import type { ReservationWriter } from '../../store/budgets/reservation_writer.js';
+import type { OutcomeWriter } from '../../store/experiments/outcome_writer.js';
 import type { Store } from '../../store/store.js';
 import type { UsageWriter } from '../../store/usage/usage_writer.js';
 import type { AccessLog } from '../dispatch/access_log.js';
@@ -44,6 +45,7 @@ export interface Backend {
   readonly usageRetentionMs: number;
   readonly usageWriter: UsageWriter;
   readonly reservationWriter: ReservationWriter;
+  readonly outcomeWriter: OutcomeWriter;
   readonly usageMetrics: UsageMetrics;
   /** Non-public addresses that are allowed for providers. */
   readonly allowedAddresses: BlockList;

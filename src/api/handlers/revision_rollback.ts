@@ -3,11 +3,13 @@ import { checkBudget } from '../../domain/budget.js';
 import type { Draft } from '../../domain/draft.js';
 import type { HistoryEntry } from '../../domain/history.js';
 import { agentPatchBack, budgetPatchBack, keyFits, modelsPass, patchBack } from '../../domain/rollback.js';
-import type { Agent, Budget, Config } from '../../domain/rows.js';
+import type { Agent, Budget, Config, Experiment } from '../../domain/rows.js';
 import type { State } from '../../domain/state.js';
 import { printable } from '../../domain/text.js';
 import type { Resource, Violation } from '../../errors.js';
 import { agentBefore, budgetBefore, configBefore, type PastRevision } from '../../store/history/history.js';
+import { experimentUsing } from './experiment_requests.js';
+import { conflictName, undoExperiment } from './experiment_rollback.js';
 import { deleted } from './rollback.js';
 import { type ConfigRequest, draftProposal, keyRefusal, proposeUpdate } from './write_config.js';
 
@@ -41,7 +43,7 @@ export class RevisionRollback {
       if (action === 'create') this.created.add(`${entity} ${entity_id}`);
   }
 
-  /** Configs and budgets are deleted before their agents, and restored after them. */
+  /** Configs and budgets are deleted before their agents, and restored after them; experiments name agents and configs. */
   run(): void {
     const entriesOf = (entity: HistoryEntry['entity']) => this.past.entries.filter((entry) => entry.entity === entity);
     for (const entry of entriesOf('config')) if (entry.action === 'create') this.deleteConfig(entry);
@@ -49,6 +51,23 @@ export class RevisionRollback {
     for (const entry of entriesOf('agent')) this.undoAgent(entry);
     for (const entry of entriesOf('config')) if (entry.action !== 'create') this.undoConfig(entry);
     for (const entry of entriesOf('budget')) if (entry.action !== 'create') this.undoBudget(entry);
+    for (const entry of entriesOf('experiment')) undoExperiment(this.experimentParts, entry);
+  }
+
+  private get experimentParts() {
+    const { state, draft } = this;
+    const isKept = (entity: 'agent' | 'config', exists: boolean, id: number) => {
+      const change = draft.changes.find((one) => one.entity === entity && one.id === id);
+      return change ? change.after !== undefined : exists;
+    };
+    return {
+      state,
+      draft,
+      conflict: (experiment: Experiment, description: string) =>
+        this.conflict({ type: 'experiment', name: String(experiment.id) }, conflictName(experiment), description),
+      hasAgent: (id: number) => isKept('agent', state.agents.has(id), id),
+      hasConfig: (id: number) => isKept('config', state.configs.has(id), id),
+    };
   }
 
   private conflict(resource: Resource, field: string, description: string): void {
@@ -79,8 +98,10 @@ export class RevisionRollback {
 
   private deleteConfig(entry: HistoryEntry): void {
     const config = this.state.configs.get(entry.entity_id);
-    if (config && this.isUnchanged(config, (text) => this.configConflict(config, text), entry))
-      this.draft.remove('config', config);
+    if (!config || !this.isUnchanged(config, (text) => this.configConflict(config, text), entry)) return;
+    const experiment = experimentUsing(this.state, config);
+    if (experiment) this.configConflict(config, `is used by ${conflictName(experiment)}`);
+    else this.draft.remove('config', config);
   }
 
   private budgetConflict({ id, name }: Budget, description: string): void {
@@ -136,6 +157,8 @@ export class RevisionRollback {
       this.agentConflict(agent, `has ${newConfigs.length} configs that were created since`);
     else if (newBudgets.length > 0)
       this.agentConflict(agent, `has ${newBudgets.length} budgets that were created since`);
+    else if (this.state.experiments.ofAgent(agent.id).length > 0)
+      this.agentConflict(agent, 'has experiments that were created since');
     else {
       this.removedAgents.add(agent.id);
       this.draft.remove('agent', agent);

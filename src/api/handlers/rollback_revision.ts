@@ -7,7 +7,7 @@ import { type ConfigRevision, FieldChange } from '../../../gen/ts/agentllm/v1/hi
 import type { Draft } from '../../domain/draft.js';
 import { withoutConfig } from '../../domain/findings.js';
 import type { HistoryEntry, Names } from '../../domain/history.js';
-import type { Budget, Change, Config } from '../../domain/rows.js';
+import type { Change, Config } from '../../domain/rows.js';
 import type { State } from '../../domain/state.js';
 import { ServiceError } from '../../errors.js';
 import { limits } from '../../limits.js';
@@ -62,6 +62,7 @@ async function pastRevision(backend: Backend, call: RollbackCall): Promise<PastR
     throw ServiceError.of('REVISION_COMPACTED', { revision: String(revision), oldest: String(past.oldest) });
   if (past.entries.some(({ entity }) => entity === 'agent')) call.require('PERMISSION_AGENTS_WRITE');
   if (past.entries.some(({ entity }) => entity === 'budget')) call.require('PERMISSION_BUDGETS_WRITE');
+  if (past.entries.some(({ entity }) => entity === 'experiment')) call.require('PERMISSION_EXPERIMENTS_WRITE');
   return past;
 }
 
@@ -78,14 +79,14 @@ function plan(state: State, draft: Draft, request: RollbackRevisionRequest, past
   if (undo.conflicts.length > 0) throw conflictError(request, undo.conflicts);
 }
 
-const ROLLED_BACK: readonly HistoryEntry['entity'][] = ['agent', 'config', 'budget'];
+const ROLLED_BACK: readonly HistoryEntry['entity'][] = ['agent', 'config', 'budget', 'experiment'];
 
 /** The conflicts of a revision that can never be rolled back, independently of later revisions. */
 function conflictsOfKind({ entries }: PastRevision): Conflict[] {
   const conflict = (field: string, description: string) => ({ field, description, resource: undefined });
   const maximum = limits.maxRollbackChanges;
   if (entries.length > maximum)
-    return [conflict('the revision', `changed more than ${maximum} agents, configs and budgets`)];
+    return [conflict('the revision', `changed more than ${maximum} agents, configs, budgets and experiments`)];
   const [first] = entries;
   if (first && !first.method.includes('/'))
     return [conflict('the revision', `was made by the service itself (${first.method})`)];
@@ -94,7 +95,7 @@ function conflictsOfKind({ entries }: PastRevision): Conflict[] {
     .map(({ entity, entity_id }) =>
       conflict(
         `${entity} ${entity_id}`,
-        'is neither an agent, nor a config, nor a budget; only these can be rolled back',
+        'is neither an agent, a config, a budget nor an experiment; only these can be rolled back',
       ),
     );
 }
@@ -137,7 +138,7 @@ function entryOf(call: RollbackCall, { revision, now }: Draft, change: Change, p
     position,
     entity,
     entity_id: id,
-    agent_id: change.entity === 'agent' ? id : ((change.after ?? change.before) as Config | Budget).agent_id,
+    agent_id: change.entity === 'agent' ? id : agentIdOf(change),
     action: before ? (after ? 'update' : 'delete') : 'create',
     before: logged(before),
     after: logged(after),
@@ -154,6 +155,11 @@ function logged(row: object | undefined): Record<string, unknown> | null {
   const text = toLog(row);
   return text === undefined ? null : (JSON.parse(text) as Record<string, unknown>);
 }
+/** The agent of a changed config or experiment. */
+const agentIdOf = ({ before, after }: Change): number | null => {
+  const row = after ?? before;
+  return row && 'agent_id' in row ? row.agent_id : null;
+};
 
 /** The findings of the changed configs, and of agents without an enabled config. */
 function findingsAfter(state: State, changes: readonly Change[]): Finding[] {

@@ -51,6 +51,9 @@ describe('reservations that two replicas end at the same time', () => {
     price_revision: 1,
     price_from_config: false,
     reservation_id,
+    subject: '',
+    call: undefined,
+    revision: 0,
     record: Buffer.alloc(0),
   });
 

@@ -27,6 +27,9 @@ const EVERYTHING = {
 const attemptAt = (ms: number, n: number): NewAttempt => ({
   attempt_id: randomUUID(),
   reservation_id: '',
+  subject: '',
+  call: undefined,
+  revision: 0,
   started_at: new Date(ms),
   agent_id: 1,
   agent_name: 'a',

@@ -898,6 +898,13 @@ export interface ResolveConfigRequest {
    */
   budget_exhausted: string[];
   /**
+   * The subject that a running experiment of the agent assigns to a variant: 1 to 255
+   * characters. Absent: the control of a running experiment.
+   */
+  subject?:
+    | string
+    | undefined;
+  /**
    * The lowest store revision at which the request may be served. A replica that has not
    * reached it waits until the deadline, then fails with UNAVAILABLE
    * (REVISION_NOT_REACHED). To read your own writes on any replica, send the revision
@@ -930,6 +937,10 @@ export interface BatchResolveConfigsRequest {
   provider_down: string[];
   /** Budgets to treat as exhausted, by name, at most 100, as in ResolveConfig. */
   budget_exhausted: string[];
+  /** The subject of the experiments of all these agents, as in ResolveConfig. */
+  subject?:
+    | string
+    | undefined;
   /**
    * The lowest store revision at which the request may be served. A replica that has not
    * reached it waits until the deadline, then fails with UNAVAILABLE
@@ -4641,7 +4652,14 @@ export const ListRetiringModelsResponse: MessageFns<ListRetiringModelsResponse> 
 };
 
 function createBaseResolveConfigRequest(): ResolveConfigRequest {
-  return { agent: undefined, provider_down: [], at_revision: undefined, budget_exhausted: [], min_revision: 0n };
+  return {
+    agent: undefined,
+    provider_down: [],
+    at_revision: undefined,
+    budget_exhausted: [],
+    subject: undefined,
+    min_revision: 0n,
+  };
 }
 
 export const ResolveConfigRequest: MessageFns<ResolveConfigRequest> = {
@@ -4660,6 +4678,9 @@ export const ResolveConfigRequest: MessageFns<ResolveConfigRequest> = {
     }
     for (const v of message.budget_exhausted) {
       writer.uint32(34).string(v!);
+    }
+    if (message.subject !== undefined) {
+      writer.uint32(42).string(message.subject);
     }
     if (message.min_revision !== 0n) {
       if (BigInt.asIntN(64, message.min_revision) !== message.min_revision) {
@@ -4715,6 +4736,14 @@ export const ResolveConfigRequest: MessageFns<ResolveConfigRequest> = {
             message.budget_exhausted.push(reader.string());
             continue;
           }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.subject = reader.string();
+            continue;
+          }
           case 10: {
             if (tag !== 80) {
               break;
@@ -4751,6 +4780,7 @@ export const ResolveConfigRequest: MessageFns<ResolveConfigRequest> = {
       ? BigInt(object.at_revision)
       : undefined;
     message.budget_exhausted = object.budget_exhausted?.map((e) => e) || [];
+    message.subject = object.subject ?? undefined;
     message.min_revision = (object.min_revision !== undefined && object.min_revision !== null)
       ? BigInt(object.min_revision)
       : 0n;
@@ -4834,7 +4864,15 @@ export const ResolveConfigResponse: MessageFns<ResolveConfigResponse> = {
 };
 
 function createBaseBatchResolveConfigsRequest(): BatchResolveConfigsRequest {
-  return { agents: [], provider_down: [], budget_exhausted: [], min_revision: 0n, page_size: 0, page_token: "" };
+  return {
+    agents: [],
+    provider_down: [],
+    budget_exhausted: [],
+    subject: undefined,
+    min_revision: 0n,
+    page_size: 0,
+    page_token: "",
+  };
 }
 
 export const BatchResolveConfigsRequest: MessageFns<BatchResolveConfigsRequest> = {
@@ -4847,6 +4885,9 @@ export const BatchResolveConfigsRequest: MessageFns<BatchResolveConfigsRequest> 
     }
     for (const v of message.budget_exhausted) {
       writer.uint32(26).string(v!);
+    }
+    if (message.subject !== undefined) {
+      writer.uint32(34).string(message.subject);
     }
     if (message.min_revision !== 0n) {
       if (BigInt.asIntN(64, message.min_revision) !== message.min_revision) {
@@ -4900,6 +4941,14 @@ export const BatchResolveConfigsRequest: MessageFns<BatchResolveConfigsRequest> 
             message.budget_exhausted.push(reader.string());
             continue;
           }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.subject = reader.string();
+            continue;
+          }
           case 10: {
             if (tag !== 80) {
               break;
@@ -4947,6 +4996,7 @@ export const BatchResolveConfigsRequest: MessageFns<BatchResolveConfigsRequest> 
     message.agents = object.agents?.map((e) => AgentRef.fromPartial(e)) || [];
     message.provider_down = object.provider_down?.map((e) => e) || [];
     message.budget_exhausted = object.budget_exhausted?.map((e) => e) || [];
+    message.subject = object.subject ?? undefined;
     message.min_revision = (object.min_revision !== undefined && object.min_revision !== null)
       ? BigInt(object.min_revision)
       : 0n;
@@ -6410,10 +6460,12 @@ export const AgentLLMConfigServiceService = {
    * Rolls back all changes of one revision, in one transaction, as a new revision: it
    * deletes what the revision created, writes the earlier content of what the revision
    * changed, and creates again, with their ids, resources that it deleted. The method
-   * supports revisions that changed agents, configs and budgets. Keys are handled as in
-   * RollbackConfig, except that a key which the revision added is deleted. A budget that
-   * is created again begins with a spent amount of 0, because its amounts were deleted
-   * with it. Agents need PERMISSION_AGENTS_WRITE too, budgets PERMISSION_BUDGETS_WRITE.
+   * supports revisions that changed agents, configs, budgets and experiments. Keys are
+   * handled as in RollbackConfig, except that a key which the revision added is deleted. A
+   * budget that is created again begins with a spent amount of 0, because its amounts were
+   * deleted with it, and an experiment without results. Agents need
+   * PERMISSION_AGENTS_WRITE too, budgets PERMISSION_BUDGETS_WRITE, and experiments
+   * PERMISSION_EXPERIMENTS_WRITE.
    *
    * The method rolls back either all changes or none. FAILED_PRECONDITION
    * (ROLLBACK_CONFLICT) lists every conflict, for example a config that has been changed
@@ -6601,10 +6653,12 @@ export interface AgentLLMConfigServiceServer extends UntypedServiceImplementatio
    * Rolls back all changes of one revision, in one transaction, as a new revision: it
    * deletes what the revision created, writes the earlier content of what the revision
    * changed, and creates again, with their ids, resources that it deleted. The method
-   * supports revisions that changed agents, configs and budgets. Keys are handled as in
-   * RollbackConfig, except that a key which the revision added is deleted. A budget that
-   * is created again begins with a spent amount of 0, because its amounts were deleted
-   * with it. Agents need PERMISSION_AGENTS_WRITE too, budgets PERMISSION_BUDGETS_WRITE.
+   * supports revisions that changed agents, configs, budgets and experiments. Keys are
+   * handled as in RollbackConfig, except that a key which the revision added is deleted. A
+   * budget that is created again begins with a spent amount of 0, because its amounts were
+   * deleted with it, and an experiment without results. Agents need
+   * PERMISSION_AGENTS_WRITE too, budgets PERMISSION_BUDGETS_WRITE, and experiments
+   * PERMISSION_EXPERIMENTS_WRITE.
    *
    * The method rolls back either all changes or none. FAILED_PRECONDITION
    * (ROLLBACK_CONFLICT) lists every conflict, for example a config that has been changed
@@ -7048,10 +7102,12 @@ export interface AgentLLMConfigServiceClient extends Client {
    * Rolls back all changes of one revision, in one transaction, as a new revision: it
    * deletes what the revision created, writes the earlier content of what the revision
    * changed, and creates again, with their ids, resources that it deleted. The method
-   * supports revisions that changed agents, configs and budgets. Keys are handled as in
-   * RollbackConfig, except that a key which the revision added is deleted. A budget that
-   * is created again begins with a spent amount of 0, because its amounts were deleted
-   * with it. Agents need PERMISSION_AGENTS_WRITE too, budgets PERMISSION_BUDGETS_WRITE.
+   * supports revisions that changed agents, configs, budgets and experiments. Keys are
+   * handled as in RollbackConfig, except that a key which the revision added is deleted. A
+   * budget that is created again begins with a spent amount of 0, because its amounts were
+   * deleted with it, and an experiment without results. Agents need
+   * PERMISSION_AGENTS_WRITE too, budgets PERMISSION_BUDGETS_WRITE, and experiments
+   * PERMISSION_EXPERIMENTS_WRITE.
    *
    * The method rolls back either all changes or none. FAILED_PRECONDITION
    * (ROLLBACK_CONFLICT) lists every conflict, for example a config that has been changed

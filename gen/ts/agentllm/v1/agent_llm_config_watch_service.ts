@@ -24,6 +24,7 @@ import { Timestamp } from "../../google/protobuf/timestamp.js";
 import { Agent, AgentRef } from "./agent.js";
 import { AgentLLMConfig, ApiKeyState, apiKeyStateFromJSON, apiKeyStateToNumber } from "./agent_llm_config.js";
 import { Budget, BudgetState } from "./budget.js";
+import { Experiment } from "./experiment.js";
 import { Model, ModelPrice, Provider } from "./provider.js";
 
 /** The request of WatchConfigs. */
@@ -191,7 +192,7 @@ export interface ConfigChanges {
   catalogue: CatalogueItem[];
 }
 
-/** The complete state of one agent and its configs. */
+/** The complete state of one agent, its configs, its budgets and its experiments. */
 export interface WatchedAgent {
   /**
    * The agent's name. For an agent that was renamed or deleted, the name under which it
@@ -218,6 +219,11 @@ export interface WatchedAgent {
     | undefined;
   /** The budgets for this agent alone (BUDGET_SCOPE_AGENT), ordered by name. */
   budgets: Budget[];
+  /**
+   * The agent's experiments that are running or paused; other experiments have no effect.
+   * At most one in this release.
+   */
+  experiments: Experiment[];
 }
 
 /** The complete state of one catalogue item, or its deletion. */
@@ -1202,7 +1208,7 @@ export const ConfigChanges: MessageFns<ConfigChanges> = {
 };
 
 function createBaseWatchedAgent(): WatchedAgent {
-  return { name: "", agent: undefined, configs: [], urgent: false, id: undefined, budgets: [] };
+  return { name: "", agent: undefined, configs: [], urgent: false, id: undefined, budgets: [], experiments: [] };
 }
 
 export const WatchedAgent: MessageFns<WatchedAgent> = {
@@ -1224,6 +1230,9 @@ export const WatchedAgent: MessageFns<WatchedAgent> = {
     }
     for (const v of message.budgets) {
       Budget.encode(v!, writer.uint32(50).fork()).join();
+    }
+    for (const v of message.experiments) {
+      Experiment.encode(v!, writer.uint32(58).fork()).join();
     }
     return writer;
   },
@@ -1289,6 +1298,14 @@ export const WatchedAgent: MessageFns<WatchedAgent> = {
             message.budgets.push(Budget.decode(reader, reader.uint32()));
             continue;
           }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.experiments.push(Experiment.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           throw new globalThis.Error("malformed message");
@@ -1315,6 +1332,7 @@ export const WatchedAgent: MessageFns<WatchedAgent> = {
     message.urgent = object.urgent ?? false;
     message.id = object.id ?? undefined;
     message.budgets = object.budgets?.map((e) => Budget.fromPartial(e)) || [];
+    message.experiments = object.experiments?.map((e) => Experiment.fromPartial(e)) || [];
     return message;
   },
 };

@@ -388,6 +388,33 @@ export const ErrorReason = {
    * reservations; commit or release some of them"
    */
   TOO_MANY_RESERVATIONS: "ERROR_REASON_TOO_MANY_RESERVATIONS",
+  /** EXPERIMENT_NOT_FOUND - NOT_FOUND, with a ResourceInfo. "Agent \"trader\" has no experiment \"model\"" */
+  EXPERIMENT_NOT_FOUND: "ERROR_REASON_EXPERIMENT_NOT_FOUND",
+  /**
+   * EXPERIMENT_NAME_TAKEN - ALREADY_EXISTS, with a ResourceInfo. "Agent \"trader\" already has an experiment
+   * \"model\""
+   */
+  EXPERIMENT_NAME_TAKEN: "ERROR_REASON_EXPERIMENT_NAME_TAKEN",
+  /**
+   * EXPERIMENT_STATE - FAILED_PRECONDITION, with a PreconditionFailure. "Experiment \"model\" is CONCLUDED;
+   * only a DRAFT experiment can be started"
+   */
+  EXPERIMENT_STATE: "ERROR_REASON_EXPERIMENT_STATE",
+  /**
+   * EXPERIMENT_ACTIVE - FAILED_PRECONDITION, with a PreconditionFailure. "Agent \"trader\" already has the
+   * experiment \"model\", which is RUNNING; conclude it first"
+   */
+  EXPERIMENT_ACTIVE: "ERROR_REASON_EXPERIMENT_ACTIVE",
+  /**
+   * TOO_MANY_EXPERIMENTS - FAILED_PRECONDITION, with a PreconditionFailure. "Agent \"trader\" already has 100
+   * experiments; delete some of them first"
+   */
+  TOO_MANY_EXPERIMENTS: "ERROR_REASON_TOO_MANY_EXPERIMENTS",
+  /**
+   * CONFIG_IN_EXPERIMENT - FAILED_PRECONDITION, with a PreconditionFailure. "Config 7 is used by the experiment
+   * \"model\", which is RUNNING; conclude it first"
+   */
+  CONFIG_IN_EXPERIMENT: "ERROR_REASON_CONFIG_IN_EXPERIMENT",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
 
@@ -474,6 +501,12 @@ export namespace ErrorReason {
   export type RESERVATION_NOT_FOUND = typeof ErrorReason.RESERVATION_NOT_FOUND;
   export type RESERVATION_ENDED = typeof ErrorReason.RESERVATION_ENDED;
   export type TOO_MANY_RESERVATIONS = typeof ErrorReason.TOO_MANY_RESERVATIONS;
+  export type EXPERIMENT_NOT_FOUND = typeof ErrorReason.EXPERIMENT_NOT_FOUND;
+  export type EXPERIMENT_NAME_TAKEN = typeof ErrorReason.EXPERIMENT_NAME_TAKEN;
+  export type EXPERIMENT_STATE = typeof ErrorReason.EXPERIMENT_STATE;
+  export type EXPERIMENT_ACTIVE = typeof ErrorReason.EXPERIMENT_ACTIVE;
+  export type TOO_MANY_EXPERIMENTS = typeof ErrorReason.TOO_MANY_EXPERIMENTS;
+  export type CONFIG_IN_EXPERIMENT = typeof ErrorReason.CONFIG_IN_EXPERIMENT;
   export type UNRECOGNIZED = typeof ErrorReason.UNRECOGNIZED;
 }
 
@@ -719,6 +752,24 @@ export function errorReasonFromJSON(object: any): ErrorReason {
     case 79:
     case "ERROR_REASON_TOO_MANY_RESERVATIONS":
       return ErrorReason.TOO_MANY_RESERVATIONS;
+    case 80:
+    case "ERROR_REASON_EXPERIMENT_NOT_FOUND":
+      return ErrorReason.EXPERIMENT_NOT_FOUND;
+    case 81:
+    case "ERROR_REASON_EXPERIMENT_NAME_TAKEN":
+      return ErrorReason.EXPERIMENT_NAME_TAKEN;
+    case 82:
+    case "ERROR_REASON_EXPERIMENT_STATE":
+      return ErrorReason.EXPERIMENT_STATE;
+    case 83:
+    case "ERROR_REASON_EXPERIMENT_ACTIVE":
+      return ErrorReason.EXPERIMENT_ACTIVE;
+    case 84:
+    case "ERROR_REASON_TOO_MANY_EXPERIMENTS":
+      return ErrorReason.TOO_MANY_EXPERIMENTS;
+    case 85:
+    case "ERROR_REASON_CONFIG_IN_EXPERIMENT":
+      return ErrorReason.CONFIG_IN_EXPERIMENT;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -888,6 +939,18 @@ export function errorReasonToNumber(object: ErrorReason): number {
       return 78;
     case ErrorReason.TOO_MANY_RESERVATIONS:
       return 79;
+    case ErrorReason.EXPERIMENT_NOT_FOUND:
+      return 80;
+    case ErrorReason.EXPERIMENT_NAME_TAKEN:
+      return 81;
+    case ErrorReason.EXPERIMENT_STATE:
+      return 82;
+    case ErrorReason.EXPERIMENT_ACTIVE:
+      return 83;
+    case ErrorReason.TOO_MANY_EXPERIMENTS:
+      return 84;
+    case ErrorReason.CONFIG_IN_EXPERIMENT:
+      return 85;
     case ErrorReason.UNRECOGNIZED:
     default:
       return -1;

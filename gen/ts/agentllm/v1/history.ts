@@ -28,6 +28,8 @@ export const ResourceKind = {
   TOKEN: "RESOURCE_KIND_TOKEN",
   /** BUDGET - A budget. */
   BUDGET: "RESOURCE_KIND_BUDGET",
+  /** EXPERIMENT - An experiment. */
+  EXPERIMENT: "RESOURCE_KIND_EXPERIMENT",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
 
@@ -43,6 +45,7 @@ export namespace ResourceKind {
   export type PRICE = typeof ResourceKind.PRICE;
   export type TOKEN = typeof ResourceKind.TOKEN;
   export type BUDGET = typeof ResourceKind.BUDGET;
+  export type EXPERIMENT = typeof ResourceKind.EXPERIMENT;
   export type UNRECOGNIZED = typeof ResourceKind.UNRECOGNIZED;
 }
 
@@ -75,6 +78,9 @@ export function resourceKindFromJSON(object: any): ResourceKind {
     case 8:
     case "RESOURCE_KIND_BUDGET":
       return ResourceKind.BUDGET;
+    case 9:
+    case "RESOURCE_KIND_EXPERIMENT":
+      return ResourceKind.EXPERIMENT;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -102,6 +108,8 @@ export function resourceKindToNumber(object: ResourceKind): number {
       return 7;
     case ResourceKind.BUDGET:
       return 8;
+    case ResourceKind.EXPERIMENT:
+      return 9;
     case ResourceKind.UNRECOGNIZED:
     default:
       return -1;
@@ -207,8 +215,8 @@ export interface ConfigRevision {
    */
   name: string;
   /**
-   * The agent that was changed, or that the config or the budget belongs to; absent for
-   * the catalogue, credentials and other budgets.
+   * The agent that was changed, or that the config, the budget or the experiment belongs
+   * to; absent for the catalogue, credentials and other budgets.
    */
   agent_id?:
     | number

@@ -96,6 +96,15 @@ export const Permission = {
    * this permission only for its own agents.
    */
   BUDGETS_RESERVE: "PERMISSION_BUDGETS_RESERVE",
+  /** EXPERIMENTS_READ - Read experiments and their results. */
+  EXPERIMENTS_READ: "PERMISSION_EXPERIMENTS_READ",
+  /** EXPERIMENTS_WRITE - Create, change, start, pause, resume, conclude and delete experiments. */
+  EXPERIMENTS_WRITE: "PERMISSION_EXPERIMENTS_WRITE",
+  /**
+   * EXPERIMENTS_RECORD - Record outcomes: RecordOutcome. An agent process has this permission only for its own
+   * agents.
+   */
+  EXPERIMENTS_RECORD: "PERMISSION_EXPERIMENTS_RECORD",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
 
@@ -131,6 +140,9 @@ export namespace Permission {
   export type BUDGETS_READ = typeof Permission.BUDGETS_READ;
   export type BUDGETS_WRITE = typeof Permission.BUDGETS_WRITE;
   export type BUDGETS_RESERVE = typeof Permission.BUDGETS_RESERVE;
+  export type EXPERIMENTS_READ = typeof Permission.EXPERIMENTS_READ;
+  export type EXPERIMENTS_WRITE = typeof Permission.EXPERIMENTS_WRITE;
+  export type EXPERIMENTS_RECORD = typeof Permission.EXPERIMENTS_RECORD;
   export type UNRECOGNIZED = typeof Permission.UNRECOGNIZED;
 }
 
@@ -223,6 +235,15 @@ export function permissionFromJSON(object: any): Permission {
     case 28:
     case "PERMISSION_BUDGETS_RESERVE":
       return Permission.BUDGETS_RESERVE;
+    case 29:
+    case "PERMISSION_EXPERIMENTS_READ":
+      return Permission.EXPERIMENTS_READ;
+    case 30:
+    case "PERMISSION_EXPERIMENTS_WRITE":
+      return Permission.EXPERIMENTS_WRITE;
+    case 31:
+    case "PERMISSION_EXPERIMENTS_RECORD":
+      return Permission.EXPERIMENTS_RECORD;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -290,6 +311,12 @@ export function permissionToNumber(object: Permission): number {
       return 27;
     case Permission.BUDGETS_RESERVE:
       return 28;
+    case Permission.EXPERIMENTS_READ:
+      return 29;
+    case Permission.EXPERIMENTS_WRITE:
+      return 30;
+    case Permission.EXPERIMENTS_RECORD:
+      return 31;
     case Permission.UNRECOGNIZED:
     default:
       return -1;

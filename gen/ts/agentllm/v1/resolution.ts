@@ -9,6 +9,7 @@ import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 import { SubstitutionPolicy, substitutionPolicyFromJSON, substitutionPolicyToNumber } from "./agent.js";
 import { ApiKeyState, apiKeyStateFromJSON, apiKeyStateToNumber } from "./agent_llm_config.js";
 import { KeySource, keySourceFromJSON, keySourceToNumber } from "./check.js";
+import { ExperimentState, experimentStateFromJSON, experimentStateToNumber } from "./experiment.js";
 import { Finding, HopSource, hopSourceFromJSON, hopSourceToNumber } from "./finding.js";
 import {
   Dialect,
@@ -34,6 +35,8 @@ export const ValueSource = {
   MODEL: "VALUE_SOURCE_MODEL",
   /** CREDENTIAL - The credential that the config names. */
   CREDENTIAL: "VALUE_SOURCE_CREDENTIAL",
+  /** EXPERIMENT - A variant of the agent's experiment: one of its overrides. */
+  EXPERIMENT: "VALUE_SOURCE_EXPERIMENT",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
 
@@ -46,6 +49,7 @@ export namespace ValueSource {
   export type PROVIDER = typeof ValueSource.PROVIDER;
   export type MODEL = typeof ValueSource.MODEL;
   export type CREDENTIAL = typeof ValueSource.CREDENTIAL;
+  export type EXPERIMENT = typeof ValueSource.EXPERIMENT;
   export type UNRECOGNIZED = typeof ValueSource.UNRECOGNIZED;
 }
 
@@ -69,6 +73,9 @@ export function valueSourceFromJSON(object: any): ValueSource {
     case 5:
     case "VALUE_SOURCE_CREDENTIAL":
       return ValueSource.CREDENTIAL;
+    case 6:
+    case "VALUE_SOURCE_EXPERIMENT":
+      return ValueSource.EXPERIMENT;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -90,6 +97,8 @@ export function valueSourceToNumber(object: ValueSource): number {
       return 4;
     case ValueSource.CREDENTIAL:
       return 5;
+    case ValueSource.EXPERIMENT:
+      return 6;
     case ValueSource.UNRECOGNIZED:
     default:
       return -1;
@@ -261,12 +270,13 @@ export interface Provenance {
   source: ValueSource;
   /**
    * The row: the id of a config; the name of an agent, a provider or a credential;
-   * `provider/model` of a model.
+   * `provider/model` of a model; `experiment/variant` of a variant.
    */
   resource: string;
   /**
    * The field of the row, for example `fallback_model`, `llm_provider`,
-   * `parameter_rules`. Empty for `model`, whose facts have the names of the row's fields.
+   * `parameter_rules`, or `overrides.temperature` of a variant. Empty for `model`, whose
+   * facts have the names of the row's fields.
    */
   path: string;
   /**
@@ -424,6 +434,28 @@ export interface SkippedHop {
   index: number;
 }
 
+/** The variant of the agent's experiment that a resolution uses. */
+export interface ResolvedExperiment {
+  /** The name of the experiment. */
+  experiment: string;
+  /**
+   * The name of the variant whose settings the first hop has: the one that the subject is
+   * assigned to, or the control if the experiment is paused or no subject is given.
+   */
+  variant: string;
+  /** The subject that is assigned; empty if none is. */
+  subject: string;
+  /** The state of the experiment: EXPERIMENT_STATE_RUNNING or EXPERIMENT_STATE_PAUSED. */
+  state: ExperimentState;
+  /**
+   * Whether calls count: the experiment is running and a subject is given. Only then the
+   * receipt and the usage of a call name the experiment.
+   */
+  counted: boolean;
+  /** The bucket of the subject, 0 to 9999; absent without a subject. */
+  bucket?: number | undefined;
+}
+
 /** The configuration in effect for an agent. */
 export interface ResolvedConfig {
   /** The agent's id. */
@@ -448,6 +480,11 @@ export interface ResolvedConfig {
    * (SKIP_REASON_BUDGET_EXHAUSTED). A budget with BUDGET_ACTION_WARN is never one.
    */
   limiting_budgets: string[];
+  /**
+   * The experiment of the agent that is running or paused. Absent if there is none, and if
+   * the variant cannot be used because its base config no longer exists.
+   */
+  experiment: ResolvedExperiment | undefined;
 }
 
 function createBaseProvenance(): Provenance {
@@ -1260,6 +1297,131 @@ export const SkippedHop: MessageFns<SkippedHop> = {
   },
 };
 
+function createBaseResolvedExperiment(): ResolvedExperiment {
+  return {
+    experiment: "",
+    variant: "",
+    subject: "",
+    state: ExperimentState.UNSPECIFIED,
+    counted: false,
+    bucket: undefined,
+  };
+}
+
+export const ResolvedExperiment: MessageFns<ResolvedExperiment> = {
+  encode(message: ResolvedExperiment, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.experiment !== "") {
+      writer.uint32(10).string(message.experiment);
+    }
+    if (message.variant !== "") {
+      writer.uint32(18).string(message.variant);
+    }
+    if (message.subject !== "") {
+      writer.uint32(26).string(message.subject);
+    }
+    if (message.state !== ExperimentState.UNSPECIFIED) {
+      writer.uint32(32).int32(experimentStateToNumber(message.state));
+    }
+    if (message.counted !== false) {
+      writer.uint32(40).bool(message.counted);
+    }
+    if (message.bucket !== undefined) {
+      writer.uint32(48).int32(message.bucket);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ResolvedExperiment {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseResolvedExperiment();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.experiment = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.variant = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.subject = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.state = experimentStateFromJSON(reader.int32());
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.counted = reader.bool();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.bucket = reader.int32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          throw new globalThis.Error("malformed message");
+        }
+        reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ResolvedExperiment>): ResolvedExperiment {
+    return ResolvedExperiment.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ResolvedExperiment>): ResolvedExperiment {
+    const message = createBaseResolvedExperiment();
+    message.experiment = object.experiment ?? "";
+    message.variant = object.variant ?? "";
+    message.subject = object.subject ?? "";
+    message.state = object.state ?? ExperimentState.UNSPECIFIED;
+    message.counted = object.counted ?? false;
+    message.bucket = object.bucket ?? undefined;
+    return message;
+  },
+};
+
 function createBaseResolvedConfig(): ResolvedConfig {
   return {
     agent_id: 0,
@@ -1270,6 +1432,7 @@ function createBaseResolvedConfig(): ResolvedConfig {
     substitution_policy: SubstitutionPolicy.UNSPECIFIED,
     exhausted_budgets: [],
     limiting_budgets: [],
+    experiment: undefined,
   };
 }
 
@@ -1298,6 +1461,9 @@ export const ResolvedConfig: MessageFns<ResolvedConfig> = {
     }
     for (const v of message.limiting_budgets) {
       writer.uint32(66).string(v!);
+    }
+    if (message.experiment !== undefined) {
+      ResolvedExperiment.encode(message.experiment, writer.uint32(74).fork()).join();
     }
     return writer;
   },
@@ -1379,6 +1545,14 @@ export const ResolvedConfig: MessageFns<ResolvedConfig> = {
             message.limiting_budgets.push(reader.string());
             continue;
           }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.experiment = ResolvedExperiment.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           throw new globalThis.Error("malformed message");
@@ -1407,6 +1581,9 @@ export const ResolvedConfig: MessageFns<ResolvedConfig> = {
     message.substitution_policy = object.substitution_policy ?? SubstitutionPolicy.UNSPECIFIED;
     message.exhausted_budgets = object.exhausted_budgets?.map((e) => e) || [];
     message.limiting_budgets = object.limiting_budgets?.map((e) => e) || [];
+    message.experiment = (object.experiment !== undefined && object.experiment !== null)
+      ? ResolvedExperiment.fromPartial(object.experiment)
+      : undefined;
     return message;
   },
 };

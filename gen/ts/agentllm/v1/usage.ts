@@ -7,7 +7,7 @@
 /* eslint-disable */
 import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 import { Timestamp } from "../../google/protobuf/timestamp.js";
-import { Attempt } from "./receipt.js";
+import { Attempt, ReceiptOutcome, receiptOutcomeFromJSON, receiptOutcomeToNumber } from "./receipt.js";
 
 /** How an attempt ended, derived from its `error_class`. */
 export const AttemptOutcome = {
@@ -409,6 +409,32 @@ export function usageDimensionToNumber(object: UsageDimension): number {
   }
 }
 
+/**
+ * The call that an attempt is part of, with the data of its receipt. Experiments count
+ * calls with it.
+ */
+export interface UsageCall {
+  /** How the call ended. Required. */
+  outcome: ReceiptOutcome;
+  /**
+   * The duration of the call in milliseconds, with all its attempts and waits: 0 to
+   * 2147483647.
+   */
+  duration_ms: number;
+  /**
+   * The index of the hop that produced the response, as in the receipt; absent if no hop
+   * did. Above 0, another hop than that of the variant served the call.
+   */
+  hop_index?:
+    | number
+    | undefined;
+  /**
+   * Whether the attempt is the last one of the call. The call is counted with this attempt,
+   * so exactly one attempt of a call has it.
+   */
+  last_attempt: boolean;
+}
+
 /** One attempt that a process reports, with the data of its receipt that reports group by. */
 export interface UsageRecord {
   /**
@@ -430,14 +456,29 @@ export interface UsageRecord {
    * a price, the attempt is priced as the config was at this revision.
    */
   revision: bigint;
-  /** The experiment, at most 100 characters; empty if the call is part of none. */
+  /**
+   * The experiment that the call counts for, at most 100 characters; empty if it counts for
+   * none. The attempt is added to the results of the agent's experiment with this name. If
+   * there is none, for example because it was deleted, the attempt is only stored.
+   */
   experiment: string;
-  /** The variant of the experiment, at most 100 characters. */
+  /**
+   * The variant of the experiment, at most 100 characters. An attempt of a variant that
+   * the experiment does not have is only stored.
+   */
   variant: string;
-  /** The subject of the experiment, at most 255 characters. */
+  /**
+   * The subject of the experiment, at most 255 characters. An attempt without a subject is
+   * only stored.
+   */
   subject: string;
   /** The id of the run, at most 100 characters; empty if the call is part of none. */
   run_id: string;
+  /**
+   * The call. Required for an attempt to count in the results of an experiment; without it,
+   * the attempt is only stored. Calls without an attempt are not counted.
+   */
+  call: UsageCall | undefined;
 }
 
 /** Attempts that a process had to drop because its spool was full. */
@@ -595,6 +636,100 @@ export interface UsageGroup {
   totals: UsageTotals | undefined;
 }
 
+function createBaseUsageCall(): UsageCall {
+  return { outcome: ReceiptOutcome.UNSPECIFIED, duration_ms: 0, hop_index: undefined, last_attempt: false };
+}
+
+export const UsageCall: MessageFns<UsageCall> = {
+  encode(message: UsageCall, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.outcome !== ReceiptOutcome.UNSPECIFIED) {
+      writer.uint32(8).int32(receiptOutcomeToNumber(message.outcome));
+    }
+    if (message.duration_ms !== 0) {
+      writer.uint32(16).int32(message.duration_ms);
+    }
+    if (message.hop_index !== undefined) {
+      writer.uint32(24).int32(message.hop_index);
+    }
+    if (message.last_attempt !== false) {
+      writer.uint32(32).bool(message.last_attempt);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): UsageCall {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseUsageCall();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.outcome = receiptOutcomeFromJSON(reader.int32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.duration_ms = reader.int32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.hop_index = reader.int32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.last_attempt = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          throw new globalThis.Error("malformed message");
+        }
+        reader.skip(tag & 7);
+      }
+      if (reader.pos !== end) {
+        throw new globalThis.Error("malformed message");
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<UsageCall>): UsageCall {
+    return UsageCall.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<UsageCall>): UsageCall {
+    const message = createBaseUsageCall();
+    message.outcome = object.outcome ?? ReceiptOutcome.UNSPECIFIED;
+    message.duration_ms = object.duration_ms ?? 0;
+    message.hop_index = object.hop_index ?? undefined;
+    message.last_attempt = object.last_attempt ?? false;
+    return message;
+  },
+};
+
 function createBaseUsageRecord(): UsageRecord {
   return {
     attempt: undefined,
@@ -606,6 +741,7 @@ function createBaseUsageRecord(): UsageRecord {
     variant: "",
     subject: "",
     run_id: "",
+    call: undefined,
   };
 }
 
@@ -640,6 +776,9 @@ export const UsageRecord: MessageFns<UsageRecord> = {
     }
     if (message.run_id !== "") {
       writer.uint32(74).string(message.run_id);
+    }
+    if (message.call !== undefined) {
+      UsageCall.encode(message.call, writer.uint32(82).fork()).join();
     }
     return writer;
   },
@@ -729,6 +868,14 @@ export const UsageRecord: MessageFns<UsageRecord> = {
             message.run_id = reader.string();
             continue;
           }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.call = UsageCall.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           throw new globalThis.Error("malformed message");
@@ -760,6 +907,7 @@ export const UsageRecord: MessageFns<UsageRecord> = {
     message.variant = object.variant ?? "";
     message.subject = object.subject ?? "";
     message.run_id = object.run_id ?? "";
+    message.call = (object.call !== undefined && object.call !== null) ? UsageCall.fromPartial(object.call) : undefined;
     return message;
   },
 };

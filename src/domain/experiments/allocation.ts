@@ -1,0 +1,83 @@
+import { BUCKETS, type BucketRange } from './assignment.js';
+
+/** A variant with its share of the subjects in basis points. */
+export interface VariantWeight {
+  readonly name: string;
+  readonly weight: number;
+}
+
+/** A variant with the buckets that it has, in ascending ranges that do not touch each other. */
+export interface VariantBuckets {
+  readonly name: string;
+  readonly ranges: readonly BucketRange[];
+}
+
+/**
+ * The buckets of variants after a change of weights. A variant that shrinks or is removed gives its highest buckets; those
+ * that grow or are new take them in the order of `weights`, the lowest first. No other bucket moves, so as few as possible
+ * do. Without previous buckets the ranges follow each other in the order of `weights`.
+ */
+export function allocate(
+  previous: readonly VariantBuckets[],
+  weights: readonly VariantWeight[],
+): readonly VariantBuckets[] {
+  checkWeights(weights);
+  checkCover(previous);
+  const weightOf = new Map(weights.map(({ name, weight }) => [name, weight]));
+  const kept = new Map<string, readonly BucketRange[]>();
+  const free: BucketRange[] = previous.length === 0 ? [{ start: 0, end: BUCKETS }] : [];
+  for (const { name, ranges } of previous) {
+    const keeps = Math.min(bucketCount(ranges), weightOf.get(name) ?? 0);
+    const [low, high] = split(normalized(ranges), keeps);
+    kept.set(name, low);
+    free.push(...high);
+  }
+  let rest: readonly BucketRange[] = normalized(free);
+  return weights.map(({ name, weight }) => {
+    const ranges = kept.get(name) ?? [];
+    const [taken, left] = split(rest, weight - bucketCount(ranges));
+    rest = left;
+    return { name, ranges: normalized([...ranges, ...taken]) };
+  });
+}
+
+/** The number of buckets in ranges. */
+export const bucketCount = (ranges: readonly BucketRange[]): number =>
+  ranges.reduce((sum, { start, end }) => sum + end - start, 0);
+
+/** The callers validate weights, and the ranges that are stored are the results of `allocate`. */
+function checkWeights(weights: readonly VariantWeight[]): void {
+  const sum = weights.reduce((total, { weight }) => total + weight, 0);
+  const isValid = weights.every(({ weight }) => Number.isInteger(weight) && weight >= 0) && sum === BUCKETS;
+  if (!isValid) throw new Error(`weights are whole basis points with the sum ${BUCKETS}, not ${sum}`);
+  if (new Set(weights.map(({ name }) => name)).size !== weights.length) throw new Error('two variants have one name');
+}
+
+function checkCover(variants: readonly VariantBuckets[]): void {
+  const count = variants.reduce((sum, { ranges }) => sum + bucketCount(ranges), 0);
+  if (variants.length > 0 && count !== BUCKETS) throw new Error(`the variants have ${count} buckets, not ${BUCKETS}`);
+}
+
+/** The lowest buckets and the others. */
+function split(ranges: readonly BucketRange[], count: number): [BucketRange[], BucketRange[]] {
+  const [low, high]: [BucketRange[], BucketRange[]] = [[], []];
+  let missing = count;
+  for (const { start, end } of ranges) {
+    const middle = Math.min(end, start + missing);
+    if (middle > start) low.push({ start, end: middle });
+    if (end > middle) high.push({ start: middle, end });
+    missing -= middle - start;
+  }
+  return [low, high];
+}
+
+/** Ranges in ascending order, with those joined that touch each other. */
+function normalized(ranges: readonly BucketRange[]): BucketRange[] {
+  const joined: BucketRange[] = [];
+  for (const range of [...ranges].sort((a, b) => a.start - b.start)) {
+    const last = joined.at(-1);
+    if (last?.end === range.start) joined[joined.length - 1] = { start: last.start, end: range.end };
+    else joined.push(range);
+  }
+  return joined;
+}
