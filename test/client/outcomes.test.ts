@@ -107,7 +107,10 @@ describe('OutcomeReporter', () => {
     const { outcomes } = reporter(rejection('OUTCOME_REJECTION_NOT_SEEN'));
     const outcome = { name: 'hit', value: 1, subject: 's' };
     const late = outcomes.record('trader', '', outcome, { deadlineMs: 300 });
-    await expect(late).rejects.toMatchObject({ code: 'FAILED_PRECONDITION', message: expect.stringContaining('NOT_SEEN') });
+    await expect(late).rejects.toMatchObject({
+      code: 'FAILED_PRECONDITION',
+      message: expect.stringContaining('NOT_SEEN'),
+    });
     const started = performance.now();
     const aborted = outcomes.record('trader', '', outcome, { signal: AbortSignal.timeout(50) });
     await expect(aborted).rejects.toMatchObject({ message: expect.stringContaining('NOT_SEEN') });

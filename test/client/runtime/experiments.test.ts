@@ -127,7 +127,11 @@ describe('the receipt of a call with a subject', () => {
 describe('the receipt of a call that does not count', () => {
   it('has neither experiment, variant nor subject, without a subject and while the experiment is paused', async () => {
     const { url } = await startScriptedProvider(chatCompletion('hello'));
-    const agents = [withExperiment(chainAgent({ url })), withExperiment(chainAgent({ url }), true), chainAgent({ url })];
+    const agents = [
+      withExperiment(chainAgent({ url })),
+      withExperiment(chainAgent({ url }), true),
+      chainAgent({ url }),
+    ];
     const subjects = [undefined, subject, subject];
     for (const [at, agent] of agents.entries()) {
       const { receipt } = await callGenerate(new TestRuntime(), callOf(agent, { subject: subjects[at] }));
