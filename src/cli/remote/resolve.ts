@@ -69,7 +69,10 @@ export const resolveAgent: RemoteCommand = {
 function textOf(resolved: ResolvedConfig, revision: bigint, why: boolean): string {
   const { agent_name, hops, skipped, findings, substitution_policy, experiment } = resolved;
   const policy = small(substitution_policy, 'SUBSTITUTION_POLICY_');
-  const head = [`${visible(agent_name)} at revision ${revision}, substitution ${policy}`, ...experimentLines(experiment)];
+  const head = [
+    `${visible(agent_name)} at revision ${revision}, substitution ${policy}`,
+    ...experimentLines(experiment),
+  ];
   const empty = 'no model is left to try';
   return [
     `${head.join('\n')}\n${tableOf(hops, { columns: hopColumns, empty })}`,
