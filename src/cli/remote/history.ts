@@ -126,6 +126,7 @@ const NOUNS: Readonly<Record<string, string>> = {
   RESOURCE_KIND_PRICE: 'price of',
   RESOURCE_KIND_TOKEN: 'token',
   RESOURCE_KIND_BUDGET: 'budget',
+  RESOURCE_KIND_EXPERIMENT: 'experiment',
 };
 const SUBJECTS: Readonly<Record<string, string>> = { RESOURCE_KIND_CREDENTIAL: 'keys', RESOURCE_KIND_TOKEN: 'access' };
 
