@@ -7,7 +7,7 @@ import { newExperiment, withBuckets } from '../../../src/domain/experiments/expe
 import { ExperimentIndex } from '../../../src/domain/experiments/experiment_index.js';
 import { decimalOf, outcomeProblem } from '../../../src/domain/experiments/outcome.js';
 import { inState, ranMs } from '../../../src/domain/experiments/transition.js';
-import { baseOf, overridesPatch, withOverrides } from '../../../src/domain/experiments/variant.js';
+import { baseOf, overridesPatch } from '../../../src/domain/experiments/variant.js';
 import type { Experiment, Variant } from '../../../src/domain/rows.js';
 
 const variant = (name: string, weight_basis_points: number): Variant => ({
@@ -83,7 +83,7 @@ describe('inState', () => {
   });
 });
 
-describe('withOverrides', () => {
+describe('overridesPatch', () => {
   const config = {
     ...newConfig(1, 0),
     id: 7,
@@ -93,17 +93,6 @@ describe('withOverrides', () => {
     cost_per_1k_input_tokens: 1,
     extra_params: { seed: 1, reasoning_effort: 'low' },
   };
-
-  it('replaces only what is given, and merges extra parameters', () => {
-    const changed = withOverrides(config, { temperature: 0, extra_params: { seed: 2 } });
-    expect(changed).toEqual({ ...config, temperature: 0, extra_params: { seed: 2, reasoning_effort: 'low' } });
-    expect(withOverrides(config, {})).toEqual(config);
-  });
-
-  it('does not apply the price of the config to another model', () => {
-    const changed = withOverrides(config, { model_name: 'gpt-4o' });
-    expect(changed).toMatchObject({ price_given: false, cost_per_1k_input_tokens: 0 });
-  });
 
   it('has the same fields as the patch of a config', () => {
     const { set } = overridesPatch({ provider: 'claude', model_name: 'x', extra_params: { seed: 3 } });
