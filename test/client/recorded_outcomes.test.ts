@@ -72,7 +72,7 @@ it('a call that a fallback served, and one that failed, count for the variant of
   const { name, client, provider, fetch, results } = await start();
   const call = (subject: string) =>
     generateText({ model: client.agent(name).languageModel({ subject, fetch }), prompt: 'hello', maxRetries: 0 });
-  provider.script(failure(401), speak('from the fallback'));
+  provider.script(failure(404, { code: 'model_not_found' }), speak('from the fallback'));
   expect((await call('a')).text).toBe('from the fallback');
   provider.script(failure(400));
   await expect(call('b')).rejects.toThrow();
