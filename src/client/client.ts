@@ -5,6 +5,7 @@ import type * as agents from '../../gen/ts/agentllm/v1/agent_service.js';
 import type * as audit from '../../gen/ts/agentllm/v1/audit_service.js';
 import type * as budgets from '../../gen/ts/agentllm/v1/budget_service.js';
 import type * as sharedKeys from '../../gen/ts/agentllm/v1/credential_service.js';
+import type * as experiments from '../../gen/ts/agentllm/v1/experiment_service.js';
 import type * as providers from '../../gen/ts/agentllm/v1/provider_service.js';
 import type * as usage from '../../gen/ts/agentllm/v1/usage_service.js';
 import type { WatchedResidentAgent } from './agent.js';
@@ -37,6 +38,8 @@ export interface AgentLLM extends AsyncDisposable {
   >;
   /** Budgets, their amounts, and reservations. */
   readonly budgets: Methods<typeof budgets.BudgetServiceService>;
+  /** Experiments, their results, and outcomes. */
+  readonly experiments: Methods<typeof experiments.ExperimentServiceService>;
   /** Access tokens, and the identity of this caller. */
   readonly access: Methods<typeof access.AccessServiceService>;
   /** The audit log: events with actor and time. */

@@ -5,6 +5,7 @@ import * as agents from '../../gen/ts/agentllm/v1/agent_service.js';
 import * as audit from '../../gen/ts/agentllm/v1/audit_service.js';
 import * as budgets from '../../gen/ts/agentllm/v1/budget_service.js';
 import * as sharedKeys from '../../gen/ts/agentllm/v1/credential_service.js';
+import * as experiments from '../../gen/ts/agentllm/v1/experiment_service.js';
 import * as providers from '../../gen/ts/agentllm/v1/provider_service.js';
 import * as usage from '../../gen/ts/agentllm/v1/usage_service.js';
 import { onAbort } from '../abort.js';
@@ -54,6 +55,7 @@ export function connectWith(
     providers: methodsOf(providers.ProviderServiceService, providers, connection),
     credentials: methodsOf(sharedKeys.CredentialServiceService, sharedKeys, connection),
     budgets: methodsOf(budgets.BudgetServiceService, budgets, connection),
+    experiments: methodsOf(experiments.ExperimentServiceService, experiments, connection),
     watchers: methodsOf(watch.AgentLLMConfigWatchServiceService, watch, connection),
     access: methodsOf(access.AccessServiceService, access, connection),
     audit: methodsOf(audit.AuditServiceService, audit, connection),

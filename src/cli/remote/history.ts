@@ -30,6 +30,7 @@ const kind = choice('RESOURCE_KIND_', 'kind', [
   'model',
   'price',
   'budget',
+  'experiment',
 ]);
 
 const entryList: List<ConfigRevision> = {
@@ -126,6 +127,7 @@ const NOUNS: Readonly<Record<string, string>> = {
   RESOURCE_KIND_PRICE: 'price of',
   RESOURCE_KIND_TOKEN: 'token',
   RESOURCE_KIND_BUDGET: 'budget',
+  RESOURCE_KIND_EXPERIMENT: 'experiment',
 };
 const SUBJECTS: Readonly<Record<string, string>> = { RESOURCE_KIND_CREDENTIAL: 'keys', RESOURCE_KIND_TOKEN: 'access' };
 
