@@ -20,6 +20,7 @@ import * as modelCapabilities from './0018_model_capabilities.js';
 import * as priceTiers from './0019_price_tiers.js';
 import * as usage from './0020_usage.js';
 import * as budgets from './0021_budgets.js';
+import * as experiments from './0022_experiments.js';
 
 /** One migration of the schema. */
 export interface Migration {
@@ -74,4 +75,5 @@ export const migrations: readonly Migration[] = [
   { name: '0019_price_tiers', up: priceTiers.up, down: priceTiers.down },
   { name: '0020_usage', up: usage.up, down: usage.down },
   { name: '0021_budgets', up: budgets.up, down: budgets.down },
+  { name: '0022_experiments', up: experiments.up, down: experiments.down },
 ];

@@ -4,6 +4,7 @@
  */
 
 import { USAGE_PARTITIONS, usagePartition } from './0020_usage.js';
+import { EXPERIMENT_DATA } from './0022_experiments.js';
 
 const usagePartitions = Array.from({ length: USAGE_PARTITIONS }, (_, slot) => usagePartition(slot));
 
@@ -45,6 +46,7 @@ const WITHOUT_SEQUENCE: readonly string[] = [
   'llm_usage_losses',
   'llm_budget_counters',
   'llm_budget_reservations',
+  ...EXPERIMENT_DATA,
 ];
 
 const NAMES: Readonly<Record<string, Names>> = {
@@ -146,6 +148,14 @@ const NAMES: Readonly<Record<string, Names>> = {
         'ix_llm_budget_reservations_ended_at',
         'ix_llm_budget_reservations_expires_at',
       ],
+    },
+  },
+  '0022_experiments': {
+    tables: ['llm_experiments', ...EXPERIMENT_DATA],
+    indexes: {
+      llm_experiments: ['uq_llm_experiments_active', 'uq_llm_experiments_name'],
+      llm_experiment_runs: ['ix_llm_experiment_runs_last_at'],
+      llm_experiment_outcomes: ['ix_llm_experiment_outcomes_experiment_id', 'ix_llm_experiment_outcomes_observed_at'],
     },
   },
 };

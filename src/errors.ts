@@ -14,7 +14,16 @@ export interface Violation {
 
 /** A resource that an error is about: it was not found, or it prevents the request. */
 export interface Resource {
-  readonly type: 'agent' | 'config' | 'provider' | 'model' | 'credential' | 'token' | 'budget' | 'reservation';
+  readonly type:
+    | 'agent'
+    | 'config'
+    | 'provider'
+    | 'model'
+    | 'credential'
+    | 'token'
+    | 'budget'
+    | 'reservation'
+    | 'experiment';
   readonly name: string;
 }
 

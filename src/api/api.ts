@@ -5,6 +5,7 @@ import { AgentServiceService } from '../../gen/ts/agentllm/v1/agent_service.js';
 import { AuditServiceService } from '../../gen/ts/agentllm/v1/audit_service.js';
 import { BudgetServiceService } from '../../gen/ts/agentllm/v1/budget_service.js';
 import { CredentialServiceService } from '../../gen/ts/agentllm/v1/credential_service.js';
+import { ExperimentServiceService } from '../../gen/ts/agentllm/v1/experiment_service.js';
 import { ProviderServiceService } from '../../gen/ts/agentllm/v1/provider_service.js';
 import { UsageServiceService } from '../../gen/ts/agentllm/v1/usage_service.js';
 import { ConcurrencyLimiter } from '../concurrency_limiter.js';
@@ -18,6 +19,9 @@ import { limits } from '../limits.js';
 import { RequestBudget } from '../net/request_budget.js';
 import { UnreadResponses } from '../net/unread_responses.js';
 import { chargeBudgets } from '../store/budgets/charge.js';
+import { countAttempts } from '../store/experiments/count.js';
+import { OutcomeWriter } from '../store/experiments/outcome_writer.js';
+import { isCounted } from '../store/experiments/subject_changes.js';
 import { UsageWriter } from '../store/usage/usage_writer.js';
 import { AccessLog } from './dispatch/access_log.js';
 import { type ApiService, apiServiceOf, type Invoke, invokerOf } from './dispatch/api_service.js';
@@ -32,6 +36,7 @@ import type { Backend } from './handlers/backend.js';
 import { budgetService } from './handlers/budgets.js';
 import { configService } from './handlers/configs.js';
 import { credentialService } from './handlers/credentials.js';
+import { experimentService } from './handlers/experiments.js';
 import { providerService } from './handlers/providers.js';
 import { accessService } from './handlers/tokens.js';
 import { usageService } from './handlers/usage.js';
@@ -49,6 +54,7 @@ export type ApiParts = Omit<
   | 'accessLog'
   | 'authorizer'
   | 'usageWriter'
+  | 'outcomeWriter'
   | 'usageMetrics'
 >;
 
@@ -101,9 +107,17 @@ export function createApi(parts: ApiParts, { anonymous, ...options }: ApiOptions
     authorizer,
     usageWriter: new UsageWriter(
       parts.store,
-      (tx, attempts) => chargeBudgets(tx, parts.store.state, attempts),
-      () => parts.store.state.budgets.size > 0,
+      async (tx, attempts) => {
+        const { state } = parts.store;
+        if (state.budgets.size > 0) await chargeBudgets(tx, state, attempts);
+        if (state.experiments.startedCount > 0) await countAttempts(tx, state, attempts);
+      },
+      (attempts) => {
+        const { budgets: limiting, experiments } = parts.store.state;
+        return limiting.size > 0 || (experiments.startedCount > 0 && attempts.some(isCounted));
+      },
     ),
+    outcomeWriter: new OutcomeWriter(parts.store),
     usageMetrics: options.metrics.usage,
   };
   const services = servicesOf(backend, { ...options, limiter, authorizer, openStreams });
@@ -153,6 +167,7 @@ const servicesOf = (backend: Backend, context: DispatchContext): readonly ApiSer
   apiServiceOf(ProviderServiceService, providerService(backend), context),
   apiServiceOf(CredentialServiceService, credentialService(backend), context),
   apiServiceOf(BudgetServiceService, budgetService(backend), context),
+  apiServiceOf(ExperimentServiceService, experimentService(backend), context),
   apiServiceOf(AuditServiceService, auditService(backend), context),
   apiServiceOf(UsageServiceService, usageService(backend), context),
 ];

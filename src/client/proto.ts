@@ -12,6 +12,8 @@ export * from '../../gen/ts/agentllm/v1/check.js';
 export * from '../../gen/ts/agentllm/v1/credential.js';
 export * from '../../gen/ts/agentllm/v1/credential_service.js';
 export * from '../../gen/ts/agentllm/v1/error_reason.js';
+export * from '../../gen/ts/agentllm/v1/experiment.js';
+export * from '../../gen/ts/agentllm/v1/experiment_service.js';
 export * from '../../gen/ts/agentllm/v1/finding.js';
 export * from '../../gen/ts/agentllm/v1/history.js';
 export * from '../../gen/ts/agentllm/v1/options.js';

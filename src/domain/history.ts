@@ -49,6 +49,9 @@ const HIDDEN: ReadonlySet<string> = new Set([
   'origin',
   'token_id',
   'token_hash',
+  'allocation_revision',
+  'running_since',
+  'ran_ms',
 ]);
 /** Columns that are shown as the field `api_key`. */
 const KEY: ReadonlySet<string> = new Set(['key_id', 'key_revision']);

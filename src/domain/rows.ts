@@ -1,7 +1,10 @@
 import type { Role } from '../../gen/ts/agentllm/v1/access_service.js';
 import type { SubstitutionPolicy } from '../../gen/ts/agentllm/v1/agent.js';
 import type { BudgetAction, BudgetPeriod, BudgetScope } from '../../gen/ts/agentllm/v1/budget.js';
+import type { ExperimentMetricKind, ExperimentState, MetricDirection } from '../../gen/ts/agentllm/v1/experiment.js';
 import type { Dialect, ParameterRule as RuleMessage, WireApi } from '../../gen/ts/agentllm/v1/provider.js';
+
+import type { BucketRange } from './experiments/assignment.js';
 
 /*
  * The entities as the store, the state in memory and the change log represent them. A
@@ -204,6 +207,69 @@ export interface Budget extends Row {
   readonly enabled: boolean;
 }
 
+/** The settings in which a variant differs from its base config. */
+export interface Overrides {
+  readonly provider?: string;
+  readonly model_name?: string;
+  readonly temperature?: number;
+  readonly max_tokens?: number;
+  readonly top_p?: number;
+  readonly extra_params?: ExtraParams;
+}
+
+/** A variant of an experiment; its name identifies it. */
+export interface Variant {
+  readonly name: string;
+  readonly description: string | null;
+  readonly control: boolean;
+  /** The base config; null: the primary config at the time of the resolution. */
+  readonly config_id: number | null;
+  readonly overrides: Overrides;
+  readonly weight_basis_points: number;
+  readonly buckets: readonly BucketRange[];
+}
+
+/** A metric with its direction. */
+export interface Metric {
+  readonly kind: ExperimentMetricKind;
+  /** The name of an outcome; otherwise empty. */
+  readonly outcome: string;
+  readonly direction: MetricDirection;
+}
+
+/** A metric that pauses the experiment; it has one of the two margins. */
+export interface Guardrail {
+  readonly metric: Metric;
+  readonly relative_margin_basis_points: number | null;
+  readonly absolute_margin: number | null;
+}
+
+/** A row of `llm_experiments`. */
+export interface Experiment extends Row {
+  readonly agent_id: number;
+  readonly name: string;
+  readonly hypothesis: string | null;
+  readonly subject_kind: string;
+  readonly salt: string;
+  readonly state: ExperimentState;
+  readonly variants: readonly Variant[];
+  readonly primary_metric: Metric;
+  readonly guardrails: readonly Guardrail[];
+  readonly alpha_basis_points: number;
+  readonly smallest_effect_basis_points: number;
+  readonly state_reason: string;
+  /** Empty: none. */
+  readonly winner: string;
+  readonly started_at: Date | null;
+  readonly ended_at: Date | null;
+  /** When it began to run last; null unless it is running. */
+  readonly running_since: Date | null;
+  /** How long it ran before, in ms. */
+  readonly ran_ms: number;
+  /** The revision at which the buckets last changed. */
+  readonly allocation_revision: number;
+}
+
 /** A row of `api_tokens`, without the time of its last use. */
 export interface Token extends Row {
   /** Its id in the contract, for example `al_k3x9q2m7wd`. */
@@ -229,6 +295,7 @@ export interface Entities {
   price: Price;
   token: Token;
   budget: Budget;
+  experiment: Experiment;
 }
 export type Entity = keyof Entities;
 

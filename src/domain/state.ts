@@ -2,6 +2,7 @@ import { BudgetIndex } from './budget_index.js';
 import { inChainOrder } from './chain.js';
 import { agentsWithMovedChain } from './draft.js';
 import { EncryptionState } from './encryption_state.js';
+import { ExperimentIndex } from './experiments/experiment_index.js';
 import { NameIndex, normalName } from './name_index.js';
 import { Ordered } from './ordered.js';
 import type {
@@ -12,6 +13,7 @@ import type {
   Credential,
   Entities,
   Entity,
+  Experiment,
   Model,
   Price,
   Provider,
@@ -35,6 +37,8 @@ function putOrDelete<K, V>(map: Map<K, V>, key: K, value: V, put: boolean): void
   if (put) map.set(key, value);
   else map.delete(key);
 }
+
+const NOT_CATALOGUE: readonly Entity[] = ['agent', 'config', 'token', 'experiment'];
 
 /** One list for all agents without configs: an encoded agent is cached by the identity of its list. */
 const NO_CONFIGS: readonly Config[] = [];
@@ -68,6 +72,7 @@ export class State {
   readonly modelsInOrder = new Ordered<Model>(byModelName);
 
   readonly budgets = new BudgetIndex();
+  readonly experiments = new ExperimentIndex();
   readonly tokens = new Map<number, Token>();
   readonly tokensInOrder = new Ordered<Token>(byId);
 
@@ -208,7 +213,7 @@ export class State {
 
   private put(entity: Entity, before: Entities[Entity] | undefined, after: Entities[Entity] | undefined): void {
     this.speculated?.push({ entity, before, after });
-    if (entity !== 'agent' && entity !== 'config' && entity !== 'token') this.catalogueVersion++;
+    if (!NOT_CATALOGUE.includes(entity)) this.catalogueVersion++;
     if (entity === 'agent') this.putAgent(before as Agent | undefined, after as Agent | undefined);
     else if (entity === 'credential')
       this.putCredential(before as Credential | undefined, after as Credential | undefined);
@@ -216,6 +221,8 @@ export class State {
     else if (entity === 'config') this.putConfig(before as Config | undefined, after as Config | undefined);
     else if (entity === 'provider') this.putProvider(before as Provider | undefined, after as Provider | undefined);
     else if (entity === 'budget') this.budgets.put(before as Budget | undefined, after as Budget | undefined);
+    else if (entity === 'experiment')
+      this.experiments.put(before as Experiment | undefined, after as Experiment | undefined);
     else if (entity === 'model') this.putModel(before as Model | undefined, after as Model | undefined);
     else this.putPrice(before as Price | undefined, after as Price | undefined);
   }

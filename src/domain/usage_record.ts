@@ -1,5 +1,5 @@
-import type { Attempt, ErrorClass, ModelUsage } from '../../gen/ts/agentllm/v1/receipt.js';
-import type { AttemptOutcome, UsageRecord } from '../../gen/ts/agentllm/v1/usage.js';
+import type { Attempt, ErrorClass, ModelUsage, ReceiptOutcome } from '../../gen/ts/agentllm/v1/receipt.js';
+import type { AttemptOutcome, UsageCall, UsageRecord } from '../../gen/ts/agentllm/v1/usage.js';
 import { limits } from '../limits.js';
 import { textProblem, UUID } from './text.js';
 
@@ -34,7 +34,21 @@ function checkContext(record: UsageRecord, report: Report): void {
   report('variant', textProblem(record.variant, limits.experimentName));
   report('subject', textProblem(record.subject, limits.subject));
   report('run_id', textProblem(record.run_id, limits.runId));
+  if (record.call) checkCall(record.call, report);
 }
+
+function checkCall({ outcome, duration_ms, hop_index }: UsageCall, report: Report): void {
+  report('call.outcome', OUTCOMES.has(outcome) ? undefined : 'must be one of ReceiptOutcome');
+  report('call.duration_ms', atLeast(duration_ms, 0));
+  report('call.hop_index', atLeast(hop_index, 0));
+}
+
+const OUTCOMES: ReadonlySet<ReceiptOutcome> = new Set<ReceiptOutcome>([
+  'RECEIPT_OUTCOME_COMPLETED',
+  'RECEIPT_OUTCOME_FAILED',
+  'RECEIPT_OUTCOME_TORN',
+  'RECEIPT_OUTCOME_ABORTED',
+]);
 
 function checkAttempt(attempt: Attempt, report: Report): void {
   report('attempt.attempt_id', UUID.test(attempt.attempt_id) ? undefined : 'must be a UUID');

@@ -1,6 +1,17 @@
 import { isReencrypted } from '../domain/draft.js';
 import { currentPrice } from '../domain/price_book.js';
-import type { Agent, Budget, Cause, Change, Config, Credential, Model, Price, Provider } from '../domain/rows.js';
+import type {
+  Agent,
+  Budget,
+  Cause,
+  Change,
+  Config,
+  Credential,
+  Experiment,
+  Model,
+  Price,
+  Provider,
+} from '../domain/rows.js';
 import type { State } from '../domain/state.js';
 import type { CommittedRevision } from '../store/replica_state.js';
 
@@ -18,6 +29,8 @@ export interface AgentMaterial {
   readonly credentials: ReadonlyMap<number, string>;
   /** The budgets for this agent alone. */
   readonly budgets: readonly Budget[];
+  /** The experiments of the agent that are running or paused. */
+  readonly experiments: readonly Experiment[];
   /** Whether the change overrides pins. */
   readonly urgent: boolean;
 }
@@ -62,14 +75,22 @@ export function materialOf(state: State, agent: Agent, urgent = false): AgentMat
   const configs = state.configsOf(id);
   const cached = urgent ? undefined : cachedMaterial.get(agent);
   const budgets = state.budgets.ofAgent(id);
-  if (cached?.configs === configs && cached.budgets === budgets) return cached;
-  const material = { id, name, agent, configs, budgets, credentials: credentialsOf(state, configs), urgent };
+  const experiments = state.experiments.activeOf(id);
+  if (cached?.configs === configs && cached.budgets === budgets && cached.experiments === experiments) return cached;
+  const credentials = credentialsOf(state, configs);
+  const material = { id, name, agent, configs, budgets, experiments, credentials, urgent };
   // A credential is a separate row: its name may change while the rows of the agent do not.
   if (!urgent && configs.every(({ credential_id }) => !credential_id)) cachedMaterial.set(agent, material);
   return material;
 }
 
-export const NONE = { agent: undefined, configs: [], budgets: [], credentials: new Map<number, string>() } as const;
+export const NONE = {
+  agent: undefined,
+  configs: [],
+  budgets: [],
+  experiments: [],
+  credentials: new Map<number, string>(),
+} as const;
 
 function credentialsOf(state: State, configs: readonly Config[]): ReadonlyMap<number, string> {
   let names: Map<number, string> | undefined;
@@ -100,7 +121,7 @@ function* touchedAgents(state: State, changes: readonly Change[]): Generator<Age
 
 function agentIdOf(change: Change): number | undefined {
   if (change.entity === 'agent') return change.id;
-  if (change.entity === 'config') return (change.after ?? change.before)?.agent_id;
+  if (change.entity === 'config' || change.entity === 'experiment') return (change.after ?? change.before)?.agent_id;
   return change.entity === 'budget' ? ((change.after ?? change.before)?.agent_id ?? undefined) : undefined;
 }
 

@@ -105,6 +105,7 @@ export interface Clients {
   readonly watchers: Promised<AgentLLM['watchers']>;
   readonly audit: Promised<AgentLLM['audit']>;
   readonly budgets: Promised<AgentLLM['budgets']>;
+  readonly experiments: Promised<AgentLLM['experiments']>;
   readonly access: Promised<AgentLLM['access']>;
   readonly usage: Promised<AgentLLM['usage']>;
   close(): void;
@@ -140,6 +141,7 @@ export function connect(port: number, token?: string, interceptors: readonly Int
     watchers: promised(agentllm.watchers),
     audit: promised(agentllm.audit),
     budgets: promised(agentllm.budgets),
+    experiments: promised(agentllm.experiments),
     access: promised(agentllm.access),
     usage: promised(agentllm.usage),
     close: () => agentllm.close(),

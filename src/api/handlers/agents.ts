@@ -110,6 +110,7 @@ export function agentService(backend: Backend): Handlers<typeof AgentServiceServ
           refuseDeletion(agent, configs.length, call.request.cascade);
           for (const config of configs) draft.remove('config', config);
           for (const budget of state.budgets.ofAgent(agent.id)) draft.remove('budget', budget);
+          for (const experiment of state.experiments.ofAgent(agent.id)) draft.remove('experiment', experiment);
           draft.remove('agent', agent);
           return configs.length;
         },

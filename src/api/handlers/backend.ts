@@ -6,6 +6,7 @@ import type { WatcherRegistry } from '../../feed/watcher_registry.js';
 import type { Watches } from '../../feed/watches.js';
 import type { Log } from '../../log.js';
 import type { UsageMetrics } from '../../metrics.js';
+import type { OutcomeWriter } from '../../store/experiments/outcome_writer.js';
 import type { Store } from '../../store/store.js';
 import type { UsageWriter } from '../../store/usage/usage_writer.js';
 import type { AccessLog } from '../dispatch/access_log.js';
@@ -42,6 +43,7 @@ export interface Backend {
   /** How long recorded attempts are retained, in ms. */
   readonly usageRetentionMs: number;
   readonly usageWriter: UsageWriter;
+  readonly outcomeWriter: OutcomeWriter;
   readonly usageMetrics: UsageMetrics;
   /** Non-public addresses that are allowed for providers. */
   readonly allowedAddresses: BlockList;

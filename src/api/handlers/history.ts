@@ -44,6 +44,7 @@ export const KINDS: Readonly<Record<Entity, ResourceKind>> = {
   price: ResourceKind.PRICE,
   token: ResourceKind.TOKEN,
   budget: ResourceKind.BUDGET,
+  experiment: ResourceKind.EXPERIMENT,
 };
 /** The entities that ListConfigRevisions returns. Changes of tokens are in the audit. */
 const ENTITIES = (Object.keys(KINDS) as Entity[]).filter((entity) => entity !== 'token');

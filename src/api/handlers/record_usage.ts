@@ -221,6 +221,9 @@ function newAttempt(record: UsageRecord, pricing: UsagePricing): NewAttempt {
     cost_nano_usd: cost.nanoUsd ?? null,
     unpriced_reason: cost.unpriced ?? null,
     reservation_id: attempt.reservation_id.toLowerCase(),
+    subject: record.subject,
+    call: record.call,
+    revision: Number(record.revision),
     ...price,
     record: Buffer.from(RecordMessage.encode(record).finish()),
   };

@@ -132,7 +132,7 @@ export const retiringUseMessage = ({ agent, hop, model, state }: RetiringUse): R
 
 const nameOf = (state: State, config: Config) => state.agents.get(config.agent_id)?.name ?? '';
 
-const extraParamsMessage = ({ seed, stop_sequences = [], ...others }: ExtraParams) => ({
+export const extraParamsMessage = ({ seed, stop_sequences = [], ...others }: ExtraParams) => ({
   ...others,
   stop_sequences: [...stop_sequences],
   seed: seed === undefined ? undefined : BigInt(seed),

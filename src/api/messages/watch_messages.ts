@@ -16,6 +16,7 @@ import type { Store } from '../../store/store.js';
 import { budgetStateMessage } from './budgets.js';
 import { EncodeOnce } from './encode_once.js';
 import { agentMessage, budgetMessage, configMessage, modelMessage, providerMessage } from './entities.js';
+import { experimentMessage } from './experiments.js';
 import { writeResumeToken } from './resume_token.js';
 
 /** Tags of message fields, `number << 3 | 2`: messages are assembled from parts that are encoded once. */
@@ -190,7 +191,7 @@ const URGENT_ITEM = CatalogueItem.encode(CatalogueItem.fromPartial({ urgent: tru
 
 /** Agents with their configurations, as fields of the message. */
 const agentFields = new EncodeOnce<Agent, AgentMaterial>({
-  encode: (state, agent, { id, name, configs, credentials, budgets }) => {
+  encode: (state, agent, { id, name, configs, credentials, budgets, experiments }) => {
     const watched = WatchedAgent.encode({
       name,
       agent: { ...agentMessage(state, agent), chain_etag: '' },
@@ -201,11 +202,11 @@ const agentFields = new EncodeOnce<Agent, AgentMaterial>({
       urgent: false,
       id,
       budgets: budgets.map((budget) => budgetMessage(state, budget)),
-      experiments: [],
+      experiments: experiments.map((experiment) => experimentMessage(state, experiment, name)),
     });
     return framed(AGENTS, watched.finish());
   },
-  inputs: [(_, { configs }) => configs, (_, { budgets }) => budgets],
+  inputs: [(_, { configs }) => configs, (_, { budgets }) => budgets, (_, { experiments }) => experiments],
 });
 
 function agentBytes(state: State, material: AgentMaterial): Uint8Array {

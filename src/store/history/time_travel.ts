@@ -5,13 +5,13 @@ import { fromLog } from '../write/rows.js';
 
 /** The part of a past state to read. */
 export interface Selection {
-  /** Ids of the agents to read with their configs and budgets, or all agents. */
+  /** Ids of the agents to read with their configs, budgets and experiments, or all agents. */
   readonly agents: readonly number[] | 'all';
   /** Whether to read providers, models, prices and credentials. */
   readonly catalogue: boolean;
 }
 
-const OF_AGENTS: readonly Entity[] = ['agent', 'config', 'budget'];
+const OF_AGENTS: readonly Entity[] = ['agent', 'config', 'budget', 'experiment'];
 const CATALOGUE: readonly Entity[] = ['credential', 'provider', 'model', 'price', 'budget'];
 
 interface PastRow {
@@ -36,7 +36,7 @@ export async function stateAt(db: Knex, revision: number, { agents, catalogue }:
         .where((either) => {
           if (agents === 'all') either.whereIn('entity', OF_AGENTS);
           else
-            either.whereRaw(`(agent_id = any(?::int[]) and entity in ('agent', 'config', 'budget'))`, [
+            either.whereRaw(`(agent_id = any(?::int[]) and entity in ('agent', 'config', 'budget', 'experiment'))`, [
               agents as number[],
             ]);
           if (catalogue) either.orWhereIn('entity', CATALOGUE);

@@ -44,6 +44,15 @@ const NEEDED: Privileges = {
   llm_budgets: ALL,
   llm_budget_counters: ALL,
   llm_budget_reservations: ALL,
+  llm_experiments: ALL,
+  llm_experiment_variants: ALL,
+  llm_experiment_assignments: ALL,
+  llm_experiment_latency: ALL,
+  llm_experiment_exposures: ALL,
+  llm_experiment_runs: ALL,
+  llm_experiment_outcomes: ALL,
+  llm_experiment_subject_outcomes: ALL,
+  llm_experiment_outcome_sums: ALL,
 };
 const SEQUENCES = [
   'agent_configs',
@@ -56,6 +65,7 @@ const SEQUENCES = [
   'api_tokens',
   'llm_usage_adjustments',
   'llm_budgets',
+  'llm_experiments',
 ];
 
 interface Facts {

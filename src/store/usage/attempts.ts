@@ -1,11 +1,12 @@
 import type { Knex } from 'knex';
+import type { UsageCall } from '../../../gen/ts/agentllm/v1/usage.js';
 import { USAGE_PARTITIONS } from '../../../migrations/0020_usage.js';
 import { prepared } from '../session.js';
 import { booleanArray, bytesArray, numberArray, textArray, timeArray } from './array_literal.js';
 
 /**
- * An attempt to store: the columns of `llm_usage_attempts` except the time at which it is stored, and the reservation that
- * it draws on, which is stored in `record` only.
+ * An attempt to store: the columns of `llm_usage_attempts` except the time at which it is stored, and what is stored in
+ * `record` only: the reservation that it draws on, and what experiments count.
  */
 export interface NewAttempt {
   readonly attempt_id: string;
@@ -33,6 +34,10 @@ export interface NewAttempt {
   readonly price_from_config: boolean;
   /** Empty: none. */
   readonly reservation_id: string;
+  readonly subject: string;
+  readonly call: UsageCall | undefined;
+  /** The store revision that the call used. */
+  readonly revision: number;
   /** The encoded UsageRecord. */
   readonly record: Buffer;
 }

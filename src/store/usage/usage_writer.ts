@@ -56,7 +56,7 @@ export class UsageWriter {
     private readonly store: Store,
     private readonly attemptsStored?: AttemptsStored,
     /** Whether `attemptsStored` has an effect now. */
-    private readonly hasEffect: () => boolean = () => true,
+    private readonly hasEffect: (attempts: readonly NewAttempt[]) => boolean = () => true,
   ) {
     const { maxCallMs: longestWaitMs, batchWrites: items } = limits;
     const weight = ATTEMPTS_AT_ONCE[store.database.kind];
@@ -133,7 +133,7 @@ export class UsageWriter {
   private async commitOnce({ attempts, losses, ends }: Together): Promise<Pick<Stored, 'fresh' | 'released'>> {
     const { knex } = this.store.database;
     // Without a further effect one statement is the transaction.
-    const attemptsStored = this.hasEffect() ? this.attemptsStored : undefined;
+    const attemptsStored = this.hasEffect(attempts) ? this.attemptsStored : undefined;
     const released = new Map<string, bigint>();
     if (losses.length === 0 && ends.length === 0 && !attemptsStored)
       return { fresh: attempts.length === 0 ? new Set() : await insertAttempts(knex, attempts), released };

@@ -166,7 +166,7 @@ export async function readRevisions(db: Knex, from: number, last: number): Promi
 /** The agent of a change; null for the catalogue, credentials and budgets that are not for one agent. */
 function agentOf(change: Change): number | null {
   if (change.entity === 'agent') return change.id;
-  if (change.entity !== 'config' && change.entity !== 'budget') return null;
+  if (change.entity !== 'config' && change.entity !== 'budget' && change.entity !== 'experiment') return null;
   return (change.after ?? change.before)?.agent_id ?? null;
 }
 

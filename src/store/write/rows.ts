@@ -5,6 +5,7 @@ import { newModel, newProvider } from '../../domain/catalogue.js';
 import { newConfig } from '../../domain/config.js';
 import { newCredential } from '../../domain/credential.js';
 import { defaultWireApi } from '../../domain/dialects.js';
+import { newExperiment } from '../../domain/experiments/experiment.js';
 import type { Entities, Entity, Price, Provider } from '../../domain/rows.js';
 import { newTokenRow } from '../../domain/token.js';
 
@@ -93,6 +94,13 @@ export const tables: Readonly<Record<Entity, Table>> = {
     json: [],
     times: TIMES,
     amounts: ['limit_nano_usd'],
+  },
+  experiment: {
+    name: 'llm_experiments',
+    columns: Object.keys(newExperiment()),
+    defaults: newExperiment(),
+    json: ['variants', 'primary_metric', 'guardrails'],
+    times: [...TIMES, 'started_at', 'ended_at', 'running_since'],
   },
 };
 export const entities = Object.keys(tables) as readonly Entity[];

@@ -54,6 +54,15 @@ describe('the migrator', () => {
       'llm_budget_reservations',
       'llm_budgets',
       'llm_credentials',
+      'llm_experiment_assignments',
+      'llm_experiment_exposures',
+      'llm_experiment_latency',
+      'llm_experiment_outcome_sums',
+      'llm_experiment_outcomes',
+      'llm_experiment_runs',
+      'llm_experiment_subject_outcomes',
+      'llm_experiment_variants',
+      'llm_experiments',
       'llm_models',
       'llm_prices',
       'llm_providers',
@@ -486,6 +495,7 @@ describe('a schema that does not match the code', () => {
     '0019_price_tiers',
     '0020_usage',
     '0021_budgets',
+    '0022_experiments',
   ];
 
   it('is rejected with the names of the unknown migrations when it is newer', async () => {

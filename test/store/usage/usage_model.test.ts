@@ -34,6 +34,9 @@ const choice: fc.Arbitrary<Choice> = fc.record({
 const attemptOf = ({ minutes, agent, model, outcome, cost, tokens }: Choice): NewAttempt => ({
   attempt_id: randomUUID(),
   reservation_id: '',
+  subject: '',
+  call: undefined,
+  revision: 1,
   started_at: new Date(START + minutes * 60_000 + agent),
   agent_id: agent,
   agent_name: `agent "${agent}" \\ ${minutes % 2}`,

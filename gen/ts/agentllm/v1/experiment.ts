@@ -561,7 +561,8 @@ export interface ExperimentMetric {
   outcome: string;
   /**
    * Which values are better. Required for EXPERIMENT_METRIC_KIND_OUTCOME; for another kind
-   * absent or the direction of the kind. Always set in responses.
+   * absent or the direction of the kind. Set in responses, except for the results of an
+   * outcome that neither the primary metric nor a guardrail names.
    */
   direction: MetricDirection;
 }
@@ -843,6 +844,11 @@ export interface MetricDifference {
   better: boolean;
   /** Whether the variant is worse than the control with confidence. */
   worse: boolean;
+  /**
+   * The always-valid p-value of the hypothesis that there is no difference, corrected for
+   * the number of variants. Absent without `interval`, and for quantiles.
+   */
+  p_value?: number | undefined;
 }
 
 /** The value of one metric for one variant. */
@@ -1985,6 +1991,7 @@ function createBaseMetricDifference(): MetricDifference {
     relative_interval: undefined,
     better: false,
     worse: false,
+    p_value: undefined,
   };
 }
 
@@ -2007,6 +2014,9 @@ export const MetricDifference: MessageFns<MetricDifference> = {
     }
     if (message.worse !== false) {
       writer.uint32(48).bool(message.worse);
+    }
+    if (message.p_value !== undefined) {
+      writer.uint32(57).double(message.p_value);
     }
     return writer;
   },
@@ -2072,6 +2082,14 @@ export const MetricDifference: MessageFns<MetricDifference> = {
             message.worse = reader.bool();
             continue;
           }
+          case 7: {
+            if (tag !== 57) {
+              break;
+            }
+
+            message.p_value = reader.double();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           throw new globalThis.Error("malformed message");
@@ -2102,6 +2120,7 @@ export const MetricDifference: MessageFns<MetricDifference> = {
       : undefined;
     message.better = object.better ?? false;
     message.worse = object.worse ?? false;
+    message.p_value = object.p_value ?? undefined;
     return message;
   },
 };

@@ -542,6 +542,11 @@ export interface GetResultsResponse {
    * computed.
    */
   min_subjects: bigint;
+  /**
+   * The variant that is better than the control and than every other variant with
+   * confidence in the primary metric; empty if there is none.
+   */
+  best_variant: string;
   /** The time at which the results were computed, by the service's clock. */
   computed_at: Date | undefined;
 }
@@ -2702,6 +2707,7 @@ function createBaseGetResultsResponse(): GetResultsResponse {
     verdict: ExperimentVerdict.UNSPECIFIED,
     better_variants: [],
     min_subjects: 0n,
+    best_variant: "",
     computed_at: undefined,
   };
 }
@@ -2740,6 +2746,9 @@ export const GetResultsResponse: MessageFns<GetResultsResponse> = {
         throw new globalThis.Error("value provided for field message.min_subjects of type int64 too large");
       }
       writer.uint32(72).int64(message.min_subjects);
+    }
+    if (message.best_variant !== "") {
+      writer.uint32(98).string(message.best_variant);
     }
     if (message.computed_at !== undefined) {
       Timestamp.encode(toTimestamp(message.computed_at), writer.uint32(90).fork()).join();
@@ -2832,6 +2841,14 @@ export const GetResultsResponse: MessageFns<GetResultsResponse> = {
             message.min_subjects = reader.int64() as bigint;
             continue;
           }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.best_variant = reader.string();
+            continue;
+          }
           case 11: {
             if (tag !== 90) {
               break;
@@ -2875,6 +2892,7 @@ export const GetResultsResponse: MessageFns<GetResultsResponse> = {
     message.min_subjects = (object.min_subjects !== undefined && object.min_subjects !== null)
       ? BigInt(object.min_subjects)
       : 0n;
+    message.best_variant = object.best_variant ?? "";
     message.computed_at = object.computed_at ?? undefined;
     return message;
   },

@@ -1,0 +1,46 @@
+/*
+ * The durations of calls are counted in bins whose width grows with the duration: ten for each doubling, so each is at most
+ * 7.2 % wide. The first bin has the durations below 1 ms, the last one those from 2^22 ms (70 minutes) on.
+ */
+
+const BINS_PER_DOUBLING = 10;
+const DOUBLINGS = 22;
+
+export const LATENCY_BINS = BINS_PER_DOUBLING * DOUBLINGS + 2;
+
+/** The bin of a duration in ms. */
+export function latencyBin(ms: number): number {
+  if (!(ms >= 1)) return 0;
+  return Math.min(LATENCY_BINS - 1, Math.floor(Math.log2(ms) * BINS_PER_DOUBLING) + 1);
+}
+
+/** The shortest duration of a bin in ms. */
+export const binStart = (bin: number): number => (bin === 0 ? 0 : 2 ** ((bin - 1) / BINS_PER_DOUBLING));
+
+/** The duration in ms that no duration of a bin reaches; the last bin has none. */
+export const binEnd = (bin: number): number => (bin >= LATENCY_BINS - 1 ? Number.POSITIVE_INFINITY : binStart(bin + 1));
+
+/** The number of calls in each bin; bins after the last one that is given are empty. */
+export type LatencyHistogram = readonly number[];
+
+export const callsIn = (histogram: LatencyHistogram): number => histogram.reduce((sum, count) => sum + count, 0);
+
+/** A quantile in ms, interpolated within its bin; undefined without calls. */
+export function latencyQuantile(histogram: LatencyHistogram, share: number): number | undefined {
+  const calls = callsIn(histogram);
+  if (calls === 0) return undefined;
+  const rank = share * calls;
+  let below = 0;
+  for (const [bin, count] of histogram.entries()) {
+    if (count > 0 && below + count >= rank) return within(bin, Math.max(0, rank - below) / count);
+    below += count;
+  }
+  return within(histogram.length - 1, 1);
+}
+
+/** A duration of a bin; bins are wide for long durations, so the logarithm is interpolated. */
+function within(bin: number, part: number): number {
+  if (bin === 0) return part;
+  const end = Number.isFinite(binEnd(bin)) ? binEnd(bin) : binStart(bin);
+  return binStart(bin) * (end / binStart(bin)) ** part;
+}

@@ -1,0 +1,83 @@
+import type { Difference, Interval } from './difference.js';
+import type { Direction } from './guardrail.js';
+
+/** The end of a name of the enum ExperimentVerdict. */
+export type VerdictKind =
+  | 'TOO_FEW_SUBJECTS'
+  | 'INCONCLUSIVE'
+  | 'VARIANT_BETTER'
+  | 'CONTROL_BETTER'
+  | 'SAMPLE_RATIO_MISMATCH';
+
+/** How a variant compares with the control in the primary metric. */
+export type Standing = 'BETTER' | 'WORSE' | 'OPEN' | 'TOO_FEW_SUBJECTS';
+
+export interface VariantStanding {
+  readonly name: string;
+  readonly standing: Standing;
+  /** 1 less the always-valid p-value of no difference; 0 without an interval. */
+  readonly certainty: number;
+}
+
+export interface Verdict {
+  readonly kind: VerdictKind;
+  /** The variants other than the control, the best observed value first. */
+  readonly variants: readonly VariantStanding[];
+  /** The variant that is better than the control and than every other variant with confidence; undefined: none is yet. */
+  readonly best: string | undefined;
+}
+
+/** A variant other than the control with its difference to it; undefined: it has no value. */
+export interface Compared {
+  readonly name: string;
+  readonly difference: Pick<Difference, 'absolute' | 'interval' | 'pValue'> | undefined;
+}
+
+/** What the differences in the primary metric say. */
+export function verdictOf(compared: readonly Compared[], direction: Direction, hasMismatch: boolean): Verdict {
+  const sign = direction === 'higher is better' ? 1 : -1;
+  const sorted = [...compared].sort((a, b) => gain(b, sign) - gain(a, sign));
+  const variants = sorted.map(({ name, difference }) => ({
+    name,
+    standing: standingOf(difference?.interval, sign),
+    certainty: difference?.interval ? 1 - (difference.pValue ?? 1) : 0,
+  }));
+  return { kind: kindOf(variants, hasMismatch), variants, best: hasMismatch ? undefined : bestOf(sorted, sign) };
+}
+
+/** The observed gain over the control; variants without a value are last. */
+const gain = ({ difference }: Compared, sign: number): number =>
+  difference ? sign * difference.absolute : Number.NEGATIVE_INFINITY;
+
+function standingOf(interval: Interval | undefined, sign: number): Standing {
+  if (!interval) return 'TOO_FEW_SUBJECTS';
+  if (sign > 0 ? interval.low > 0 : interval.high < 0) return 'BETTER';
+  if (sign > 0 ? interval.high < 0 : interval.low > 0) return 'WORSE';
+  return 'OPEN';
+}
+
+function kindOf(variants: readonly VariantStanding[], hasMismatch: boolean): VerdictKind {
+  const has = (standing: Standing) => variants.some((one) => one.standing === standing);
+  if (hasMismatch) return 'SAMPLE_RATIO_MISMATCH';
+  if (has('BETTER')) return 'VARIANT_BETTER';
+  if (variants.length > 0 && variants.every(({ standing }) => standing === 'WORSE')) return 'CONTROL_BETTER';
+  return variants.every(({ standing }) => standing === 'TOO_FEW_SUBJECTS') ? 'TOO_FEW_SUBJECTS' : 'INCONCLUSIVE';
+}
+
+/** The intervals hold together, so a variant whose interval is beyond that of another one is better than it. */
+function bestOf(sorted: readonly Compared[], sign: number): string | undefined {
+  const [first, ...others] = sorted;
+  const worst = first && lowestGain(first, sign);
+  if (first === undefined || worst === undefined || worst <= 0) return undefined;
+  const isBeyond = (other: Compared) => {
+    const highest = highestGain(other, sign);
+    return highest !== undefined && worst > highest;
+  };
+  return others.every(isBeyond) ? first.name : undefined;
+}
+
+/** The bounds of the gain over the control. */
+const lowestGain = ({ difference }: Compared, sign: number): number | undefined =>
+  difference?.interval && (sign > 0 ? difference.interval.low : -difference.interval.high);
+const highestGain = ({ difference }: Compared, sign: number): number | undefined =>
+  difference?.interval && (sign > 0 ? difference.interval.high : -difference.interval.low);

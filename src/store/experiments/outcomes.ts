@@ -1,0 +1,224 @@
+import type { Knex } from 'knex';
+import { limits } from '../../limits.js';
+import { numberArray, textArray, timeArray } from '../usage/array_literal.js';
+
+/** A valid outcome to store. */
+export interface NewOutcome {
+  readonly outcome_id: string;
+  /** The experiments that it can belong to. */
+  readonly experiments: readonly number[];
+  /** Empty: that of the run. */
+  readonly subject: string;
+  readonly run_id: string;
+  readonly name: string;
+  /** A decimal number. */
+  readonly value: string;
+  readonly observed_at: Date;
+  readonly actor: string;
+}
+
+/** What was done with an outcome. */
+export type OutcomeResult =
+  | { readonly status: 'new'; readonly experiment_id: number; readonly variant: string }
+  | { readonly status: 'known' | 'not seen' | 'several subjects' | 'too many names' };
+
+/** The subject and variant that an outcome belongs to. */
+interface Owner {
+  readonly experiment_id: number;
+  readonly variant: string;
+  readonly subject: string;
+}
+
+/**
+ * Stores outcomes with different ids, and adds those that are new to the sums, in one transaction.
+ * @returns one result for each outcome, in order.
+ */
+export async function storeOutcomes(tx: Knex, outcomes: readonly NewOutcome[]): Promise<OutcomeResult[]> {
+  const known = await knownIds(tx, outcomes);
+  const unknown = outcomes.filter(({ outcome_id }) => !known.has(outcome_id));
+  const subjects = await subjectsOfRuns(tx, unknown);
+  const owners = await ownersOf(tx, unknown, subjects);
+  const names = new Names(await lockedNames(tx, [...owners.values()]));
+  const results = new Map<string, OutcomeResult>();
+  const owned: (NewOutcome & Owner)[] = [];
+  for (const outcome of unknown) {
+    const id = outcome.outcome_id;
+    const owner = owners.get(id);
+    if (subjects.get(id) === SEVERAL) results.set(id, { status: 'several subjects' });
+    else if (!owner) results.set(id, { status: 'not seen' });
+    else if (!names.add(owner.experiment_id, outcome.name)) results.set(id, { status: 'too many names' });
+    else owned.push({ ...outcome, ...owner });
+  }
+  const fresh = await insert(tx, owned);
+  for (const { outcome_id: id, experiment_id, variant } of owned)
+    if (fresh.has(id)) results.set(id, { status: 'new', experiment_id, variant });
+  await addToSums(
+    tx,
+    owned.filter(({ outcome_id }) => fresh.has(outcome_id)),
+  );
+  return outcomes.map(({ outcome_id }) => results.get(outcome_id) ?? { status: 'known' });
+}
+
+async function knownIds(tx: Knex, outcomes: readonly NewOutcome[]): Promise<ReadonlySet<string>> {
+  const { rows } = await tx.raw<{ rows: { outcome_id: string }[] }>(
+    'select outcome_id from llm_experiment_outcomes where outcome_id = any(?::uuid[])',
+    [textArray(outcomes.map(({ outcome_id }) => outcome_id))],
+  );
+  return new Set(rows.map(({ outcome_id }) => outcome_id));
+}
+
+/** A run has several subjects. */
+const SEVERAL = Symbol('several subjects');
+
+/** The subject of each outcome, by its id: the one that it names, or that of its run in the latest experiment. */
+async function subjectsOfRuns(
+  tx: Knex,
+  outcomes: readonly NewOutcome[],
+): Promise<ReadonlyMap<string, string | typeof SEVERAL>> {
+  const subjects = new Map<string, string | typeof SEVERAL>();
+  for (const { outcome_id, subject } of outcomes) if (subject !== '') subjects.set(outcome_id, subject);
+  const ofRuns = outcomes.filter(({ subject }) => subject === '');
+  if (ofRuns.length === 0) return subjects;
+  const pairs = ofRuns.flatMap(({ outcome_id, run_id, experiments }) =>
+    experiments.map((experiment_id) => ({ outcome_id, run_id, experiment_id })),
+  );
+  const { rows } = await tx.raw<{ rows: { outcome_id: string; subjects: string; subject: string }[] }>(
+    `select distinct on (outcome_id) outcome_id, count(*)::text as subjects, min(r.subject) as subject
+       from unnest(?::uuid[], ?::text[], ?::int[]) as v (outcome_id, run_id, experiment_id)
+       join llm_experiment_runs as r using (run_id, experiment_id)
+      group by outcome_id, experiment_id order by outcome_id, max(r.last_at) desc, experiment_id desc`,
+    [
+      textArray(pairs.map(({ outcome_id }) => outcome_id)),
+      textArray(pairs.map(({ run_id }) => run_id)),
+      numberArray(pairs.map(({ experiment_id }) => experiment_id)),
+    ],
+  );
+  for (const row of rows) subjects.set(row.outcome_id, row.subjects === '1' ? row.subject : SEVERAL);
+  return subjects;
+}
+
+/**
+ * The variant of each outcome, by its id: that in which the subject was last seen first before the outcome. If the clock of
+ * the reporter is behind and there is none, that in which it was seen first.
+ */
+async function ownersOf(
+  tx: Knex,
+  outcomes: readonly NewOutcome[],
+  subjects: ReadonlyMap<string, string | typeof SEVERAL>,
+): Promise<ReadonlyMap<string, Owner>> {
+  const pairs = outcomes.flatMap(({ outcome_id, experiments, observed_at }) => {
+    const subject = subjects.get(outcome_id);
+    if (subject === undefined || subject === SEVERAL) return [];
+    return experiments.map((experiment_id) => ({ outcome_id, experiment_id, subject, observed_at }));
+  });
+  if (pairs.length === 0) return new Map();
+  const { rows } = await tx.raw<{ rows: (Owner & { outcome_id: string })[] }>(
+    `select distinct on (outcome_id) outcome_id, experiment_id, a.variant, a.subject
+       from unnest(?::uuid[], ?::int[], ?::text[], ?::timestamptz[]) as v (outcome_id, experiment_id, subject, observed_at)
+       join llm_experiment_assignments as a using (experiment_id, subject)
+      order by outcome_id, a.first_at <= v.observed_at desc,
+               case when a.first_at <= v.observed_at then a.first_at end desc, a.first_at, experiment_id desc, a.variant`,
+    [
+      textArray(pairs.map(({ outcome_id }) => outcome_id)),
+      numberArray(pairs.map(({ experiment_id }) => experiment_id)),
+      textArray(pairs.map(({ subject }) => subject)),
+      timeArray(pairs.map(({ observed_at }) => observed_at)),
+    ],
+  );
+  return new Map(rows.map(({ outcome_id, ...owner }) => [outcome_id, owner]));
+}
+
+/** The names of the outcomes of experiments. No other transaction can add one meanwhile, so that their limit holds. */
+async function lockedNames(tx: Knex, owners: readonly Owner[]): Promise<readonly (readonly [number, string])[]> {
+  const ids = [...new Set(owners.map(({ experiment_id }) => experiment_id))].sort((a, b) => a - b);
+  if (ids.length === 0) return [];
+  for (const id of ids) await tx.raw(`select pg_advisory_xact_lock(hashtext('llm_experiment_outcomes'), ?)`, [id]);
+  const { rows } = await tx.raw<{ rows: { experiment_id: number; name: string }[] }>(
+    'select distinct experiment_id, name from llm_experiment_outcome_sums where experiment_id = any(?::int[])',
+    [numberArray(ids)],
+  );
+  return rows.map(({ experiment_id, name }) => [experiment_id, name]);
+}
+
+/** The names of outcomes by experiment, up to their limit. */
+class Names {
+  private readonly byExperiment = new Map<number, Set<string>>();
+
+  constructor(known: readonly (readonly [experimentId: number, name: string])[]) {
+    for (const [id, name] of known) this.of(id).add(name);
+  }
+
+  /** @returns whether the experiment has the name now. */
+  add(experimentId: number, name: string): boolean {
+    const names = this.of(experimentId);
+    if (!names.has(name) && names.size >= limits.outcomeNames) return false;
+    names.add(name);
+    return true;
+  }
+
+  private of(id: number): Set<string> {
+    const names = this.byExperiment.get(id) ?? new Set();
+    this.byExperiment.set(id, names);
+    return names;
+  }
+}
+
+async function insert(tx: Knex, outcomes: readonly (NewOutcome & Owner)[]): Promise<ReadonlySet<string>> {
+  if (outcomes.length === 0) return new Set();
+  const { rows } = await tx.raw<{ rows: { outcome_id: string }[] }>(
+    `insert into llm_experiment_outcomes
+       (outcome_id, experiment_id, variant, subject, name, value, run_id, observed_at, actor)
+     select * from unnest(?::uuid[], ?::int[], ?::text[], ?::text[], ?::text[], ?::numeric[], ?::text[], ?::timestamptz[],
+                          ?::text[]) as v (outcome_id) order by outcome_id
+         on conflict do nothing returning outcome_id`,
+    [
+      textArray(outcomes.map(({ outcome_id }) => outcome_id)),
+      numberArray(outcomes.map(({ experiment_id }) => experiment_id)),
+      textArray(outcomes.map(({ variant }) => variant)),
+      textArray(outcomes.map(({ subject }) => subject)),
+      textArray(outcomes.map(({ name }) => name)),
+      textArray(outcomes.map(({ value }) => value)),
+      textArray(outcomes.map(({ run_id }) => run_id)),
+      timeArray(outcomes.map(({ observed_at }) => observed_at)),
+      textArray(outcomes.map(({ actor }) => actor)),
+    ],
+  );
+  return new Set(rows.map(({ outcome_id }) => outcome_id));
+}
+
+const KEY = 'experiment_id, variant, name, subject';
+const MEAN_DECIMALS = 12;
+const mean = (total: string, outcomes: string) => `round(${total} / ${outcomes}, ${MEAN_DECIMALS})`;
+/** The mean of a subject before the change; it is computed exactly as it was stored. */
+const MEAN_BEFORE = `(case when p.outcomes = i.outcomes then 0 else ${mean('(p.total - i.total)', '(p.outcomes - i.outcomes)')} end)`;
+
+/** Adds outcomes to those of their subjects, and the difference of the means to the sums of the variants. */
+const ADD = `
+  with input as (
+    select ${KEY}, count(*) as outcomes, sum(value) as total
+      from unnest(?::int[], ?::text[], ?::text[], ?::text[], ?::numeric[]) as v (${KEY}, value) group by ${KEY}),
+  put as (
+    insert into llm_experiment_subject_outcomes as s (${KEY}, outcomes, total, mean)
+    select ${KEY}, outcomes, total, ${mean('total', 'outcomes')} from input order by ${KEY}
+        on conflict (${KEY}) do update set
+           outcomes = s.outcomes + excluded.outcomes, total = s.total + excluded.total,
+           mean = ${mean('(s.total + excluded.total)', '(s.outcomes + excluded.outcomes)')}
+    returning ${KEY}, outcomes, total, mean)
+  insert into llm_experiment_outcome_sums as o (experiment_id, variant, name, subjects, means, means_squared)
+  select p.experiment_id, p.variant, p.name, count(*) filter (where p.outcomes = i.outcomes),
+         sum(p.mean - ${MEAN_BEFORE}), sum(p.mean * p.mean - ${MEAN_BEFORE} * ${MEAN_BEFORE})
+    from put as p join input as i using (${KEY}) group by 1, 2, 3 order by 1, 2, 3
+      on conflict (experiment_id, variant, name) do update set
+         subjects = o.subjects + excluded.subjects, means = o.means + excluded.means,
+         means_squared = o.means_squared + excluded.means_squared`;
+
+async function addToSums(tx: Knex, outcomes: readonly (NewOutcome & Owner)[]): Promise<void> {
+  if (outcomes.length === 0) return;
+  await tx.raw(ADD, [
+    numberArray(outcomes.map(({ experiment_id }) => experiment_id)),
+    textArray(outcomes.map(({ variant }) => variant)),
+    textArray(outcomes.map(({ name }) => name)),
+    textArray(outcomes.map(({ subject }) => subject)),
+    textArray(outcomes.map(({ value }) => value)),
+  ]);
+}
