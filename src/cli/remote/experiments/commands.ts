@@ -161,7 +161,8 @@ const variantInputs: readonly Input[] = [
 
 const update: RemoteCommand = {
   name: 'update',
-  description: 'change an experiment; when it has started, its metric, subject, alpha and the settings of its variants are fixed',
+  description:
+    'change an experiment; when it has started, its metric, subject, alpha and the settings of its variants are fixed',
   more: 'A change of weights moves as few subjects as possible: a variant that grows takes subjects only from variants that\nshrink. The output states how many move.',
   inputs: [
     nameArgument('experiment.name'),
