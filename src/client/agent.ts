@@ -1,26 +1,31 @@
 import type { Agent } from '../../gen/ts/agentllm/v1/agent.js';
 import type { AgentLLMConfig } from '../../gen/ts/agentllm/v1/agent_llm_config.js';
+import { subjectProblem } from '../domain/experiments/subject.js';
 import { type KeyedHop, keyOfHop } from './api_key.js';
 import type { Admission, AttemptRequest } from './budgets/admission.js';
 import type { BudgetLeases } from './budgets/budget_leases.js';
+import type { BudgetStates } from './budgets/budget_states.js';
 import type { Change } from './change.js';
+import type { CallOptions } from './connection.js';
 import type { ListenOptions } from './events.js';
 import { type Frozen, freeze } from './freeze.js';
 import type { LeaseManager } from './lease_manager.js';
+import type { OutcomeInput, OutcomeReporter, RecordedOutcome } from './outcomes.js';
 import { resolveFrom } from './resolution.js';
 import type { Resolution, ResolveOptions } from './resolution_types.js';
-import type { View } from './view.js';
+import type { HeldAgent, HeldResolutions, View } from './view.js';
 
 /** An agent that a resident client holds. */
 export interface ResidentAgent {
   readonly name: string;
   /**
    * Resolves the agent from the state that this process holds: synchronously, without the network, well over a million
-   * times per second. Returns the same frozen object until something changes.
+   * times per second. Returns the same frozen object until something changes. With `subject`, a running experiment of the
+   * agent assigns it to a variant, also in this process: then there is one object for each variant.
    *
    * Throws the AgentLLMError that ResolveConfig returns: NOT_FOUND with reason AGENT_NOT_FOUND when the store has no such
    * agent; FAILED_PRECONDITION with reason AGENT_INACTIVE or NO_ENABLED_CONFIG; INVALID_ARGUMENT with reason
-   * INVALID_FIELDS for an unknown provider in `providerDown`. Throws UNAVAILABLE without a reason while the client holds
+   * INVALID_FIELDS for an unknown provider in `providerDown`, and for a `subject` that is empty or too long. Throws UNAVAILABLE without a reason while the client holds
    * no state; `ready()` waits for one.
    */
   resolve(options?: ResolveOptions): Resolution;
@@ -47,6 +52,17 @@ export interface ResidentAgent {
    * Without `hop` it also rejects with the errors of `resolve()`.
    */
   apiKey(hop?: KeyedHop, options?: ListenOptions): Promise<string | undefined>;
+  /**
+   * Reports an outcome of a subject or a run, for the results of an experiment. Outcomes may arrive late, also after the
+   * experiment is concluded. The service attributes them to calls whose usage it has recorded, so the usage of this
+   * client is sent first, and the report is repeated within `deadlineMs` while the service has not seen a call. Outcomes
+   * are not kept for later: the promise resolves when the outcome is stored and rejects with an AgentLLMError otherwise.
+   * If it rejects with UNAVAILABLE or DEADLINE_EXCEEDED, report the outcome again with the same `outcomeId`: it counts
+   * once.
+   *
+   * Throws a TypeError for a value that is neither a finite number nor a boolean.
+   */
+  recordOutcome(outcome: OutcomeInput, options?: CallOptions): Promise<RecordedOutcome>;
   /**
    * The agent and all its configurations, enabled or not, as the service sent them, frozen; undefined if the store has no
    * such agent. `chain_etag` is empty. Throws UNAVAILABLE while the client holds no state.
@@ -78,6 +94,16 @@ export interface Holder {
   readonly view: View;
   readonly leases: LeaseManager;
   readonly budgets: BudgetLeases;
+  readonly outcomes: OutcomeReporter;
+  /** The id of the run; undefined outside a run. */
+  readonly id?: string;
+}
+
+/** What is known for the subjects of an agent in one view. */
+interface Assignable {
+  readonly view: View;
+  readonly experiment: HeldAgent['experiment'];
+  readonly resolutions: HeldResolutions;
 }
 
 /** Resolves one agent from the state of its holder. */
@@ -86,6 +112,7 @@ export class AgentHandle implements ResidentAgent {
   /** The version of the states of budgets that the resolution was made with. */
   private budgetVersion = 0;
   private resolution: Resolution | undefined;
+  private assignable: Assignable | undefined;
 
   constructor(
     readonly name: string,
@@ -95,13 +122,33 @@ export class AgentHandle implements ResidentAgent {
   resolve(options?: ResolveOptions): Resolution {
     const { view, budgets } = this.holder;
     const { states } = budgets;
-    if (options !== undefined) return resolveFrom(view, this.name, states, options);
+    if (options !== undefined) return this.knownFor(view, states, options) ?? this.resolveWith(view, states, options);
     if (view === this.view && states.version === this.budgetVersion) return this.resolution as Resolution;
     // If the agent and the catalogue are unchanged in the new view, this returns the same resolution.
     this.resolution = resolveFrom(view, this.name, states);
     this.view = view;
     this.budgetVersion = states.version;
     return this.resolution;
+  }
+
+  /** The resolution of a variant that was resolved before. It allocates nothing: a program may resolve for each call. */
+  private knownFor(view: View, states: BudgetStates, options: ResolveOptions): Resolution | undefined {
+    const { subject, providerDown, budgetExhausted, overrides } = options;
+    const known = this.assignable;
+    if (known === undefined || known.view !== view || known.resolutions.budgetVersion !== states.version)
+      return undefined;
+    if (providerDown !== undefined || budgetExhausted !== undefined || overrides !== undefined) return undefined;
+    if (typeof subject !== 'string' || subjectProblem(subject) !== undefined) return undefined;
+    const position = known.experiment === undefined ? 0 : known.experiment.choose(subject).position;
+    return known.resolutions.byPosition[position];
+  }
+
+  private resolveWith(view: View, states: BudgetStates, options: ResolveOptions): Resolution {
+    const resolution = resolveFrom(view, this.name, states, options);
+    const held = view.agent(this.name) as HeldAgent;
+    const { experiment } = held;
+    this.assignable = { view, experiment, resolutions: held.resolved(view.catalogue, states.version) };
+    return resolution;
   }
 
   async apiKey(hop?: KeyedHop, { signal }: ListenOptions = {}): Promise<string | undefined> {
@@ -112,6 +159,11 @@ export class AgentHandle implements ResidentAgent {
   /** Whether the budgets permit an attempt. */
   admit(request: AttemptRequest): Admission | Promise<Admission> {
     return this.holder.budgets.admit(this.name, request);
+  }
+
+  recordOutcome(outcome: OutcomeInput, options?: CallOptions): Promise<RecordedOutcome> {
+    const { outcomes, id = '' } = this.holder;
+    return outcomes.record(this.name, id, outcome, options);
   }
 
   get held(): HeldConfigs | undefined {

@@ -21,6 +21,7 @@ export type { Frozen } from './freeze.js';
 export type { Token } from './headers.js';
 export type { Methods, Partially } from './methods.js';
 export type { ConnectOptions, ResidentOptions } from './options.js';
+export type { OutcomeInput, RecordedOutcome } from './outcomes.js';
 export type * from './proto.js';
 export type { Resolution, ResolutionHop, ResolutionSkip, ResolveOptions } from './resolution_types.js';
 export type { Pin, Run, RunMoved } from './run.js';

@@ -144,13 +144,15 @@ export class Lease {
    * that its row has changed. @param unchanged require that no row has changed since the lease.
    */
   isValidIn(view: View, name: string, unchanged: boolean): boolean {
-    const { agent, configs = [] } = view.agent(name)?.message ?? {};
+    const held = view.agent(name);
+    const { agent, configs = [] } = held?.message ?? {};
     if (agent?.is_active === false) return false;
     return [...this.facts.values()].every((facts) => {
       const { agent_id, config_id, credential_name, key_source } = facts;
       const config = configs.find(({ id }) => id === config_id);
       const provider = view.catalogue.provider(config?.provider ?? '');
-      if (agent?.id !== agent_id || !config?.enabled || !provider?.enabled) return false;
+      const isUsed = config?.enabled || held?.experiment?.isBase(config_id);
+      if (agent?.id !== agent_id || !config || !isUsed || !provider?.enabled) return false;
       const sameKey =
         key_source === 'KEY_SOURCE_CREDENTIAL'
           ? config.credential_name === credential_name

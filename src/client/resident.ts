@@ -16,6 +16,7 @@ import type { Connection } from './connection.js';
 import { AgentLLMError } from './error.js';
 import { Events, type ListenOptions } from './events.js';
 import { LeaseManager } from './lease_manager.js';
+import { OutcomeReporter } from './outcomes.js';
 import type { ResidentSettings } from './resident_settings.js';
 import { nothingHeld, notWatched } from './resolution.js';
 import { type Pin, PinnedRun, type Run, type RunSource } from './run.js';
@@ -48,6 +49,7 @@ export class Resident implements WatchObserver, RunSource {
   readonly leases: LeaseManager;
   readonly spool: UsageSpool;
   readonly budgets: BudgetLeases;
+  readonly outcomes: OutcomeReporter;
   token = '';
   minRevision = 0n;
 
@@ -87,6 +89,7 @@ export class Resident implements WatchObserver, RunSource {
     // Only extensions have calls of models.
     this.recorder = extend && usage && new UsageRecorder(usage, { open: openStreamOver(connection), warn });
     this.spool = this.recorder ?? NO_USAGE;
+    this.outcomes = new OutcomeReporter(calls, this.spool);
     this.budgets = new BudgetLeases({ calls, stream: connection, options, view: () => this.held });
     this.extend = extend?.(this.budgets.settling((receipt) => this.onReceipt(receipt))) ?? (() => {});
     this.leases = new LeaseManager({ calls, stream: connection, lifetimeMs, revision, warn });

@@ -1,5 +1,6 @@
 import type { CoveringBudget } from '../domain/budget_effect.js';
-import { hasDefaultModel, primaryOf } from '../domain/chain.js';
+import { hasNoModel } from '../domain/chain.js';
+import { subjectProblem } from '../domain/experiments/subject.js';
 import { PARAMETERS, type ParameterValues } from '../domain/parameters.js';
 import { type ResolveOptions as DomainOptions, resolve } from '../domain/resolve.js';
 import { nearest } from '../domain/text.js';
@@ -17,12 +18,17 @@ import type { HeldAgent, View } from './view.js';
 /** The method that errors name: the same resolution in the service. */
 const METHOD = 'agentllm.v1.AgentLLMConfigService/ResolveConfig';
 
-/** Resolves an agent from the held state. The result is cached until the agent or the catalogue changes. */
+/**
+ * Resolves an agent from the held state. The result is cached until the agent or the catalogue changes, for each variant
+ * of an experiment.
+ */
 export function resolveFrom(view: View, name: string, states: BudgetStates, options: ResolveOptions = {}): Resolution {
-  const { providerDown = [], budgetExhausted = [], overrides = {} } = options;
+  const { providerDown = [], budgetExhausted = [], overrides = {}, subject } = options;
   const held = view.agent(name);
   const { catalogue } = view;
   if (!held?.message.agent) throw notFound(view, name);
+  if (subject !== undefined) checkSubject(subject);
+  const chosen = held.experiment?.choose(subject);
   const replaced = checkOverrides(overrides);
   const simulated = checkBudgets(view, name, budgetExhausted);
   const budgets = () => coveringIn(view, name, states, simulated);
@@ -31,20 +37,25 @@ export function resolveFrom(view: View, name: string, states: BudgetStates, opti
       down: checkProviders(catalogue, providerDown),
       overrides: replaced,
       budgets: budgets(),
+      chosen,
     });
-  const { version: budgetVersion } = states;
-  if (held.resolved?.catalogue === catalogue && held.resolved.budgetVersion === budgetVersion)
-    return held.resolved.resolution;
-  const resolution = compute(catalogue, held, { budgets: budgets() });
-  held.resolved = { catalogue, budgetVersion, resolution };
-  return resolution;
+  const { byPosition } = held.resolved(catalogue, states.version);
+  const position = chosen?.position ?? 0;
+  byPosition[position] ??= compute(catalogue, held, { budgets: budgets(), chosen });
+  return byPosition[position];
+}
+
+/** Programs without types may pass the number of a user. */
+function checkSubject(subject: string): void {
+  const description = typeof subject === 'string' ? subjectProblem(subject) : `must be a text, not ${typeof subject}`;
+  if (description) throw toClientError(invalidFields([{ field: 'subject', description }]));
 }
 
 function compute(catalogue: Catalogue, held: HeldAgent, options: DomainOptions): Resolution {
   const { agent, configs } = held.rows(catalogue.ids);
   if (!agent.is_active)
     throw toClientError(ServiceError.of('AGENT_INACTIVE', { agent: agent.name }, resource(agent.name)));
-  if (!hasDefaultModel(agent) && !primaryOf(configs))
+  if (hasNoModel(agent, configs, options.chosen))
     throw toClientError(ServiceError.of('NO_ENABLED_CONFIG', { agent: agent.name }, resource(agent.name)));
   const { id, agent_type, role, substitution_policy } = agent;
   return freeze({

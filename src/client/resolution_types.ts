@@ -12,7 +12,8 @@ export type ResolutionSkip = Resolved['skipped'][number];
 
 /**
  * The effective hops and parameters of an agent: the response of ResolveConfig, computed in this process by the same
- * function. It is deeply frozen and shared; until something changes, each `resolve()` returns the same object.
+ * function. It is deeply frozen and shared; until something changes, each `resolve()` returns the same object. With an
+ * experiment, that is one object for each variant: `experiment` names the variant, but not the subject.
  */
 export interface Resolution extends Resolved {
   /** The agent that was resolved. */
@@ -51,4 +52,10 @@ export interface ResolveOptions {
    * number, text or list of texts fails with INVALID_ARGUMENT. Default: none.
    */
   readonly overrides?: ParameterValues | undefined;
+  /**
+   * The subject that a running experiment of the agent assigns to a variant: the id of a run, a user or whatever the
+   * experiment is about, 1 to 255 characters. It is assigned in this process; the same subject always gets the same
+   * variant until the weights change. Default: none, so that the agent has the settings of the control.
+   */
+  readonly subject?: string | undefined;
 }

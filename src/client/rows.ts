@@ -6,6 +6,7 @@ import type {
 } from '../../gen/ts/agentllm/v1/agent_llm_config.js';
 import type { WatchedCredential } from '../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
 import type { Budget as BudgetMessage } from '../../gen/ts/agentllm/v1/budget.js';
+import type { Experiment as ExperimentMessage, ExperimentVariant } from '../../gen/ts/agentllm/v1/experiment.js';
 import type {
   Model as ModelMessage,
   ModelPrice,
@@ -14,6 +15,7 @@ import type {
   Provider as ProviderMessage,
 } from '../../gen/ts/agentllm/v1/provider.js';
 import { defaultWireApi } from '../domain/dialects.js';
+import type { ExperimentSettings, VariantSettings } from '../domain/experiments/active_experiment.js';
 import type {
   Agent,
   Budget,
@@ -221,6 +223,28 @@ const otherRates = (rates: PriceRates = {}): OtherRates =>
   Object.fromEntries(
     Object.entries(rates).flatMap(([rate, value]) => (typeof value === 'bigint' ? [[rate, Number(value)]] : [])),
   );
+
+/** What resolution reads of an experiment of the watch. */
+export const experimentSettings = (message: ExperimentMessage): ExperimentSettings => ({
+  name: message.name,
+  salt: message.salt,
+  state: message.state,
+  revision: Number(message.revision),
+  variants: message.variants.map(variantSettings),
+});
+
+function variantSettings({ name, control, config_id, overrides = NO_OVERRIDES, buckets }: ExperimentVariant) {
+  const { extra_params, ...others } = overrides;
+  const set = Object.entries(others).filter(([, value]) => value !== undefined);
+  return {
+    name,
+    control,
+    config_id: config_id || null,
+    overrides: { ...Object.fromEntries(set), ...(extra_params && { extra_params: extraParams(extra_params) }) },
+    buckets,
+  } satisfies VariantSettings;
+}
+const NO_OVERRIDES: NonNullable<ExperimentVariant['overrides']> = { extra_params: undefined };
 
 /** A budget of the watch. */
 export const budgetRow = ({ revision, agent_name: _, etag: __, ...budget }: BudgetMessage): Budget => ({

@@ -4,6 +4,7 @@ import type { BudgetLeases } from './budgets/budget_leases.js';
 import type { Change } from './change.js';
 import { Events, type ListenOptions } from './events.js';
 import type { LeaseManager } from './lease_manager.js';
+import type { OutcomeReporter } from './outcomes.js';
 import type { View } from './view.js';
 
 /** How long a run keeps the same revision: until it ends, until its next turn, or not at all. */
@@ -52,6 +53,7 @@ export interface RunSource {
   readonly leases: LeaseManager;
   /** Budgets are not pinned: money that is spent is spent. */
   readonly budgets: BudgetLeases;
+  readonly outcomes: OutcomeReporter;
   /** Throws for an agent that the client does not hold. */
   check(name: string): void;
   /** Adds the members that the agents of the client have. */
@@ -95,6 +97,10 @@ export class PinnedRun {
 
   get budgets(): BudgetLeases {
     return this.source.budgets;
+  }
+
+  get outcomes(): OutcomeReporter {
+    return this.source.outcomes;
   }
 
   get revision(): bigint {

@@ -5,24 +5,45 @@ import {
   ConfigChanges,
   WatchedAgent,
 } from '../../gen/ts/agentllm/v1/agent_llm_config_watch_service.js';
+import { ActiveExperiment } from '../domain/experiments/active_experiment.js';
 import type { Agent, Config } from '../domain/rows.js';
 import { Catalogue } from './catalogue.js';
 import type { Change } from './change.js';
 import type { Resolution } from './resolution_types.js';
-import { agentRow, configRow, type Ids } from './rows.js';
+import { agentRow, configRow, experimentSettings, type Ids } from './rows.js';
+
+/** The resolutions of an agent without assumptions, and the catalogue and states of budgets that they are made with. */
+export interface HeldResolutions {
+  readonly catalogue: Catalogue;
+  readonly budgetVersion: number;
+  /** By the position of the variant in the choices of the experiment; without an experiment, only the first. */
+  readonly byPosition: (Resolution | undefined)[];
+}
 
 /** An agent as the watch delivered it; the next delivery replaces it. */
 export class HeldAgent {
-  /** The last resolution, and the catalogue and states of budgets that it was computed with. */
-  resolved:
-    | { readonly catalogue: Catalogue; readonly budgetVersion: number; readonly resolution: Resolution }
-    | undefined;
+  private resolutions: HeldResolutions | undefined;
+  private active: { readonly experiment: ActiveExperiment | undefined } | undefined;
 
   constructor(
     readonly message: WatchedAgent,
     /** Store revision of the last change of the agent or its configurations. */
     readonly revision: bigint,
   ) {}
+
+  /** The experiment that is running or paused; the same object until the next delivery. */
+  get experiment(): ActiveExperiment | undefined {
+    this.active ??= { experiment: ActiveExperiment.among(this.message.experiments.map(experimentSettings)) };
+    return this.active.experiment;
+  }
+
+  /** The resolutions that are known for a catalogue and the states of budgets. */
+  resolved(catalogue: Catalogue, budgetVersion: number): HeldResolutions {
+    const { resolutions } = this;
+    if (resolutions?.catalogue === catalogue && resolutions.budgetVersion === budgetVersion) return resolutions;
+    this.resolutions = { catalogue, budgetVersion, byPosition: [] };
+    return this.resolutions;
+  }
 
   /** The rows to resolve from. Call it only if the message has an agent. */
   rows(ids: Ids): { readonly agent: Agent; readonly configs: readonly Config[] } {

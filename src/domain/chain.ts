@@ -1,3 +1,5 @@
+import type { ChosenVariant, VariantSettings } from './experiments/active_experiment.js';
+import { withOverrides } from './experiments/variant_config.js';
 import { storedKeyOf } from './key_choice.js';
 import type { Agent, Config } from './rows.js';
 import { canonicalName, type ResolveView } from './view.js';
@@ -14,6 +16,8 @@ export interface PlannedHop {
   readonly config: Config | undefined;
   readonly provider: string;
   readonly model_name: string;
+  /** The variant whose overrides `config` has; undefined for every other hop. */
+  readonly chosen?: ChosenVariant;
 }
 
 /** A hop with its position in the chain. */
@@ -30,9 +34,15 @@ export interface ChainHop extends PlannedHop {
  * the provider, model and stored key of an earlier hop is dropped as a duplicate.
  * The substitution policy drops hops that may not replace the first hop, even if
  * the first hop itself cannot be used.
+ *
+ * With a variant of an experiment, the chain is the one that the agent would have if the base config of the variant were
+ * enabled and the first one, and the first hop has the overrides. A variant whose base config no longer exists has no
+ * effect.
  */
-export function chainOf(view: ChainView, agent: Agent, configs: readonly Config[]): ChainHop[] {
-  const planned = configs.filter((config) => config.enabled).flatMap(hopsOfConfig);
+export function chainOf(view: ChainView, agent: Agent, configs: readonly Config[], chosen?: ChosenVariant): ChainHop[] {
+  const base = chosen && baseConfigOf(configs, chosen.variant);
+  const others = configs.filter((config) => config.enabled && config !== base).flatMap(hopsOfConfig);
+  const planned = base ? [...hopsOfVariant(view, base, chosen), ...others] : others;
   if (planned.length === 0) planned.push(...agentHops(agent));
   const hops = planned.map((hop) => ({ ...hop, provider: canonicalName(view, hop.provider) }));
   const [first] = hops;
@@ -46,6 +56,20 @@ export function chainOf(view: ChainView, agent: Agent, configs: readonly Config[
 }
 
 type ChainView = Pick<ResolveView, 'provider' | 'credentials'>;
+
+/** The base config of a variant, enabled or not; undefined if it no longer exists. @param configs in chain order. */
+export const baseConfigOf = (
+  configs: readonly Config[],
+  { config_id }: Pick<VariantSettings, 'config_id'>,
+): Config | undefined => (config_id === null ? primaryOf(configs) : configs.find(({ id }) => id === config_id));
+
+/** The hops of a variant: the model of its base config with the overrides, then the fallback of the base config. */
+function hopsOfVariant(view: ChainView, base: Config, chosen: ChosenVariant): PlannedHop[] {
+  const config = withOverrides(view, base, chosen.variant.overrides);
+  const { provider, model_name } = config;
+  const [, ...fallback] = hopsOfConfig(base);
+  return [{ source: 'HOP_SOURCE_CONFIG', config, provider, model_name, chosen }, ...fallback];
+}
 
 /** Two hops with the same identity would make the same call. */
 function identityOf(view: ChainView, { config, provider, model_name }: PlannedHop): string {
@@ -75,6 +99,13 @@ export function hopsOfConfig(config: Config): PlannedHop[] {
 
 /** Whether an agent has a default model, which it uses when none of its configs is enabled. */
 export const hasDefaultModel = ({ llm_provider, llm_model }: Agent): boolean => llm_provider !== '' && llm_model !== '';
+
+/**
+ * Whether an agent has no model to call: no config is enabled, it has no default model, and no variant of an experiment
+ * has a base config.
+ */
+export const hasNoModel = (agent: Agent, configs: readonly Config[], chosen: ChosenVariant | undefined): boolean =>
+  !hasDefaultModel(agent) && !primaryOf(configs) && !(chosen && baseConfigOf(configs, chosen.variant));
 
 /** The agent's default model as a hop; empty if it has none. */
 function agentHops(agent: Agent): PlannedHop[] {

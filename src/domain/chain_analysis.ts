@@ -2,6 +2,7 @@ import type { Finding } from '../../gen/ts/agentllm/v1/finding.js';
 import { adapt } from './adapt.js';
 import type { AnalyzedHop } from './analyzed_hop.js';
 import { type ChainHop, chainOf, type PlannedHop } from './chain.js';
+import type { ChosenVariant } from './experiments/active_experiment.js';
 import { aboutAgent, aboutHop, cutByPolicy, duplicate, halfPrice } from './findings.js';
 import { storedKeyOf } from './key_choice.js';
 import { type ParameterValues, parametersOf } from './parameters.js';
@@ -20,6 +21,8 @@ export interface AnalysisOptions {
   readonly namesCommands?: boolean;
   /** Values that replace the configured ones in every hop. */
   readonly overrides?: ParameterValues;
+  /** The variant of an experiment that determines the first hop; its base config must exist. */
+  readonly chosen?: ChosenVariant | undefined;
 }
 
 /** Analyzes a chain. Lint and resolution both present the result. */
@@ -28,12 +31,12 @@ export function analyzeChain(
   agent: Agent,
   configs: readonly Config[],
   now: Date,
-  { namesCommands = true, overrides = {} }: AnalysisOptions = {},
+  { namesCommands = true, overrides = {}, chosen }: AnalysisOptions = {},
 ): ChainAnalysis {
-  const hops = chainOf(view, agent, configs).map((hop) => analyzeHop(view, agent, hop, now, overrides));
+  const hops = chainOf(view, agent, configs, chosen).map((hop) => analyzeHop(view, agent, hop, now, overrides));
   const hopsDropped = (reason: ChainHop['dropped']) => hops.filter(({ planned }) => planned.dropped === reason);
   const findings = [
-    ...aboutAgent(agent, configs),
+    ...aboutAgent(agent, configs, chosen !== undefined),
     ...hopsDropped(undefined).flatMap((hop) => [...aboutHop({ view, agent, now, namesCommands }, hop)]),
     ...hopsDropped('SKIP_REASON_DUPLICATE').map(({ planned }) => duplicate(planned)),
     ...hopsDropped('SKIP_REASON_POLICY').map(({ planned }) => cutByPolicy(agent, planned)),

@@ -3,6 +3,8 @@ import type { Adaptation } from './adapt.js';
 import type { AnalyzedHop } from './analyzed_hop.js';
 import { canonicalBaseUrl } from './base_url.js';
 import { type ChainHop, hasDefaultModel, type PlannedHop } from './chain.js';
+import type { ChosenVariant } from './experiments/active_experiment.js';
+import { isOverridden } from './experiments/variant_config.js';
 import { fieldOf } from './parameters.js';
 import type { Agent, Config, Model, Provider } from './rows.js';
 import { isShutDown, replaceCommand, shutdownText, usableSuccessor } from './shutdown.js';
@@ -29,7 +31,8 @@ const RANK = ['SEVERITY_ERROR', 'SEVERITY_WARNING', 'SEVERITY_INFO'];
 export const bySeverity = (findings: readonly Finding[]): Finding[] =>
   [...findings].sort((a, b) => RANK.indexOf(a.severity) - RANK.indexOf(b.severity));
 
-export function* aboutAgent(agent: Agent, configs: readonly Config[]): Generator<Finding> {
+/** @param hasVariant whether the chain begins with a variant of an experiment, whose base config may be disabled. */
+export function* aboutAgent(agent: Agent, configs: readonly Config[], hasVariant: boolean): Generator<Finding> {
   if (!agent.is_active)
     yield finding({
       severity: 'SEVERITY_WARNING',
@@ -37,7 +40,7 @@ export function* aboutAgent(agent: Agent, configs: readonly Config[]): Generator
       field: 'agent.is_active',
       message: `Agent "${agent.name}" is inactive; its chain is not used until is_active is true`,
     });
-  yield* withoutConfig(agent, configs);
+  if (!hasVariant) yield* withoutConfig(agent, configs);
 }
 
 /** An agent without an enabled config uses its default model, which may be of another provider. */
@@ -70,6 +73,11 @@ const FIELDS = {
   HOP_SOURCE_AGENT: { provider: 'agent.llm_provider', model: 'agent.llm_model' },
 } as const;
 
+/** The field that determines a value of a hop. @param path of a hop of a config, below `config`. */
+function fieldAt({ source, chosen }: PlannedHop, value: 'provider' | 'model', path: string): string {
+  return chosen && isOverridden(chosen.variant, path) ? `overrides.${path}` : FIELDS[source][value];
+}
+
 const PLAIN_FORM = 'a plain URL such as https://llm.example.com/v1';
 
 /** What a chain is linted with. */
@@ -84,7 +92,7 @@ export interface LintContext {
 /** The findings about a hop that was not dropped from the chain. */
 export function* aboutHop(context: LintContext, hop: AnalyzedHop): Generator<Finding> {
   const { planned, provider } = hop;
-  const at = { hop: planned.index, field: FIELDS[planned.source].provider };
+  const at = { hop: planned.index, field: fieldAt(planned, 'provider', 'provider') };
   if (!provider) {
     const message = `No provider "${planned.provider}" is in the catalogue; add it or name another`;
     yield finding({ severity: 'SEVERITY_ERROR', reason: 'FINDING_REASON_UNKNOWN_PROVIDER', message, ...at });
@@ -105,7 +113,7 @@ export function* aboutHop(context: LintContext, hop: AnalyzedHop): Generator<Fin
 
 function* aboutModel(context: LintContext, hop: AnalyzedHop, provider: Provider): Generator<Finding> {
   const { planned, model } = hop;
-  const at = { hop: planned.index, field: FIELDS[planned.source].model };
+  const at = { hop: planned.index, field: fieldAt(planned, 'model', 'model_name') };
   if (!model) {
     const names = context.view.modelsOf(provider.name).map(({ name }) => name);
     const suggestion = nearest(planned.model_name, names);
@@ -126,7 +134,9 @@ function* aboutShutdown(context: LintContext, hop: PlannedHop, model: Model, at:
   const { retires_at, replaced_by } = model;
   if (retires_at) {
     const successor = usableSuccessor(view, model, now);
-    const command = successor && namesCommands ? replaceCommand(agent, hop, successor) : undefined;
+    // The commands change configs, not experiments.
+    const hasCommand = namesCommands && !(hop.chosen && isOverridden(hop.chosen.variant, 'model_name'));
+    const command = successor && hasCommand ? replaceCommand(agent, hop, successor) : undefined;
     const remedy = replaced_by ? `use ${replaced_by}${command ? `: ${command}` : ''}` : 'choose another';
     const message = `${target(hop)} ${shutdownText(retires_at, now)}; ${remedy}`;
     const severity = isShutDown(model, now) ? 'SEVERITY_ERROR' : 'SEVERITY_WARNING';
@@ -151,7 +161,8 @@ function unreadableKey({ planned, key }: AnalyzedHop): Finding {
 
 function adapted(hop: ChainHop, a: Adaptation): Finding {
   const shown = (value: unknown) => (value === undefined ? '' : JSON.stringify(value));
-  const owner = hop.source === 'HOP_SOURCE_AGENT' ? 'agent' : 'config';
+  const isOfVariant = hop.chosen !== undefined && isOverridden(hop.chosen.variant, fieldOf(a.parameter));
+  const owner = isOfVariant ? 'overrides' : hop.source === 'HOP_SOURCE_AGENT' ? 'agent' : 'config';
   const outcome = a.effective === undefined ? 'is left out' : `becomes ${shown(a.effective)}`;
   return finding({
     severity: a.reason === 'FINDING_REASON_PARAMETER_REQUIRED' ? 'SEVERITY_INFO' : 'SEVERITY_WARNING',
@@ -163,6 +174,17 @@ function adapted(hop: ChainHop, a: Adaptation): Finding {
     effective: shown(a.effective),
   });
 }
+
+/** The base config of a variant no longer exists. */
+export const baseMissing = (agent: Agent, { experiment, variant }: ChosenVariant): Finding =>
+  finding({
+    severity: 'SEVERITY_WARNING',
+    reason: 'FINDING_REASON_VARIANT_UNUSABLE',
+    message:
+      `Variant "${variant.name}" of experiment "${experiment.name}" has no base config: ` +
+      `${variant.config_id === null ? `agent "${agent.name}" has no primary config` : `config ${variant.config_id} no longer exists`}; ` +
+      'its calls have the settings without the experiment and do not count',
+  });
 
 export const duplicate = (hop: PlannedHop): Finding =>
   finding({

@@ -1,5 +1,6 @@
 import type { AnalyzedHop } from './analyzed_hop.js';
 import type { ChainHop } from './chain.js';
+import { isOverridden } from './experiments/variant_config.js';
 import { fieldOf, type Parameter } from './parameters.js';
 import type { Agent, Model, Provider } from './rows.js';
 import { ruleFor } from './rules.js';
@@ -14,8 +15,9 @@ export interface Provenance {
     | 'VALUE_SOURCE_AGENT'
     | 'VALUE_SOURCE_PROVIDER'
     | 'VALUE_SOURCE_MODEL'
-    | 'VALUE_SOURCE_CREDENTIAL';
-  /** The resource: a config by its id, a model as `provider/model`, others by name. */
+    | 'VALUE_SOURCE_CREDENTIAL'
+    | 'VALUE_SOURCE_EXPERIMENT';
+  /** The resource: a config by its id, a model as `provider/model`, a variant as `experiment/variant`, others by name. */
   readonly resource: string;
   /** The field of that row. */
   readonly path: string;
@@ -33,21 +35,21 @@ export function provenanceOf(agent: Agent, hop: AnalyzedHop, provider: Provider)
   const catalogue = providerRow(provider);
   const paths = PATHS[planned.source];
   const entries: Provenance[] = [
-    { field: 'provider', ...owner, path: paths.provider },
+    { field: 'provider', ...configured(planned, owner, paths.provider) },
     { field: 'dialect', ...catalogue, path: 'dialect' },
     { field: 'wire_api', ...catalogue, path: 'wire_api' },
     { field: 'base_url', ...catalogue, path: 'base_url' },
-    { field: 'model_name', ...owner, path: paths.model },
+    { field: 'model_name', ...configured(planned, owner, paths.model) },
     ...(hop.model ? [{ field: 'model', ...modelRow(hop.model), path: '' }] : []),
     ...hop.sent
       .filter(({ name }) => hop.overrides[name] === undefined)
       .map(({ name }) => ({
         field: `parameters.${name}`,
-        ...(ruleApplied(hop, provider, name) ?? { ...owner, path: fieldOf(name) }),
+        ...(ruleApplied(hop, provider, name) ?? configured(planned, owner, fieldOf(name))),
       })),
   ];
   if (planned.config?.extra_params?.request_timeout_ms !== undefined)
-    entries.push({ field: 'request_timeout_ms', ...owner, path: 'extra_params.request_timeout_ms' });
+    entries.push({ field: 'request_timeout_ms', ...configured(planned, owner, 'extra_params.request_timeout_ms') });
   entries.push({ field: 'key_source', ...keyRow(owner, catalogue, hop) });
   const price = priceRow(owner, hop);
   if (price) entries.push({ field: 'price', ...price });
@@ -65,6 +67,18 @@ const ownerOf = (agent: Agent, { config }: ChainHop): Row =>
   config
     ? { source: 'VALUE_SOURCE_CONFIG', resource: String(config.id), revision: config.revision }
     : { source: 'VALUE_SOURCE_AGENT', resource: agent.name, revision: agent.revision };
+
+/** A value of the owner of a hop, or of the variant that replaces it. */
+function configured({ chosen }: ChainHop, owner: Row, path: string): Row & { path: string } {
+  if (!chosen || !isOverridden(chosen.variant, path)) return { ...owner, path };
+  const { experiment, variant } = chosen;
+  return {
+    source: 'VALUE_SOURCE_EXPERIMENT',
+    resource: `${experiment.name}/${variant.name}`,
+    path: `overrides.${path}`,
+    revision: experiment.revision,
+  };
+}
 
 const providerRow = ({ name, revision }: Provider): Row => ({
   source: 'VALUE_SOURCE_PROVIDER',

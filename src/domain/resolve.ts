@@ -1,13 +1,15 @@
 import type { ApiKeyState } from '../../gen/ts/agentllm/v1/agent_llm_config.js';
+import type { ExperimentState } from '../../gen/ts/agentllm/v1/experiment.js';
 import type { Finding } from '../../gen/ts/agentllm/v1/finding.js';
 import type { Dialect, WireApi } from '../../gen/ts/agentllm/v1/provider.js';
 import type { SentParameter } from './adapt.js';
 import type { AnalyzedHop } from './analyzed_hop.js';
 import { canonicalBaseUrl } from './base_url.js';
 import { aboutBudgets, BudgetEffect, type BudgetSkip, type CoveringBudget } from './budget_effect.js';
-import type { PlannedHop } from './chain.js';
+import { baseConfigOf, type PlannedHop } from './chain.js';
 import { analyzeChain } from './chain_analysis.js';
-import { bySeverity, noUsableHop } from './findings.js';
+import type { ChosenVariant } from './experiments/active_experiment.js';
+import { baseMissing, bySeverity, noUsableHop } from './findings.js';
 import { variablesOf } from './key_choice.js';
 import { factsOf, type ModelFacts } from './model_facts.js';
 import type { ParameterValue, ParameterValues } from './parameters.js';
@@ -74,6 +76,18 @@ export interface SkippedHop extends Pick<ResolvedHop, 'index' | 'source' | 'conf
   readonly reason: SkipReason;
 }
 
+/** The variant of the agent's experiment that a resolution uses. It is the same for all subjects of the variant. */
+export interface ResolvedExperiment {
+  /** The name of the experiment. */
+  readonly experiment: string;
+  /** The name of the variant whose settings the first hop has. */
+  readonly variant: string;
+  /** The state of the experiment: running or paused. */
+  readonly state: ExperimentState;
+  /** Whether calls count: the experiment is running and a subject is given. */
+  readonly counted: boolean;
+}
+
 /** The effective hops of an agent. */
 export interface Resolution {
   /** The hops to try, in this order. */
@@ -83,6 +97,8 @@ export interface Resolution {
   readonly findings: readonly Finding[];
   /** The names of the exhausted budgets that cover the agent. */
   readonly exhausted_budgets: readonly string[];
+  /** undefined: the agent has no experiment that is running or paused, or its variant cannot be used. */
+  readonly experiment: ResolvedExperiment | undefined;
 }
 
 export interface ResolveOptions {
@@ -92,6 +108,8 @@ export interface ResolveOptions {
   readonly overrides?: ParameterValues;
   /** The enabled budgets that cover the agent, with their states. */
   readonly budgets?: readonly CoveringBudget[];
+  /** The variant of the agent's experiment. */
+  readonly chosen?: ChosenVariant | undefined;
 }
 
 /**
@@ -103,9 +121,10 @@ export function resolve(
   agent: Agent,
   configs: readonly Config[],
   now: Date,
-  { down = [], overrides = {}, budgets = [] }: ResolveOptions = {},
+  { down = [], overrides = {}, budgets = [], chosen }: ResolveOptions = {},
 ): Resolution {
-  const analysis = analyzeChain(view, agent, configs, now, { overrides });
+  const used = chosen && baseConfigOf(configs, chosen.variant) ? chosen : undefined;
+  const analysis = analyzeChain(view, agent, configs, now, { overrides, chosen: used });
   const isDown = new Set(Array.from(down, (name) => canonicalName(view, name)));
   const planned = analysis.hops.map((hop) => hop.planned);
   const effect = new BudgetEffect(budgets, planned);
@@ -118,9 +137,18 @@ export function resolve(
     else hops.push(resolvedHop(agent, hop, provider as Provider));
   }
   const findings = [...analysis.findings, ...aboutBudgets(budgets, planned)];
+  if (chosen && !used) findings.push(baseMissing(agent, chosen));
   if (hops.length === 0) findings.push(noUsableHop(agent));
-  return { hops, skipped, findings: bySeverity(findings), exhausted_budgets: effect.exhausted };
+  const experiment = used && resolvedExperiment(used);
+  return { hops, skipped, findings: bySeverity(findings), exhausted_budgets: effect.exhausted, experiment };
 }
+
+const resolvedExperiment = ({ experiment, variant, counted }: ChosenVariant): ResolvedExperiment => ({
+  experiment: experiment.name,
+  variant: variant.name,
+  state: experiment.state,
+  counted,
+});
 
 function providerProblem(provider: Provider | undefined, down: ReadonlySet<string>): SkipReason | undefined {
   if (!provider) return 'SKIP_REASON_PROVIDER_UNKNOWN';

@@ -7,7 +7,7 @@ import type { Resolution, ResolutionHop } from '../client/resolution_types.js';
  * are left out: no call depends on them.
  */
 export function resolutionOf({ resolved, revision }: ResolveConfigResponse): Resolution {
-  const { agent_id, agent_name, hops, skipped, findings, substitution_policy, exhausted_budgets } =
+  const { agent_id, agent_name, hops, skipped, findings, substitution_policy, exhausted_budgets, experiment } =
     resolved as ResolvedConfig;
   return {
     agent: { id: agent_id, name: agent_name, agent_type: '', role: '', substitution_policy },
@@ -15,6 +15,7 @@ export function resolutionOf({ resolved, revision }: ResolveConfigResponse): Res
     skipped: skipped as Resolution['skipped'],
     findings,
     exhausted_budgets,
+    experiment,
     revision,
   };
 }

@@ -53,14 +53,14 @@ const claude = (fields: Partial<Config> = {}) =>
     ...fields,
   });
 
-/** The reasons of findings about budgets, which do not come from configs. */
-const OF_BUDGETS = ['BUDGET_EXHAUSTED', 'STEP_DOWN_HOP_MISSING'] as const;
+/** The reasons of findings about budgets and experiments, which do not come from configs. */
+const OF_OTHERS = ['BUDGET_EXHAUSTED', 'STEP_DOWN_HOP_MISSING', 'VARIANT_UNUSABLE'] as const;
 
 /** For each finding reason, the configs and the agent that cause it, and the expected finding. */
 const CAUSES: Record<
   Exclude<
     keyof typeof FindingReason,
-    'UNSPECIFIED' | 'UNRECOGNIZED' | 'INVALID_FIELD' | 'NO_USABLE_HOP' | (typeof OF_BUDGETS)[number]
+    'UNSPECIFIED' | 'UNRECOGNIZED' | 'INVALID_FIELD' | 'NO_USABLE_HOP' | (typeof OF_OTHERS)[number]
   >,
   readonly [readonly Config[], Partial<Agent>, object]
 > = {
@@ -249,7 +249,7 @@ describe('each finding reason', () => {
 
   it('is covered by the table above', () => {
     const known = Object.keys(FindingReason).filter((name) => name !== 'UNSPECIFIED' && name !== 'UNRECOGNIZED');
-    expect([...Object.keys(CAUSES), 'INVALID_FIELD', 'NO_USABLE_HOP', ...OF_BUDGETS].sort()).toEqual(known.sort());
+    expect([...Object.keys(CAUSES), 'INVALID_FIELD', 'NO_USABLE_HOP', ...OF_OTHERS].sort()).toEqual(known.sort());
   });
 });
 

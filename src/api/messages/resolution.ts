@@ -3,10 +3,20 @@ import type { Resolution, ResolvedHop, ResolvedParameter } from '../../domain/re
 import type { Agent } from '../../domain/rows.js';
 import { priceMessage } from './entities.js';
 
-/** Converts a resolution to a message: values become JSON, revisions have 64 bits. */
+/** The subject of a resolution, and its bucket. */
+export interface ResolvedSubject {
+  readonly subject: string;
+  readonly bucket: number;
+}
+
+/**
+ * Converts a resolution to a message: values become JSON, revisions have 64 bits.
+ * @param subject the subject that an experiment assigns; undefined: none.
+ */
 export const resolvedMessage = (
   agent: Agent,
-  { hops, skipped, findings, exhausted_budgets }: Resolution,
+  { hops, skipped, findings, exhausted_budgets, experiment }: Resolution,
+  subject?: ResolvedSubject,
 ): ResolvedConfig => ({
   agent_id: agent.id,
   agent_name: agent.name,
@@ -15,8 +25,10 @@ export const resolvedMessage = (
   findings: [...findings],
   substitution_policy: agent.substitution_policy,
   exhausted_budgets: [...exhausted_budgets],
-  experiment: undefined,
+  experiment: experiment && { ...experiment, ...(experiment.counted && subject ? subject : NO_SUBJECT) },
 });
+
+const NO_SUBJECT = { subject: '', bucket: undefined };
 
 const hopMessage = ({ key, price, parameters, provenance, ...hop }: ResolvedHop): HopMessage => ({
   ...hop,

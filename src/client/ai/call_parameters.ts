@@ -32,8 +32,8 @@ export const samplingOptionsOf = (options: CallOptions): SamplingOption[] =>
  * The indexes of the hops that accept sampling options: those whose model accepts a temperature. Rules exist only for the
  * parameters of configs, and the providers treat all sampling parameters of a model alike.
  */
-export function samplingHops(agent: CallableAgent, overrides: ParameterValues): Set<number> {
-  const { hops } = agent.resolve({ overrides: { temperature: 1, ...overrides } });
+export function samplingHops(agent: CallableAgent, overrides: ParameterValues, subject?: string): Set<number> {
+  const { hops } = agent.resolve({ overrides: { temperature: 1, ...overrides }, subject });
   const accepts = ({ parameters }: ResolutionHop) => parameters.some(({ name }) => name === 'temperature');
   return new Set(hops.filter(accepts).map(({ index }) => index));
 }

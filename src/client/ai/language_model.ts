@@ -1,4 +1,4 @@
-import { type CallSettings, callSettings, checkOptions, type ModelOptions } from '../runtime/call_settings.js';
+import { type CallSettings, callSettings, checkCallOptions, type ModelOptions } from '../runtime/call_settings.js';
 import { CallAbortedError } from '../runtime/chain_error.js';
 import { generate } from '../runtime/generate.js';
 import type { AttemptContext, CallableAgent, ModelCall, PartSource } from '../runtime/model_call.js';
@@ -53,7 +53,7 @@ export class AgentLanguageModel {
 
   /** URLs that every hop can pass to its provider. The AI SDK downloads all others. */
   get supportedUrls(): PromiseLike<Urls> {
-    return supportedUrls(this.agent, this.specificationVersion);
+    return supportedUrls(this.agent, this.specificationVersion, this.subject);
   }
 
   async doGenerate(options: CallOptions): Promise<GenerateResult> {
@@ -72,9 +72,13 @@ export class AgentLanguageModel {
     return { ...source.facts, stream: streamOf(parts, source) };
   }
 
+  private get subject(): string | undefined {
+    return callSettings(...this.options).subject;
+  }
+
   private callerOf(options: CallOptions): Caller {
     const usesSampling = samplingOptionsOf(options).length > 0;
-    const hops = usesSampling ? samplingHops(this.agent, overridesOf(options)) : new Set<number>();
+    const hops = usesSampling ? samplingHops(this.agent, overridesOf(options), this.subject) : new Set<number>();
     return { specification: this.specificationVersion, samplingHops: hops };
   }
 
@@ -92,7 +96,7 @@ export class AgentLanguageModel {
 
   /** @param own the options of the call in `providerOptions`. */
   private settingsOf(own: Readonly<Record<string, unknown>> = {}): CallSettings {
-    checkOptions(own as ModelOptions);
+    checkCallOptions(own as ModelOptions);
     return callSettings(...this.options, own as ModelOptions);
   }
 }

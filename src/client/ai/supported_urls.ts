@@ -8,8 +8,12 @@ import type { Specification, Urls } from './sdk_types.js';
 const known = new WeakMap<readonly ResolutionHop[], Promise<Urls>>();
 
 /** The URLs that every hop of an agent can pass to its provider: what one hop cannot read must be downloaded. */
-export async function supportedUrls(agent: CallableAgent, specification: Specification): Promise<Urls> {
-  const { hops } = agent.resolve();
+export async function supportedUrls(
+  agent: CallableAgent,
+  specification: Specification,
+  subject?: string,
+): Promise<Urls> {
+  const { hops } = agent.resolve({ subject });
   const cached = known.get(hops);
   if (cached) return cached;
   const urls = Promise.all(hops.map((hop) => urlsOf(hop, specification))).then(intersection);

@@ -65,7 +65,7 @@ export class AgentBudget {
     const known = knownRefusal(limiting, request);
     if (known) return known;
     const lease = this.usable(limiting);
-    if (lease) return this.take(lease, request);
+    if (lease) return this.take(lease, limiting, request);
     if (this.refusal && this.refusal.until > performance.now()) return this.refusal.admission(limiting, request);
     return this.reserveThen(request);
   }
@@ -95,12 +95,16 @@ export class AgentBudget {
     const limiting = this.parts.limiting();
     if (!(outcome instanceof BudgetLease)) return outcome.admission(limiting, request);
     // Other calls that waited too may have used it up.
-    return outcome.hasRoom ? this.take(outcome, request) : this.admit(request);
+    return outcome.hasRoom ? this.take(outcome, limiting, request) : this.admit(request);
   }
 
-  private take(lease: BudgetLease, { hop }: AttemptRequest): Admission {
-    const { start, exhausted: names } = lease.grant;
-    if (hop.index < start) return exhausted(names);
+  private take(
+    lease: BudgetLease,
+    limiting: readonly CoveringBudget[],
+    { hop, resolution }: AttemptRequest,
+  ): Admission {
+    const { exhausted: names } = lease.grant;
+    if (hop.index < startIn(resolution, lease, limiting)) return exhausted(names);
     const admission = lease.take();
     if (lease.isLow && !this.next) void this.request(false).catch(() => {});
     return admission;
@@ -216,6 +220,19 @@ export class AgentBudget {
       });
     this.commits.add(commit);
   }
+}
+
+/**
+ * The index of the first hop that a reservation pays for. The service states it for the chain without a variant; the
+ * chain of a variant may have the hop of the budget at another index.
+ */
+function startIn(resolution: Resolution, { grant }: BudgetLease, limiting: readonly CoveringBudget[]): number {
+  if (grant.start === 0 || !resolution.experiment) return grant.start;
+  const full = limiting.filter(({ budget }) => grant.exhausted.includes(budget.name));
+  // A budget that this client does not know yet is not in the list.
+  if (full.length === 0 || full.length < grant.exhausted.length) return grant.start;
+  const chain = chainOf(resolution);
+  return Math.max(...full.map(({ budget }) => startOf(budget, chain)));
 }
 
 /** What is known without a request: exhausted budgets, and hops without a price. */

@@ -28,6 +28,7 @@ interface RecordSettings {
   readonly resolution: Resolution;
   readonly mode: 'generate' | 'live' | 'whole';
   readonly runId: string;
+  readonly subject: string | undefined;
   readonly clock: Clock;
 }
 
@@ -38,6 +39,8 @@ const MODES: Readonly<Record<RecordSettings['mode'], ReceiptMode>> = {
   live: 'RECEIPT_MODE_LIVE',
   whole: 'RECEIPT_MODE_WHOLE',
 };
+
+const NO_EXPERIMENT = { experiment: '', variant: '' };
 
 /** Collects what happens in one call, for its receipt. */
 export class CallRecord {
@@ -93,7 +96,9 @@ export class CallRecord {
   }
 
   receipt({ outcome, errorClass, hop, finishReason = '' }: CallEnd): Receipt {
-    const { resolution, mode, runId } = this.settings;
+    const { resolution, mode, runId, subject = '' } = this.settings;
+    // The assigned variant owns the call, whichever hop serves it.
+    const { experiment, variant } = resolution.experiment?.counted ? resolution.experiment : NO_EXPERIMENT;
     const usages = this.attempts.flatMap(({ usage }) => usage ?? []);
     const isStream = mode !== 'generate';
     return {
@@ -102,9 +107,9 @@ export class CallRecord {
       agent: resolution.agent.name,
       config_id: (hop ?? this.last?.hop)?.config_id,
       revision: resolution.revision,
-      experiment: '',
-      variant: '',
-      subject: '',
+      experiment,
+      variant,
+      subject: experiment === '' ? '' : subject,
       run_id: runId,
       mode: MODES[mode],
       started_at: this.date,
@@ -141,6 +146,7 @@ export class CallRecord {
     const { source } = provenance.find(({ field }) => field === `parameters.${name}`) ?? {};
     if (source === undefined) return 'PARAMETER_SOURCE_CALL';
     const isConfigured = parameters.some((parameter) => parameter.name === name && parameter.configured !== undefined);
+    if (source === 'VALUE_SOURCE_EXPERIMENT') return 'PARAMETER_SOURCE_EXPERIMENT';
     const isRule = source === 'VALUE_SOURCE_PROVIDER' || source === 'VALUE_SOURCE_MODEL';
     return isRule && !isConfigured ? 'PARAMETER_SOURCE_DEFAULT' : 'PARAMETER_SOURCE_CONFIG';
   }

@@ -1,3 +1,4 @@
+import { subjectProblem } from '../../domain/experiments/subject.js';
 import { limits } from '../../limits.js';
 import type { Fetch } from './fetch.js';
 
@@ -33,6 +34,13 @@ export interface ModelOptions {
   readonly contentPolicyFallback?: boolean | undefined;
   /** The id of the run that the call is part of, for the receipt, at most 100 characters. Default: the id of the run. */
   readonly runId?: string | undefined;
+  /**
+   * The subject that a running experiment of the agent assigns to a variant: the id of a run, a user or whatever the
+   * experiment is about, 1 to 255 characters. It is in the receipts and the recorded usage of the calls that count. An
+   * option of a model, not of one call: make a model for each subject. Default: none, so that calls have the settings of
+   * the control and do not count.
+   */
+  readonly subject?: string | undefined;
   /** Sends the requests, for example through a proxy. Default: `globalThis.fetch`. */
   readonly fetch?: Fetch | undefined;
 }
@@ -47,6 +55,7 @@ export interface CallSettings {
   readonly maxAttempts: number;
   readonly contentPolicyFallback: boolean;
   readonly runId: string;
+  readonly subject: string | undefined;
   readonly fetch: Fetch | undefined;
 }
 
@@ -72,6 +81,7 @@ const CHECKS: Readonly<Record<keyof ModelOptions, Check>> = {
     typeof value === 'string' && value.length <= limits.runId
       ? undefined
       : `must be a text of at most ${limits.runId} characters`,
+  subject: (value: unknown) => (typeof value === 'string' ? subjectProblem(value) : 'must be a text'),
   fetch: (value: unknown) => (typeof value === 'function' ? undefined : 'must be a function'),
 };
 
@@ -83,6 +93,16 @@ export function checkOptions(options: ModelOptions): void {
     const problem = value === undefined ? undefined : check(value as never);
     if (problem) throw new TypeError(`${name} ${problem}`);
   }
+}
+
+/**
+ * Throws a TypeError for options of one call that are not valid. The AI SDK asks a model which URLs it supports before it
+ * knows the options of a call, so the subject, on which the hops depend, cannot be one of them.
+ */
+export function checkCallOptions(options: ModelOptions): void {
+  checkOptions(options);
+  if (options.subject !== undefined)
+    throw new TypeError('subject is an option of the model, not of one call: make a model for each subject');
 }
 
 /** The settings of a call. An option in a later list has precedence. @param options checked options. */
@@ -98,6 +118,7 @@ export function callSettings(...options: readonly ModelOptions[]): CallSettings 
     maxAttempts: last('maxAttempts') ?? limits.defaultModelCallAttempts,
     contentPolicyFallback: last('contentPolicyFallback') ?? false,
     runId: last('runId') ?? '',
+    subject: last('subject'),
     fetch: last('fetch'),
   };
 }

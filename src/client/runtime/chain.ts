@@ -49,7 +49,7 @@ export class Chain {
     const { clock, breakers } = runtime;
     this.resolution = resolution;
     this.deadline = clock.now() + settings.deadlineMs;
-    const record = new CallRecord({ resolution, mode, runId: settings.runId, clock });
+    const record = new CallRecord({ resolution, mode, runId: settings.runId, subject: settings.subject, clock });
     this.record = record;
     const keyFailed = (hop: ResolutionHop, failure: AttemptFailure) => this.keyFailed(hop, failure);
     this.selector = new HopSelector({ agent, resolution, runId: settings.runId, needs, breakers, record, keyFailed });

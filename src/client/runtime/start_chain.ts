@@ -5,14 +5,15 @@ import type { ModelCall } from './model_call.js';
 import type { Runtime } from './runtime.js';
 
 /** The hops of a call, each with the parameters that the call sets for it, all of the same revision. */
-function resolveCall({ agent, overrides, hopOverrides }: ModelCall): Resolution {
-  const resolution = agent.resolve({ overrides });
+function resolveCall({ agent, settings, overrides, hopOverrides }: ModelCall): Resolution {
+  const { subject } = settings;
+  const resolution = agent.resolve({ overrides, subject });
   if (!hopOverrides) return resolution;
   let { findings } = resolution;
   const hops = resolution.hops.map((hop) => {
     const own = hopOverrides(hop);
     if (Object.keys(own).length === 0) return hop;
-    const changed = agent.resolve({ overrides: { ...overrides, ...own } });
+    const changed = agent.resolve({ overrides: { ...overrides, ...own }, subject });
     const isOfHop = (finding: Finding) => finding.hop === hop.index;
     findings = [...findings.filter((finding) => !isOfHop(finding)), ...changed.findings.filter(isOfHop)];
     return changed.hops.find(({ index }) => index === hop.index) ?? hop;

@@ -641,9 +641,10 @@ export interface ExperimentOverrides {
 }
 
 /**
- * One alternative of an experiment: a base config of the agent with overrides. The
- * overrides replace settings of the first hop; the fallbacks after it are those of the
- * chain without an experiment.
+ * One alternative of an experiment: a base config of the agent with overrides. The base
+ * config with the overrides is the first hop. After it come the fallback of the base
+ * config and then the other enabled configs of the agent, all without the overrides: the
+ * chain that the agent would have if the base config were its primary config.
  */
 export interface ExperimentVariant {
   /**

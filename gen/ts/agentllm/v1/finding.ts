@@ -137,6 +137,12 @@ export const FindingReason = {
    * the budget is exhausted, every hop is skipped.
    */
   STEP_DOWN_HOP_MISSING: "FINDING_REASON_STEP_DOWN_HOP_MISSING",
+  /**
+   * VARIANT_UNUSABLE - The base config of a variant of the agent's experiment no longer exists. Until it has
+   * one, its calls have the settings that they would have without the experiment, and do
+   * not count.
+   */
+  VARIANT_UNUSABLE: "FINDING_REASON_VARIANT_UNUSABLE",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
 
@@ -166,6 +172,7 @@ export namespace FindingReason {
   export type BASE_URL_INVALID = typeof FindingReason.BASE_URL_INVALID;
   export type BUDGET_EXHAUSTED = typeof FindingReason.BUDGET_EXHAUSTED;
   export type STEP_DOWN_HOP_MISSING = typeof FindingReason.STEP_DOWN_HOP_MISSING;
+  export type VARIANT_UNUSABLE = typeof FindingReason.VARIANT_UNUSABLE;
   export type UNRECOGNIZED = typeof FindingReason.UNRECOGNIZED;
 }
 
@@ -240,6 +247,9 @@ export function findingReasonFromJSON(object: any): FindingReason {
     case 26:
     case "FINDING_REASON_STEP_DOWN_HOP_MISSING":
       return FindingReason.STEP_DOWN_HOP_MISSING;
+    case 27:
+    case "FINDING_REASON_VARIANT_UNUSABLE":
+      return FindingReason.VARIANT_UNUSABLE;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -295,6 +305,8 @@ export function findingReasonToNumber(object: FindingReason): number {
       return 25;
     case FindingReason.STEP_DOWN_HOP_MISSING:
       return 26;
+    case FindingReason.VARIANT_UNUSABLE:
+      return 27;
     case FindingReason.UNRECOGNIZED:
     default:
       return -1;
@@ -375,8 +387,9 @@ export interface Finding {
     | number
     | undefined;
   /**
-   * The field that the finding concerns, for example `config.temperature`; empty if it
-   * concerns no single field.
+   * The field that the finding concerns, for example `config.temperature`, or
+   * `overrides.temperature` of a variant of an experiment; empty if it concerns no single
+   * field.
    */
   field: string;
   /** The reason, for programs. */

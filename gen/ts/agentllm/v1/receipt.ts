@@ -406,6 +406,8 @@ export const ParameterSource = {
   CALL: "PARAMETER_SOURCE_CALL",
   /** DEFAULT - The default of the model, its provider or its wire API, which requires a value. */
   DEFAULT: "PARAMETER_SOURCE_DEFAULT",
+  /** EXPERIMENT - A variant of the agent's experiment. */
+  EXPERIMENT: "PARAMETER_SOURCE_EXPERIMENT",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
 
@@ -416,6 +418,7 @@ export namespace ParameterSource {
   export type CONFIG = typeof ParameterSource.CONFIG;
   export type CALL = typeof ParameterSource.CALL;
   export type DEFAULT = typeof ParameterSource.DEFAULT;
+  export type EXPERIMENT = typeof ParameterSource.EXPERIMENT;
   export type UNRECOGNIZED = typeof ParameterSource.UNRECOGNIZED;
 }
 
@@ -433,6 +436,9 @@ export function parameterSourceFromJSON(object: any): ParameterSource {
     case 3:
     case "PARAMETER_SOURCE_DEFAULT":
       return ParameterSource.DEFAULT;
+    case 4:
+    case "PARAMETER_SOURCE_EXPERIMENT":
+      return ParameterSource.EXPERIMENT;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -450,6 +456,8 @@ export function parameterSourceToNumber(object: ParameterSource): number {
       return 2;
     case ParameterSource.DEFAULT:
       return 3;
+    case ParameterSource.EXPERIMENT:
+      return 4;
     case ParameterSource.UNRECOGNIZED:
     default:
       return -1;

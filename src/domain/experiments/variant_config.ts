@@ -1,0 +1,33 @@
+import type { Config } from '../rows.js';
+import { canonicalName, type ResolveView } from '../view.js';
+import type { VariantOverrides, VariantSettings } from './active_experiment.js';
+
+/**
+ * The base config with the overrides of a variant. Its key and its credential are for its own provider, and its price is
+ * for its own model.
+ */
+export function withOverrides(
+  view: Pick<ResolveView, 'provider'>,
+  base: Config,
+  { extra_params, ...overrides }: VariantOverrides,
+): Config {
+  const row = { ...base, ...overrides };
+  const isOwnProvider = canonicalName(view, row.provider) === canonicalName(view, base.provider);
+  const isOwnModel = isOwnProvider && row.model_name === base.model_name;
+  return {
+    ...row,
+    ...(extra_params && { extra_params: { ...base.extra_params, ...extra_params } }),
+    ...(!isOwnProvider && { key_id: null, key_revision: null, credential_id: null }),
+    ...(!isOwnModel && { price_given: false, cost_per_1k_input_tokens: 0, cost_per_1k_output_tokens: 0 }),
+  };
+}
+
+const COLUMNS = ['provider', 'model_name', 'temperature', 'max_tokens', 'top_p'] as const;
+
+/** Whether a variant sets a field of its base config. @param path as in a config, for example `extra_params.seed`. */
+export function isOverridden({ overrides }: Pick<VariantSettings, 'overrides'>, path: string): boolean {
+  const column = COLUMNS.find((one) => one === path);
+  if (column) return overrides[column] !== undefined;
+  const [group, name = ''] = path.split('.');
+  return group === 'extra_params' && overrides.extra_params?.[name as 'seed'] !== undefined;
+}
