@@ -6,6 +6,7 @@ import {
   ResolveConfigResult,
 } from '../../../gen/ts/agentllm/v1/agent_llm_config_service.js';
 import { ResolvedConfig } from '../../../gen/ts/agentllm/v1/resolution.js';
+import { subjectProblem } from '../../domain/experiments/subject.js';
 import type { Agent } from '../../domain/rows.js';
 import type { State } from '../../domain/state.js';
 import { ServiceError } from '../../errors.js';
@@ -15,8 +16,9 @@ import { Problems } from '../../problems.js';
 import { checkPage, pageOf } from '../messages/pages.js';
 import { statusOf } from '../messages/status.js';
 import type { Backend } from './backend.js';
+import { encodedResolution } from './encoded_resolution.js';
 import { checkRef, findAgent, noAgent } from './requests.js';
-import { addUnknownNames, budgetsOf, encodedResolution, resolvedWith } from './resolve_config.js';
+import { addUnknownNames, budgetsOf, resolvedWith } from './resolve_config.js';
 
 /** ResolveConfig for many agents at one revision. */
 export function batchResolve(
@@ -25,7 +27,7 @@ export function batchResolve(
   request: BatchResolveConfigsRequest,
 ): Uint8Array {
   check(state, request);
-  const { agents, provider_down, budget_exhausted } = request;
+  const { agents, provider_down, budget_exhausted, subject } = request;
   const resultOf = (ref: AgentRef, agent: Agent | undefined) => framed(result(backend, state, { ref, agent, request }));
   if (agents.length > 0)
     return batchResponse(
@@ -40,7 +42,7 @@ export function batchResolve(
       revision: state.revision,
       values: state.agentsInOrder,
       keyOf: (agent) => [agent.id],
-      filter: ['resolutions', provider_down, budget_exhausted],
+      filter: ['resolutions', provider_down, budget_exhausted, ...(subject === undefined ? [] : [subject])],
       keep: () => true,
       rowOf: (agent) => resultOf({}, agent),
     },
@@ -50,11 +52,12 @@ export function batchResolve(
 const MAX_AGENTS = maxElements['agentllm.v1.BatchResolveConfigsRequest.agents'];
 
 function check(state: State, request: BatchResolveConfigsRequest): void {
-  const { agents } = request;
+  const { agents, subject } = request;
   const problems = new Problems();
   checkPage(problems, request);
   for (const [at, ref] of agents.entries()) checkRef(problems, ref, `agents[${at}]`);
   addUnknownNames(problems, state, request);
+  problems.add('subject', subject === undefined ? undefined : subjectProblem(subject));
   problems.throwIfAny();
 }
 
@@ -73,7 +76,7 @@ function result(backend: Pick<Backend, 'budgets'>, state: State, { ref, agent, r
     // Concatenated protobuf messages merge their fields, and a resolution is already encoded.
     const resolved =
       request.provider_down.length === 0 && request.budget_exhausted.length === 0
-        ? encodedResolution(backend, state, agent).resolved
+        ? encodedResolution(backend, state, agent, request.subject).resolved
         : ResolvedConfig.encode(resolvedWith(state, agent, state, assumed(backend, agent, request))).finish();
     const agentFields = ResolveConfigResult.encode({ agent_id: agent.id, agent_name: agent.name }).finish();
     return Buffer.concat([agentFields, new BinaryWriter().uint32(RESOLVED).bytes(resolved).finish()]);
@@ -87,6 +90,7 @@ function result(backend: Pick<Backend, 'budgets'>, state: State, { ref, agent, r
 const assumed = (backend: Pick<Backend, 'budgets'>, agent: Agent, request: BatchResolveConfigsRequest) => ({
   down: request.provider_down,
   budgets: budgetsOf(backend, agent, request),
+  subject: request.subject,
 });
 
 const framed = (result: Uint8Array): Uint8Array => new BinaryWriter().uint32(RESULTS).bytes(result).finish();

@@ -4,7 +4,8 @@ import type {
 } from '../../../gen/ts/agentllm/v1/experiment_service.js';
 import type { Draft } from '../../domain/draft.js';
 import { inState } from '../../domain/experiments/transition.js';
-import { baseOf, overridesPatch, variantNamed, withOverrides } from '../../domain/experiments/variant.js';
+import { baseOf, overridesPatch, variantNamed } from '../../domain/experiments/variant.js';
+import { withOverrides } from '../../domain/experiments/variant_config.js';
 import type { Patch } from '../../domain/patch.js';
 import type { Agent, Config, Experiment, Variant } from '../../domain/rows.js';
 import type { State } from '../../domain/state.js';
@@ -67,7 +68,7 @@ function promote(
   const base = baseOf(state, agent.id, winner);
   if (!base) throw noEnabledConfig(agent);
   const front = frontPriority(state, draft, base);
-  const { patch, change } = settingsOf(base, winner, clearKey);
+  const { patch, change } = settingsOf(state, base, winner, clearKey);
   const place = { ...(front !== undefined && { priority: front }), ...(!base.enabled && { enabled: true }) };
   const proposal = proposeUpdate(state, base, { ...patch, set: { ...patch.set, ...place } }, change);
   for (const { field, description } of proposal.violations)
@@ -78,8 +79,13 @@ function promote(
 }
 
 /** The changes that give a base config the settings of a variant. */
-function settingsOf(base: Config, { overrides }: Variant, clearKey: boolean): { patch: Patch; change: ConfigRequest } {
-  const target = withOverrides(base, overrides);
+function settingsOf(
+  state: State,
+  base: Config,
+  { overrides }: Variant,
+  clearKey: boolean,
+): { patch: Patch; change: ConfigRequest } {
+  const target = withOverrides(state, base, overrides);
   const patch = overridesPatch(overrides);
   const cleared = new Set<string>();
   if (base.price_given && !target.price_given) cleared.add('price_given');

@@ -16,11 +16,12 @@ import { limits } from '../../limits.js';
 import { Problems } from '../../problems.js';
 import { type OpenedKeys, openKeys } from '../../store/keys/open_keys.js';
 import type { Call, HandlerResult } from '../dispatch/method.js';
+import { activeExperimentOf } from './active_experiments.js';
 import { auditFirst } from './audit.js';
 import type { Backend } from './backend.js';
+import { requireActive } from './callable_agent.js';
 import { read } from './read_write.js';
 import { checkRef, namedAgent } from './requests.js';
-import { requireActive } from './resolve_config.js';
 
 type LeaseCall = Call<LeaseApiKeysRequest, LeaseApiKeysResponse>;
 
@@ -61,12 +62,15 @@ interface LeasableKey {
 }
 
 /**
- * The stored keys of an agent's enabled configs, in the order of the chain. A key is skipped if its provider
+ * The stored keys of an agent's enabled configs, and of those that a variant of its experiment begins with, in the order of
+ * the chain. A key is skipped if its provider
  * is disabled, or if the agent process could read another host from the base URL than the host the key is sealed for.
  */
 function leasableKeysOf(state: State, agent: Agent): LeasableKey[] {
+  const active = activeExperimentOf(state, agent.id);
   return state.configsOf(agent.id).flatMap((config) => {
-    const provider = config.enabled ? state.provider(config.provider) : undefined;
+    const isUsed = config.enabled || active?.isBase(config.id);
+    const provider = isUsed ? state.provider(config.provider) : undefined;
     const url = provider && canonicalBaseUrl(provider.base_url);
     const stored = provider?.enabled && storedKeyOf(state, config, provider.name);
     if (url === undefined || !stored || stored.row.key_id === null) return [];

@@ -2,8 +2,8 @@ import type { ReserveRequest, ReserveResponse } from '../../../gen/ts/agentllm/v
 import { counterKey } from '../../domain/budget_counter.js';
 import { isPriced, startOf } from '../../domain/budget_effect.js';
 import { budgetPeriod, hourOf } from '../../domain/budget_period.js';
-import { hasDefaultModel, primaryOf } from '../../domain/chain.js';
 import { highestCost } from '../../domain/cost_bound.js';
+import type { ChosenVariant } from '../../domain/experiments/active_experiment.js';
 import { type ResolvedHop, resolve } from '../../domain/resolve.js';
 import type { Agent, Budget } from '../../domain/rows.js';
 import type { State } from '../../domain/state.js';
@@ -16,12 +16,12 @@ import { type ReserveOutcome, reserve as reserveIn } from '../../store/budgets/r
 import { onDatabase } from '../../store/failure.js';
 import type { Call } from '../dispatch/method.js';
 import { budgetStateMessage, reservationMessage } from '../messages/budgets.js';
+import { activeExperimentOf } from './active_experiments.js';
 import type { Backend } from './backend.js';
 import { currentStatuses } from './budget_statuses.js';
-import { noEnabledConfig } from './read_configs.js';
+import { refuseIdle } from './callable_agent.js';
 import { agentOf } from './requests.js';
 import { checkReservation, ended, firstEnd, lifetimeMs, lifetimeProblem } from './reservation_requests.js';
-import { requireActive } from './resolve_config.js';
 
 type ReserveCall = Call<ReserveRequest, ReserveResponse>;
 
@@ -32,9 +32,23 @@ const DEFAULT_ATTEMPTS = 20;
 export async function reserve(backend: Backend, call: ReserveCall): Promise<ReserveResponse> {
   checkRequest(call.request);
   const { state } = backend.store;
-  const agent = requireActive(agentOf(state, call.request.agent));
-  if (!hasDefaultModel(agent) && !primaryOf(state.configsOf(agent.id))) throw noEnabledConfig(agent);
-  return new Reserving(backend, call, agent).run();
+  const agent = agentOf(state, call.request.agent);
+  const variants = variantsOf(state, agent);
+  refuseIdle(agent, state.configsOf(agent.id), ...variants);
+  return new Reserving(backend, call, agent, variants).run();
+}
+
+/** The variants whose settings the calls can have, first the one without a subject. A reservation is for all of them. */
+const variantsOf = (state: State, agent: Agent): readonly (ChosenVariant | undefined)[] =>
+  activeExperimentOf(state, agent.id)?.choices.filter(({ variant, counted }) => !(counted && variant.control)) ?? [
+    undefined,
+  ];
+
+/** A chain that the calls can have. */
+interface ReservedChain {
+  readonly hops: readonly ResolvedHop[];
+  /** All hops, also those that are skipped. */
+  readonly all: readonly Pick<ResolvedHop, 'index' | 'provider' | 'model_name'>[];
 }
 
 function checkRequest(request: ReserveRequest): void {
@@ -56,26 +70,26 @@ const rangeProblem = (value: number, { min, max }: { readonly min: number; reado
 class Reserving {
   private readonly state: State;
   private readonly budgets: readonly Budget[];
-  private readonly hops: readonly ResolvedHop[];
-  /** All hops, also those that are skipped. */
-  private readonly chain: readonly Pick<ResolvedHop, 'index' | 'provider' | 'model_name'>[];
+  /** First the one without a subject. */
+  private readonly chains: readonly ReservedChain[];
   private readonly now = new Date();
   /** The budgets that have no room. */
   private readonly exhausted = new Map<number, Budget>();
-  /** The index of the first hop that may be used. */
-  private start = 0;
 
   constructor(
     private readonly backend: Backend,
     private readonly call: ReserveCall,
     private readonly agent: Agent,
+    variants: readonly (ChosenVariant | undefined)[],
   ) {
     this.state = backend.store.state;
     const { run_id } = call.request;
     this.budgets = this.state.budgets.covering(agent, run_id !== '').filter(({ enabled }) => enabled);
-    const { hops, skipped } = resolve(this.state, agent, this.state.configsOf(agent.id), this.now);
-    this.hops = hops;
-    this.chain = [...hops, ...skipped].sort((a, b) => a.index - b.index);
+    const configs = this.state.configsOf(agent.id);
+    this.chains = variants.map((chosen) => {
+      const { hops, skipped } = resolve(this.state, agent, configs, this.now, { chosen });
+      return { hops, all: [...hops, ...skipped].sort((a, b) => a.index - b.index) };
+    });
   }
 
   async run(): Promise<ReserveResponse> {
@@ -97,7 +111,6 @@ class Reserving {
       for (const budget of full) this.exhausted.set(budget.id, budget);
       if (full.length === 0 || full.some(({ action }) => action === 'BUDGET_ACTION_BLOCK'))
         return this.respond(undefined, 'RESERVE_RESULT_BLOCKED');
-      this.start = Math.max(this.start, ...full.map((budget) => startOf(budget, this.chain)));
       limiting = limiting.filter((budget) => !full.includes(budget));
     }
   }
@@ -105,11 +118,21 @@ class Reserving {
   /** The hops that the calls may use, those without a price only if no budget blocks them. */
   private usableHops(limiting: readonly Budget[]): readonly ResolvedHop[] {
     const needsPrice = limiting.some(({ action }) => action === 'BUDGET_ACTION_BLOCK');
-    return this.hops.filter(({ index, price }) => index >= this.start && (!needsPrice || isPriced(price)));
+    return this.startedHops.filter(({ price }) => !needsPrice || isPriced(price));
+  }
+
+  /** The hops of all chains that the exhausted budgets leave. */
+  private get startedHops(): readonly ResolvedHop[] {
+    return this.chains.flatMap((chain) => chain.hops.filter(({ index }) => index >= this.startIn(chain)));
+  }
+
+  /** The index of the first hop of a chain that may be used. */
+  private startIn({ all }: ReservedChain): number {
+    return Math.max(0, ...[...this.exhausted.values()].map((budget) => startOf(budget, all)));
   }
 
   private refuse(limiting: readonly Budget[]): Promise<ReserveResponse> {
-    const isUnpriced = limiting.length > 0 && this.hops.some(({ index }) => index >= this.start);
+    const isUnpriced = limiting.length > 0 && this.startedHops.length > 0;
     return this.respond(undefined, isUnpriced ? 'RESERVE_RESULT_NO_PRICE' : 'RESERVE_RESULT_BLOCKED');
   }
 
@@ -164,14 +187,16 @@ class Reserving {
   ): Promise<ReserveResponse> {
     this.call.recheckAccess();
     const statuses = await currentStatuses(this.backend, this.budgets, this.call.request.run_id);
-    const isStepDown = reservation !== undefined && this.start > 0;
+    const starts = this.chains.map((chain) => this.startIn(chain));
+    const isStepDown = reservation !== undefined && starts.some((start) => start > 0);
     return {
       result: isStepDown ? 'RESERVE_RESULT_STEP_DOWN' : refused,
       revision: BigInt(this.state.revision),
       reservation: reservation && reservationMessage(this.state, reservation),
       states: [...statuses.values()].map(budgetStateMessage),
       exhausted: [...this.exhausted.values()].map(({ name }) => name).sort(),
-      step_down_hop: isStepDown ? this.start : undefined,
+      // A chain that does not have the hop has no start.
+      step_down_hop: isStepDown ? starts.find(Number.isFinite) : undefined,
       retry_after_ms: this.retryAfterMs(),
     };
   }

@@ -1,29 +1,29 @@
-import { BinaryWriter } from '@bufbuild/protobuf/wire';
 import type {
   ResolveConfigRequest,
   ResolveConfigResponse,
 } from '../../../gen/ts/agentllm/v1/agent_llm_config_service.js';
-import { ResolvedConfig } from '../../../gen/ts/agentllm/v1/resolution.js';
-import { hasDefaultModel, primaryOf } from '../../domain/chain.js';
+import type { ResolvedConfig } from '../../../gen/ts/agentllm/v1/resolution.js';
 import { providerProblem } from '../../domain/config.js';
+import { subjectProblem } from '../../domain/experiments/subject.js';
 import { type ResolveOptions, resolve } from '../../domain/resolve.js';
 import type { Agent, Config, Credential } from '../../domain/rows.js';
 import type { State } from '../../domain/state.js';
 import { printable } from '../../domain/text.js';
 import type { ResolveView } from '../../domain/view.js';
 import { ServiceError } from '../../errors.js';
-import { type BudgetMonitor, coveringBudgets } from '../../feed/budget_monitor.js';
+import { coveringBudgets } from '../../feed/budget_monitor.js';
 import { Problems } from '../../problems.js';
 import { onDatabase } from '../../store/failure.js';
 import { oldestKept } from '../../store/history/compaction.js';
 import { agentAt } from '../../store/history/time_travel.js';
 import type { Call, HandlerResult } from '../dispatch/method.js';
-import { EncodeOnce } from '../messages/encode_once.js';
 import { resolvedMessage } from '../messages/resolution.js';
 import { withRevision } from '../messages/revision.js';
+import { activeExperimentOf } from './active_experiments.js';
 import type { Backend } from './backend.js';
+import { refuseIdle } from './callable_agent.js';
+import { encodedResolution } from './encoded_resolution.js';
 import { requireHistory } from './historical_config.js';
-import { noEnabledConfig } from './read_configs.js';
 import { read } from './read_write.js';
 import { agentOf, checkRef, findAgent, namedAgent, noAgent } from './requests.js';
 
@@ -34,84 +34,25 @@ export function resolveConfig(
   backend: Backend,
   call: ResolveCall,
 ): HandlerResult<ResolveConfigResponse> | Promise<HandlerResult<ResolveConfigResponse>> {
-  const { at_revision, provider_down, budget_exhausted, agent } = call.request;
+  const { at_revision, provider_down, budget_exhausted, agent, subject } = call.request;
   return read(backend, call, (state) => {
     if (at_revision !== undefined) return resolvePast(backend, call, at_revision);
     if (provider_down.length > 0 || budget_exhausted.length > 0) return simulate(backend, state, call.request);
-    return withRevision(encodedResolution(backend, state, namedAgent(state, agent)).response, state.revision);
+    if (subject !== undefined) requestProblems(call.request).throwIfAny();
+    return withRevision(encodedResolution(backend, state, namedAgent(state, agent), subject).response, state.revision);
   });
-}
-
-/** Throws if an agent cannot be resolved: it is inactive, or has neither an enabled config nor a default model. */
-function refuseIdle(agent: Agent, configs: readonly Config[]): void {
-  requireActive(agent);
-  if (!hasDefaultModel(agent) && !primaryOf(configs)) throw noEnabledConfig(agent);
-}
-
-/** Returns the agent; throws AGENT_INACTIVE if it is inactive. */
-export function requireActive(agent: Agent): Agent {
-  if (agent.is_active) return agent;
-  const resources = [{ type: 'agent', name: agent.name }] as const;
-  throw ServiceError.of('AGENT_INACTIVE', { agent: agent.name }, { resources });
-}
-
-/** The current resolution of an agent. */
-interface EncodedResolution {
-  /** An encoded ResolvedConfig. */
-  readonly resolved: Uint8Array;
-  /** An encoded ResolveConfigResponse without its revision. */
-  readonly response: Uint8Array;
-}
-
-/** What a resolution depends on besides the state. */
-interface ResolutionInputs {
-  readonly configs: readonly Config[];
-  readonly budgets: BudgetMonitor;
 }
 
 /** The budgets of a request, and the monitor that has their states. */
 type BudgetBackend = Pick<Backend, 'budgets'>;
-
-const resolutions = new EncodeOnce<Agent, ResolutionInputs, EncodedResolution>({
-  encode(state, agent, { configs, budgets }) {
-    const message = resolvedMessage(
-      agent,
-      resolve(state, agent, configs, new Date(), { budgets: budgets.covering(agent) }),
-    );
-    const resolved = ResolvedConfig.encode(message).finish();
-    return { resolved, response: responseOf(resolved) };
-  },
-  inputs: [
-    (state) => state,
-    (_, { configs }) => configs,
-    (state) => state.catalogueVersion,
-    (_, { budgets }) => budgets,
-    (_, { budgets }) => budgets.version,
-  ],
-  // The finding about a shutdown date changes with time, without a write.
-  maxAgeMs: 60_000,
-});
-
-/** The current resolution of an agent; throws if the agent cannot be resolved. */
-export function encodedResolution({ budgets }: BudgetBackend, state: State, agent: Agent): EncodedResolution {
-  const configs = state.configsOf(agent.id);
-  refuseIdle(agent, configs);
-  return resolutions.get(state, agent, { configs, budgets });
-}
-
-/** A ResolveConfigResponse without its revision. */
-const responseOf = (resolved: Uint8Array) =>
-  new BinaryWriter()
-    .uint32((1 << 3) | 2)
-    .bytes(resolved)
-    .finish();
 
 function simulate(backend: BudgetBackend, state: State, request: ResolveConfigRequest): ResolveConfigResponse {
   const problems = requestProblems(request);
   addUnknownNames(problems, state, request);
   problems.throwIfAny();
   const agent = agentOf(state, request.agent);
-  const assumed = { down: request.provider_down, budgets: budgetsOf(backend, agent, request) };
+  const { provider_down: down, subject } = request;
+  const assumed = { down, budgets: budgetsOf(backend, agent, request), subject };
   return { resolved: resolvedWith(state, agent, state, assumed), revision: BigInt(state.revision) };
 }
 
@@ -122,25 +63,34 @@ export const budgetsOf = ({ budgets }: BudgetBackend, agent: Agent, { budget_exh
 /** What a request assumes. */
 type Assumptions = Pick<ResolveConfigRequest, 'provider_down' | 'budget_exhausted'>;
 
-/** The resolution of an agent under assumptions: providers that are down, budgets that are exhausted. */
+/** A resolution for a subject under assumptions: providers that are down, budgets that are exhausted. */
+interface AssumedResolution extends Pick<ResolveOptions, 'down' | 'budgets'> {
+  readonly subject: string | undefined;
+}
+
+/** The resolution of an agent under assumptions. */
 export function resolvedWith(
   view: ResolveView,
   agent: Agent,
   state: State,
-  assumed: Pick<ResolveOptions, 'down' | 'budgets'>,
+  { subject, ...assumed }: AssumedResolution,
 ): ResolvedConfig {
   const configs = state.configsOf(agent.id);
-  refuseIdle(agent, configs);
-  return resolvedMessage(agent, resolve(view, agent, configs, new Date(), assumed));
+  const active = activeExperimentOf(state, agent.id);
+  const chosen = active?.choose(subject);
+  refuseIdle(agent, configs, chosen);
+  const resolution = resolve(view, agent, configs, new Date(), { ...assumed, chosen });
+  return resolvedMessage(agent, resolution, active && subject !== undefined ? active.assigned(subject) : undefined);
 }
 
 const noBudget = (name: string) => `no budget has the name ${JSON.stringify(printable(name, 60))}`;
 
-function requestProblems({ agent, at_revision }: ResolveConfigRequest): Problems {
+function requestProblems({ agent, at_revision, subject }: ResolveConfigRequest): Problems {
   const problems = new Problems();
   checkRef(problems, agent);
   if (at_revision !== undefined && at_revision < 1n)
     problems.add('at_revision', `must be at least 1, not ${at_revision}`);
+  problems.add('subject', subject === undefined ? undefined : subjectProblem(subject));
   return problems;
 }
 
@@ -174,7 +124,8 @@ async function resolvePast(backend: Backend, call: ResolveCall, atRevision: bigi
   const simulated = new Set(request.budget_exhausted);
   const covering = state.budgets.covering(agent, simulated.size > 0);
   const budgets = coveringBudgets(covering, simulated, () => ({ exhausted: false, warning: false }));
-  const resolved = resolvedWith(pastView(state, current), agent, state, { down: request.provider_down, budgets });
+  const { provider_down: down, subject } = request;
+  const resolved = resolvedWith(pastView(state, current), agent, state, { down, budgets, subject });
   return { resolved, revision: BigInt(revision) };
 }
 

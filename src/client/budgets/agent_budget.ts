@@ -227,7 +227,7 @@ export class AgentBudget {
  * chain of a variant may have the hop of the budget at another index.
  */
 function startIn(resolution: Resolution, { grant }: BudgetLease, limiting: readonly CoveringBudget[]): number {
-  if (grant.start === 0 || !resolution.experiment) return grant.start;
+  if (!resolution.experiment) return grant.start;
   const full = limiting.filter(({ budget }) => grant.exhausted.includes(budget.name));
   // A budget that this client does not know yet is not in the list.
   if (full.length === 0 || full.length < grant.exhausted.length) return grant.start;

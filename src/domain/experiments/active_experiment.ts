@@ -1,33 +1,12 @@
-import type { ExperimentState } from '../../../gen/ts/agentllm/v1/experiment.js';
-import type { ExtraParams } from '../rows.js';
-import { Assignment, type BucketRange, UNASSIGNED } from './assignment.js';
-
-/** The settings in which a variant differs from its base config. */
-export interface VariantOverrides {
-  readonly provider?: string;
-  readonly model_name?: string;
-  readonly temperature?: number;
-  readonly max_tokens?: number;
-  readonly top_p?: number;
-  readonly extra_params?: ExtraParams;
-}
+import type { Experiment, Variant } from '../rows.js';
+import { Assignment, UNASSIGNED } from './assignment.js';
+import { isActive } from './experiment_index.js';
 
 /** The part of a variant that resolution reads. */
-export interface VariantSettings {
-  readonly name: string;
-  readonly control: boolean;
-  /** The base config; null: the primary config at the time of the resolution. */
-  readonly config_id: number | null;
-  readonly overrides: VariantOverrides;
-  readonly buckets: readonly BucketRange[];
-}
+export type VariantSettings = Pick<Variant, 'name' | 'control' | 'config_id' | 'overrides' | 'buckets'>;
 
 /** The part of an experiment that resolution reads. */
-export interface ExperimentSettings {
-  readonly name: string;
-  readonly salt: string;
-  readonly state: ExperimentState;
-  readonly revision: number;
+export interface ExperimentSettings extends Pick<Experiment, 'name' | 'salt' | 'state' | 'revision'> {
   readonly variants: readonly VariantSettings[];
 }
 
@@ -77,12 +56,8 @@ export class ActiveExperiment {
     return this.choices.some(({ variant }) => variant.config_id === configId);
   }
 
-  /** The bucket of a subject that is assigned. */
-  bucketOf(subject: string): number {
-    return this.assignment.bucketOf(subject);
+  /** A subject with its bucket. */
+  assigned(subject: string): { readonly subject: string; readonly bucket: number } {
+    return { subject, bucket: this.assignment.bucketOf(subject) };
   }
 }
-
-/** Whether an experiment has an effect on the calls of its agent. */
-const isActive = ({ state }: ExperimentSettings): boolean =>
-  state === 'EXPERIMENT_STATE_RUNNING' || state === 'EXPERIMENT_STATE_PAUSED';

@@ -2,17 +2,6 @@ import { primaryIn } from '../chain.js';
 import type { Patch } from '../patch.js';
 import type { Config, Experiment, Overrides, Variant } from '../rows.js';
 
-/** A config with the overrides of a variant. Its own price applies only to its own model. */
-export function withOverrides(config: Config, { extra_params, ...overrides }: Overrides): Config {
-  const row = { ...config, ...overrides };
-  const isOwnModel = row.provider === config.provider && row.model_name === config.model_name;
-  return {
-    ...row,
-    ...(extra_params && { extra_params: { ...config.extra_params, ...extra_params } }),
-    ...(!isOwnModel && { price_given: false, cost_per_1k_input_tokens: 0, cost_per_1k_output_tokens: 0 }),
-  };
-}
-
 /** The overrides of a variant as a change of a config. */
 export function overridesPatch({ extra_params = {}, ...overrides }: Overrides): Patch {
   const extra = Object.entries(extra_params).map(([name, value]) => [`extra_params.${name}`, value] as const);

@@ -1,6 +1,5 @@
-import type { Config } from '../rows.js';
+import type { Config, Overrides, Variant } from '../rows.js';
 import { canonicalName, type ResolveView } from '../view.js';
-import type { VariantOverrides, VariantSettings } from './active_experiment.js';
 
 /**
  * The base config with the overrides of a variant. Its key and its credential are for its own provider, and its price is
@@ -9,7 +8,7 @@ import type { VariantOverrides, VariantSettings } from './active_experiment.js';
 export function withOverrides(
   view: Pick<ResolveView, 'provider'>,
   base: Config,
-  { extra_params, ...overrides }: VariantOverrides,
+  { extra_params, ...overrides }: Overrides,
 ): Config {
   const row = { ...base, ...overrides };
   const isOwnProvider = canonicalName(view, row.provider) === canonicalName(view, base.provider);
@@ -25,7 +24,7 @@ export function withOverrides(
 const COLUMNS = ['provider', 'model_name', 'temperature', 'max_tokens', 'top_p'] as const;
 
 /** Whether a variant sets a field of its base config. @param path as in a config, for example `extra_params.seed`. */
-export function isOverridden({ overrides }: Pick<VariantSettings, 'overrides'>, path: string): boolean {
+export function isOverridden({ overrides }: Pick<Variant, 'overrides'>, path: string): boolean {
   const column = COLUMNS.find((one) => one === path);
   if (column) return overrides[column] !== undefined;
   const [group, name = ''] = path.split('.');

@@ -30,7 +30,7 @@ describe('ActiveExperiment', () => {
       seen.add(variant.name);
     }
     expect(seen).toEqual(new Set(['control', 'v1', 'v2']));
-    expect(started().bucketOf('s1')).toBe(assignment.bucketOf('s1'));
+    expect(started().assigned('s1')).toEqual({ subject: 's1', bucket: assignment.bucketOf('s1') });
   });
 
   it('chooses the control without a subject and while it is paused, and does not count it', () => {

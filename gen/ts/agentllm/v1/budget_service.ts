@@ -403,7 +403,9 @@ export interface ReserveResponse {
   exhausted: string[];
   /**
    * The index of the hop at which the chain starts, counted from 0, including skipped
-   * hops; only with RESERVE_RESULT_STEP_DOWN.
+   * hops; only with RESERVE_RESULT_STEP_DOWN. While an experiment of the agent is running
+   * or paused, it is that of the chain without a subject, if that chain has the hop; find
+   * the hop of the exhausted budgets in the chain of a variant by provider and model.
    */
   step_down_hop?:
     | number

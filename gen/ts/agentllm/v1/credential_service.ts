@@ -271,7 +271,8 @@ export interface LeaseApiKeysRequest {
 /** The response of LeaseApiKeys. */
 export interface LeaseApiKeysResponse {
   /**
-   * One lease for each enabled config with a stored key, in the order of the chain.
+   * One lease for each config with a stored key that is enabled or the base config of a
+   * variant of the agent's active experiment, in the order of the chain.
    * Configs that take their key from the environment of the process have none.
    */
   leases: ApiKeyLease[];
