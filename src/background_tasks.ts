@@ -1,6 +1,8 @@
 import type { Settings } from './config.js';
+import { limits } from './limits.js';
 import type { Log } from './log.js';
 import { expireReservations } from './store/budgets/reservations.js';
+import { pauseViolated } from './store/experiments/guardrails.js';
 import { type EncryptionReport, openEncryption } from './store/keys/encryption.js';
 import { runMaintenance } from './store/maintenance/maintenance.js';
 import type { Store } from './store/store.js';
@@ -44,25 +46,32 @@ export function startBackgroundTasks(
       });
   };
   schedule(FIRST_RUN_MS.min + Math.random() * (FIRST_RUN_MS.max - FIRST_RUN_MS.min));
-  const expiry = new Expiry(store, log);
+  const periodic = [expiryOf(store, log), guardrailsOf(store, log)];
   const unsubscribe = store.subscribe({ replaced: () => void keys.check() });
   return async () => {
     closing.abort();
     clearTimeout(timer);
     unsubscribe();
-    await Promise.all([maintenance, keys.end(), expiry.end()]);
+    await Promise.all([maintenance, keys.end(), ...periodic.map((one) => one.end())]);
   };
 }
 
-/** Ends reservations that have expired, while there are budgets. */
-class Expiry {
+interface PeriodicOptions {
+  readonly intervalMs: number;
+  /** The text of the log if it fails. */
+  readonly failure: string;
+  readonly run: (signal: AbortSignal) => Promise<void>;
+}
+
+/** Work that is repeated, not at the same time on all replicas. An outage is logged once. */
+class Periodic {
   private running: Promise<unknown> = Promise.resolve();
   private timer: NodeJS.Timeout | undefined;
   private failed = false;
   private readonly ending = new AbortController();
 
   constructor(
-    private readonly store: Store,
+    private readonly options: PeriodicOptions,
     private readonly log: Log,
   ) {
     this.schedule();
@@ -76,24 +85,50 @@ class Expiry {
 
   private schedule(): void {
     if (this.ending.signal.aborted) return;
-    const delay = EXPIRY_MS * (0.9 + Math.random() / 5);
+    const delay = this.options.intervalMs * (0.9 + Math.random() / 5);
     this.timer = setTimeout(() => {
       this.running = this.run().finally(() => this.schedule());
     }, delay).unref();
   }
 
   private async run(): Promise<void> {
-    if (this.store.state.budgets.size === 0) return;
     try {
-      await expireReservations(this.store.database.knex, { signal: this.ending.signal });
+      await this.options.run(this.ending.signal);
       this.failed = false;
     } catch (err) {
-      // An outage is logged once.
-      if (!this.failed) this.log.warn({ err }, 'expired reservations could not be released; it is tried again');
+      if (!this.failed) this.log.warn({ err }, this.options.failure);
       this.failed = true;
     }
   }
 }
+
+/** Ends reservations that have expired, while there are budgets. */
+const expiryOf = (store: Store, log: Log): Periodic =>
+  new Periodic(
+    {
+      intervalMs: EXPIRY_MS,
+      failure: 'expired reservations could not be released; it is tried again',
+      async run(signal) {
+        if (store.state.budgets.size > 0) await expireReservations(store.database.knex, { signal });
+      },
+    },
+    log,
+  );
+
+/** Pauses experiments that violate a guardrail, while some are running. */
+const guardrailsOf = (store: Store, log: Log): Periodic =>
+  new Periodic(
+    {
+      intervalMs: limits.guardrailMs,
+      failure: 'the guardrails of experiments could not be checked; it is tried again',
+      async run(signal) {
+        if (store.state.experiments.runningCount === 0) return;
+        const paused = await pauseViolated(store, signal);
+        if (paused.length > 0) log.warn({ experiments: paused }, 'paused experiments that violate a guardrail');
+      },
+    },
+    log,
+  );
 
 /** Checks the stored API keys, one check at a time, and logs what differs from the last check. */
 class KeyCheck {

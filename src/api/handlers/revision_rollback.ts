@@ -2,11 +2,13 @@ import { checkAgent } from '../../domain/agent.js';
 import type { Draft } from '../../domain/draft.js';
 import type { HistoryEntry } from '../../domain/history.js';
 import { agentPatchBack, keyFits, modelsPass, patchBack } from '../../domain/rollback.js';
-import type { Agent, Config } from '../../domain/rows.js';
+import type { Agent, Config, Experiment } from '../../domain/rows.js';
 import type { State } from '../../domain/state.js';
 import { printable } from '../../domain/text.js';
 import type { Resource, Violation } from '../../errors.js';
 import { agentBefore, configBefore, type PastRevision } from '../../store/history/history.js';
+import { experimentUsing } from './experiment_requests.js';
+import { conflictName, undoExperiment } from './experiment_rollback.js';
 import { deleted } from './rollback.js';
 import { type ConfigRequest, draftProposal, keyRefusal, proposeUpdate } from './write_config.js';
 
@@ -40,12 +42,29 @@ export class RevisionRollback {
       if (action === 'create') this.created.add(`${entity} ${entity_id}`);
   }
 
-  /** Configs are deleted before their agents, and restored after them. */
+  /** Configs are deleted before their agents, and restored after them; experiments name both. */
   run(): void {
     const entriesOf = (entity: HistoryEntry['entity']) => this.past.entries.filter((entry) => entry.entity === entity);
     for (const entry of entriesOf('config')) if (entry.action === 'create') this.deleteConfig(entry);
     for (const entry of entriesOf('agent')) this.undoAgent(entry);
     for (const entry of entriesOf('config')) if (entry.action !== 'create') this.undoConfig(entry);
+    for (const entry of entriesOf('experiment')) undoExperiment(this.experimentParts, entry);
+  }
+
+  private get experimentParts() {
+    const { state, draft } = this;
+    const isKept = (entity: 'agent' | 'config', exists: boolean, id: number) => {
+      const change = draft.changes.find((one) => one.entity === entity && one.id === id);
+      return change ? change.after !== undefined : exists;
+    };
+    return {
+      state,
+      draft,
+      conflict: (experiment: Experiment, description: string) =>
+        this.conflict({ type: 'experiment', name: String(experiment.id) }, conflictName(experiment), description),
+      hasAgent: (id: number) => isKept('agent', state.agents.has(id), id),
+      hasConfig: (id: number) => isKept('config', state.configs.has(id), id),
+    };
   }
 
   private conflict(resource: Resource, field: string, description: string): void {
@@ -76,8 +95,10 @@ export class RevisionRollback {
 
   private deleteConfig(entry: HistoryEntry): void {
     const config = this.state.configs.get(entry.entity_id);
-    if (config && this.isUnchanged(config, (text) => this.configConflict(config, text), entry))
-      this.draft.remove('config', config);
+    if (!config || !this.isUnchanged(config, (text) => this.configConflict(config, text), entry)) return;
+    const experiment = experimentUsing(this.state, config);
+    if (experiment) this.configConflict(config, `is used by ${conflictName(experiment)}`);
+    else this.draft.remove('config', config);
   }
 
   private undoAgent(entry: HistoryEntry): void {
@@ -98,6 +119,8 @@ export class RevisionRollback {
     if (agent.is_reserved) this.agentConflict(agent, 'is reserved and cannot be deleted');
     else if (newConfigs.length > 0)
       this.agentConflict(agent, `has ${newConfigs.length} configs that were created since`);
+    else if (this.state.experiments.ofAgent(agent.id).length > 0)
+      this.agentConflict(agent, 'has experiments that were created since');
     else {
       this.removedAgents.add(agent.id);
       this.draft.remove('agent', agent);

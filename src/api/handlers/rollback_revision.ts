@@ -60,6 +60,7 @@ async function pastRevision(backend: Backend, call: RollbackCall): Promise<PastR
   if (Number(revision) < past.oldest || past.entries.length === 0)
     throw ServiceError.of('REVISION_COMPACTED', { revision: String(revision), oldest: String(past.oldest) });
   if (past.entries.some(({ entity }) => entity === 'agent')) call.require('PERMISSION_AGENTS_WRITE');
+  if (past.entries.some(({ entity }) => entity === 'experiment')) call.require('PERMISSION_EXPERIMENTS_WRITE');
   return past;
 }
 
@@ -80,14 +81,18 @@ function plan(state: State, draft: Draft, request: RollbackRevisionRequest, past
 function conflictsOfKind({ entries }: PastRevision): Conflict[] {
   const conflict = (field: string, description: string) => ({ field, description, resource: undefined });
   const maximum = limits.maxRollbackChanges;
-  if (entries.length > maximum) return [conflict('the revision', `changed more than ${maximum} agents and configs`)];
+  if (entries.length > maximum)
+    return [conflict('the revision', `changed more than ${maximum} agents, configs and experiments`)];
   const [first] = entries;
   if (first && !first.method.includes('/'))
     return [conflict('the revision', `was made by the service itself (${first.method})`)];
   return entries
-    .filter(({ entity }) => entity !== 'agent' && entity !== 'config')
+    .filter(({ entity }) => entity !== 'agent' && entity !== 'config' && entity !== 'experiment')
     .map(({ entity, entity_id }) =>
-      conflict(`${entity} ${entity_id}`, 'is neither an agent nor a config; only these can be rolled back'),
+      conflict(
+        `${entity} ${entity_id}`,
+        'is neither an agent, a config nor an experiment; only these can be rolled back',
+      ),
     );
 }
 
@@ -129,7 +134,7 @@ function entryOf(call: RollbackCall, { revision, now }: Draft, change: Change, p
     position,
     entity,
     entity_id: id,
-    agent_id: entity === 'config' ? ((change.after ?? change.before)?.agent_id ?? null) : id,
+    agent_id: change.entity === 'agent' ? id : agentIdOf(change),
     action: before ? (after ? 'update' : 'delete') : 'create',
     before: before ? { ...before } : null,
     after: after ? { ...after } : null,
@@ -140,6 +145,12 @@ function entryOf(call: RollbackCall, { revision, now }: Draft, change: Change, p
     created_at: now,
   };
 }
+
+/** The agent of a changed config or experiment. */
+const agentIdOf = ({ before, after }: Change): number | null => {
+  const row = after ?? before;
+  return row && 'agent_id' in row ? row.agent_id : null;
+};
 
 /** The findings of the changed configs, and of agents without an enabled config. */
 function findingsAfter(state: State, changes: readonly Change[]): Finding[] {

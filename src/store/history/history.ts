@@ -1,6 +1,6 @@
 import type { Knex } from 'knex';
 import type { HistoryEntry, Names } from '../../domain/history.js';
-import type { Agent, Config, Entity } from '../../domain/rows.js';
+import type { Agent, Config, Entity, Experiment } from '../../domain/rows.js';
 import type { State } from '../../domain/state.js';
 import { onDatabase } from '../failure.js';
 import type { Store } from '../store.js';
@@ -128,6 +128,7 @@ export function revisionAt(store: Store, revision: number, maxEntries: number): 
 }
 
 export const agentBefore = ({ before }: HistoryEntry): Agent | undefined => fromLog('agent', before);
+export const experimentBefore = ({ before }: HistoryEntry): Experiment | undefined => fromLog('experiment', before);
 export const configBefore = ({ before }: HistoryEntry): Config | undefined => fromLog('config', before);
 
 /** A config at a past revision; undefined when it did not exist yet, or when the revision has been compacted. */

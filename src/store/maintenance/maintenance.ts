@@ -1,4 +1,5 @@
 import { deleteOldBudgetRows, expireReservations } from '../budgets/reservations.js';
+import { deleteOldExperimentRows } from '../experiments/cleanup.js';
 import { deleteOldEvents } from '../history/audit.js';
 import { compactHistory } from '../history/compaction.js';
 import type { Store } from '../store.js';
@@ -23,6 +24,7 @@ export async function runMaintenance(
     ['compact the history', () => compactHistory(store, historyMs, { signal })],
     ['delete old audit events', () => deleteOldEvents(knex, historyMs, { signal })],
     ['delete old usage', () => deleteOldUsage(store, usageMs, { signal })],
+    ['delete old rows of experiments', () => deleteOldExperimentRows(store, usageMs, { signal })],
     ['delete expired watchers', () => deleteExpiredWatchers(knex, { signal })],
     ['expire reservations', () => expireReservations(knex, { signal }).then(() => {})],
     ['delete old reservations', () => deleteOldBudgetRows(knex, { signal })],

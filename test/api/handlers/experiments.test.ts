@@ -325,6 +325,92 @@ describe.each(['embedded', 'postgres'] as const)('ExperimentService on %s', (eng
     expect(await experiments.createExperiment(request)).toEqual(first);
   });
 
+  describe('RollbackRevision', () => {
+    const rollback = (revision: bigint) => service().configs.rollbackRevision({ revision });
+    const stateOf = async (agent: Agent, name: string) =>
+      (await service().experiments.getExperiment(named(agent, name))).experiment;
+
+    it('restores the definition, the state and the primary config', async () => {
+      const { experiments } = service();
+      const agent = await agentWithConfig();
+      const before = await running(agent);
+      const [primary] = await configsOf(service(), agent.id);
+      const update = {
+        name: before.name,
+        variants: [
+          { ...A, weight_basis_points: 9000 },
+          { ...B, weight_basis_points: 1000 },
+        ],
+      };
+      const changed = await experiments.updateExperiment({ agent: { id: agent.id }, experiment: update });
+      await rollback(changed.revision);
+      expect((await stateOf(agent, before.name))?.variants).toEqual(before.variants);
+      const { revision } = await experiments.concludeExperiment({ ...named(agent, before.name), winner: 'cool' });
+      const { entries } = await rollback(revision);
+      expect(entries.map(({ kind }) => kind).sort()).toEqual(['RESOURCE_KIND_CONFIG', 'RESOURCE_KIND_EXPERIMENT']);
+      expect(await stateOf(agent, before.name)).toMatchObject({
+        state: 'EXPERIMENT_STATE_RUNNING',
+        winner: '',
+        started_at: before.started_at,
+        ended_at: undefined,
+      });
+      expect((await configsOf(service(), agent.id))[0]).toMatchObject({ temperature: primary?.temperature });
+    });
+
+    it('deletes a created draft and creates a deleted one again', async () => {
+      const { experiments } = service();
+      const agent = await agentWithConfig();
+      const created = await create(agent);
+      await rollback(created.revision);
+      await notFound(experiments.getExperiment(named(agent, created.name)), 'EXPERIMENT_NOT_FOUND');
+      const second = await create(agent);
+      const { revision } = await experiments.deleteExperiment(named(agent, second.name));
+      await rollback(revision);
+      expect(await stateOf(agent, second.name)).toMatchObject({ id: second.id, salt: second.salt });
+    });
+
+    it('lists the conflicts of a started, an active and a changed experiment', async () => {
+      const { experiments, configs } = service();
+      const agent = await agentWithConfig();
+      const created = await create(agent);
+      const started = await experiments.startExperiment(named(agent, created.name));
+      const conflict = async (revision: bigint, text: string) => {
+        const error = await precondition(rollback(revision), 'ROLLBACK_CONFLICT');
+        expect(error.message).toContain(text);
+      };
+      await conflict(created.revision, 'was changed again at revision');
+      await conflict(started.revision, 'has started and cannot become a draft again');
+      const concluded = await experiments.concludeExperiment(named(agent, created.name));
+      const base = await configs.createConfig({
+        agent: { id: agent.id },
+        config: { provider: 'openai', model_name: 'gpt-4o' },
+      });
+      const config_id = present(base.config).id;
+      await running(agent, { variants: [A, { ...B, config_id }] });
+      await conflict(concluded.revision, 'cannot be RUNNING');
+      await conflict(base.revision, 'is used by experiment');
+    });
+  });
+
+  it('is started and concluded once when several callers do it at the same time', async () => {
+    const agent = await agentWithConfig();
+    const drafts = [await create(agent), await create(agent), await create(agent)];
+    const started = await Promise.allSettled(
+      drafts.map(({ name }) => service().experiments.startExperiment(named(agent, name))),
+    );
+    expect(started.filter(({ status }) => status === 'fulfilled')).toHaveLength(1);
+    const { experiments: found } = await service().experiments.listExperiments({
+      agent: { id: agent.id },
+      states: ['EXPERIMENT_STATE_RUNNING'],
+    });
+    const [one] = found;
+    const request = named(agent, present(one).name);
+    const ended = await Promise.allSettled(
+      ['now', 'cool', ''].map((winner) => service().experiments.concludeExperiment({ ...request, winner })),
+    );
+    expect(ended.filter(({ status }) => status === 'fulfilled')).toHaveLength(1);
+  });
+
   it('is deleted with its agent', async () => {
     const { agents, experiments } = service();
     const agent = await agentWithConfig();

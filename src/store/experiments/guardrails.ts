@@ -1,0 +1,64 @@
+import { type GuardrailCheck, Results } from '../../domain/experiments/results.js';
+import { inState } from '../../domain/experiments/transition.js';
+import type { Experiment, Guardrail } from '../../domain/rows.js';
+import { limits } from '../../limits.js';
+import type { Store } from '../store.js';
+import { transact } from '../write/transact.js';
+import { readSums } from './read_sums.js';
+
+/** The name of the method of a pause by a guardrail, in the history. */
+export const GUARDRAIL_METHOD = 'guardrail/pause';
+
+/**
+ * Pauses the running experiments in which a variant violates a guardrail. Any number of replicas may run it at the same
+ * time: the plan of a second pause finds the experiment paused, and writes nothing.
+ * @returns the experiments that were paused.
+ */
+export async function pauseViolated(store: Store, signal?: AbortSignal): Promise<string[]> {
+  const paused: string[] = [];
+  const running = [...store.state.experiments.inOrder.after()].filter(isGuarded);
+  for (const experiment of running) {
+    if (signal?.aborted) break;
+    const results = new Results(experiment, await readSums(store, experiment));
+    const violated = results.guardrails().find(({ state }) => state?.violated);
+    if (violated && (await pause(store, experiment, reasonOf(violated)))) paused.push(experiment.name);
+  }
+  return paused;
+}
+
+const isGuarded = ({ state, guardrails }: Experiment): boolean =>
+  state === 'EXPERIMENT_STATE_RUNNING' && guardrails.length > 0;
+
+/** @returns whether this call paused the experiment. */
+async function pause(store: Store, { id, revision }: Experiment, reason: string): Promise<boolean> {
+  let isPaused = false;
+  await transact(store, {
+    actor: 'agentllm',
+    method: GUARDRAIL_METHOD,
+    requestId: undefined,
+    reason,
+    plan(state, draft) {
+      const before = state.experiments.withId(id);
+      // What has changed since the sums were read, for example a guardrail, is checked again later.
+      isPaused = before?.state === 'EXPERIMENT_STATE_RUNNING' && before.revision === revision;
+      if (before && isPaused)
+        draft.update('experiment', before, inState(before, 'EXPERIMENT_STATE_PAUSED', draft, { reason }));
+    },
+    encodeResponse: () => new Uint8Array(),
+    body: () => new Uint8Array(),
+  });
+  return isPaused;
+}
+
+/** One sentence for people: which guardrail, which variant, and by how much. */
+function reasonOf({ guardrail, variant, state }: GuardrailCheck): string {
+  const shown = (value: number | undefined) => (value === undefined ? 'unknown' : Number(value.toPrecision(4)));
+  const bound = state?.interval && `, at least ${shown(state.interval.low)} with confidence`;
+  const text =
+    `Guardrail ${nameOf(guardrail)}: variant ${JSON.stringify(variant)} is worse than the control by ` +
+    `${shown(state?.observed)}${bound ?? ''}; ${shown(state?.permitted)} is permitted`;
+  return text.slice(0, limits.reason).toWellFormed();
+}
+
+const nameOf = ({ metric: { kind, outcome } }: Guardrail): string =>
+  outcome === '' ? kind.replace('EXPERIMENT_METRIC_KIND_', '') : `OUTCOME ${JSON.stringify(outcome)}`;
