@@ -68,12 +68,16 @@ function verdictLines(results: Results, experiment: Experiment): string[] {
     case 'EXPERIMENT_VERDICT_INCONCLUSIVE':
       return [`No variant is better than ${control} in ${metric} ${certainty}:`, ...each];
     default:
+      if (experiment.state === 'EXPERIMENT_STATE_DRAFT') return ['It has no effect until it is started.'];
+      if (results.variants.every(({ subjects }) => subjects === 0n)) return [NO_SUBJECTS];
       return [
         `There are too few subjects to say anything about ${metric}: a variant and ${control} need ${results.min_subjects} each.`,
       ];
   }
 }
 
+const NO_SUBJECTS =
+  'No call with a subject is recorded yet. A call counts if the agent passes its subject: languageModel({ subject }).';
 const NOT_COMPARED = 'Variants are compared with the control, not with each other.';
 
 /** `cheap: 60 % lower than control (56 % to 64 % lower)` */
@@ -93,6 +97,7 @@ function sentenceOf({ variant, shown }: Compared, control: string): string {
 function missingLines(results: Results): string[] {
   const { power, experiment, verdict } = results;
   if (verdict === 'EXPERIMENT_VERDICT_SAMPLE_RATIO_MISMATCH') return [];
+  if (results.variants.every(({ subjects }) => subjects === 0n)) return [];
   const decided = new Set(
     comparedIn(results)
       .filter(isDecided)
@@ -155,7 +160,7 @@ function ratioLines({ sample_ratio: ratio }: Results): string[] {
 }
 
 function guardrailLines({ guardrails }: Results): string[] {
-  if (guardrails.length === 0) return [];
+  if (guardrails.every(({ observed }) => observed === undefined)) return [];
   const violated = guardrails.filter((one) => one.violated);
   if (violated.length === 0) return ['Guardrails: none is violated.'];
   return violated.map(

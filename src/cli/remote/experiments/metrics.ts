@@ -154,7 +154,7 @@ export const valueText = (one: ExperimentMetric, value: number): string =>
 export function amountText(one: ExperimentMetric, amount: number): string {
   if (isRate(one)) return `${digits(amount * 100, 3)} pp`;
   if (isLatency(one)) return `${digits(amount, 3)} ms`;
-  return isCost(one) ? `${digits(amount / NANO)} USD` : digits(amount);
+  return isCost(one) ? `${digits(amount / NANO, 3)} USD` : digits(amount, 3);
 }
 
 /** Whether differences of this metric are shown as a part of the control; others are shown in their unit. */

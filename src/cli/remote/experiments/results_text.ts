@@ -80,6 +80,7 @@ function metricsOf({ variants, experiment }: Results): MetricRows[] {
         const found = variant.metrics.find((one) => one.view === view && isSame(metric, one.metric));
         return found ? [[variant, found] as const] : [];
       });
+      if (results.every(([, { value }]) => value === undefined)) return [];
       const notes = [isSame(metric, primary) && 'primary', view === 'RESULT_VIEW_AS_SERVED' && 'as served'];
       const note = notes.filter(Boolean).join(', ');
       return [{ metric, results, name: metricName(metric) + (note && ` (${note})`) }];
@@ -96,23 +97,28 @@ function metricTable(results: Results): string {
       at === 0 ? name : ' ',
       variant.variant,
       result.value === undefined ? '' : valueText(metric, result.value),
-      ...differenceCells(variant, result, shown[at]),
+      ...differenceCells(variant, result, shown[at], hasEnough(results, variant)),
       intervalChart(shown[at], extent),
     ]);
   });
   return rows.length === 0 ? '' : table(METRIC_HEADS, rows);
 }
 
+/** Whether a variant and the control have the subjects that an interval needs. */
+const hasEnough = ({ variants, min_subjects }: Results, { subjects }: VariantResults) =>
+  variants.filter(({ control }) => control).every((one) => one.subjects >= min_subjects && subjects >= min_subjects);
+
 /** The difference, its interval, and what they say. */
 function differenceCells(
   { control }: VariantResults,
   { difference }: MetricResult,
   shown: ShownDifference | undefined,
+  isEnough: boolean,
 ): string[] {
   if (!difference || !shown) return ['', '', control ? 'control' : ''];
   const { value, low, high, text } = shown;
   const interval = low === undefined || high === undefined ? '' : `${signed(low, text)} to ${signed(high, text)}`;
-  const undecided = interval === '' ? 'too few subjects' : 'undecided';
+  const undecided = interval !== '' ? 'undecided' : isEnough ? 'no interval' : 'too few subjects';
   return [signed(value, text), interval, difference.better ? 'better' : difference.worse ? 'worse' : undecided];
 }
 

@@ -83,6 +83,15 @@ describe('conclusion', () => {
     );
   });
 
+  it('states how a call is counted when no call has a subject', () => {
+    const verdict = 'EXPERIMENT_VERDICT_TOO_FEW_SUBJECTS';
+    const results = resultsOf([CONTROL, { name: 'cheap', metrics: [] }], { verdict });
+    for (const one of results.variants) Object.assign(one, { subjects: 0n, calls: 0n });
+    expect(conclusion(results)[0]).toMatch(
+      /^No call with a subject is recorded yet\. .*languageModel\(\{ subject \}\)/,
+    );
+  });
+
   it('states the contamination by fallbacks', () => {
     const cheap = { ...variant('cheap', -0.1, -0.3, 0.1), fallbacks: 96n };
     expect(conclusion(resultsOf([CONTROL, cheap]))).toContain(
@@ -109,7 +118,9 @@ describe('conclusion', () => {
   });
 
   it('names a violated guardrail', () => {
-    const guardrails = [{ guardrail: { metric: ERRORS, absolute_margin: 0.02 }, variant: 'cheap', violated: true }];
+    const guardrails = [
+      { guardrail: { metric: ERRORS, absolute_margin: 0.02 }, variant: 'cheap', observed: 0.09, violated: true },
+    ];
     const lines = conclusion(resultsOf([CONTROL, variant('cheap', -0.6, -0.66, -0.54)], { ...BETTER, guardrails }));
     expect(lines).toContain('Guardrail violated: error rate +2 pp by cheap.');
     expect(lines.at(-1)).toMatch(/--without-winner$/);

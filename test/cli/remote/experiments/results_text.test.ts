@@ -32,7 +32,7 @@ describe('resultsText', () => {
     expect(lines).toHaveLength(5);
     expect(lines[1]).toMatch(/^cost per call \(primary\) +control +0\.0002 USD +- +- +control +│$/);
     expect(lines[2]).toMatch(/ +cheap +0\.00008 USD +-60 % +-66 % to -54 % +better +├●─+┤ +│$/);
-    expect(lines[4]).toMatch(/ +cheap +96 % +-2000\S* pp +- +too few subjects +○ +│$/);
+    expect(lines[4]).toMatch(/ +cheap +96 % +-2000\S* pp +- +no interval +○ +│$/);
   });
 
   it('shows as-served values next to intention to treat when a fallback served calls', () => {
@@ -45,6 +45,11 @@ describe('resultsText', () => {
     const mixed = resultsText(resultsOf([served(CONTROL, 200_000), { ...served(CHEAP, 70_000), fallbacks: 8n }]));
     expect(mixed).toMatch(/cost per call \(primary\)[\s\S]*cost per call \(primary, as served\) +control/);
     expect(mixed).toContain('0.00007 USD');
+  });
+
+  it('says which values have no interval because of too few subjects', () => {
+    const text = resultsText(resultsOf([CONTROL, CHEAP], { min_subjects: 500n }));
+    expect(text).toMatch(/ pp +- +too few subjects +○/);
   });
 
   it('lists guardrails with what they permit and what is observed', () => {
