@@ -1,16 +1,11 @@
-import type {
-  ResolvedConfig,
-  ResolvedExperiment,
-  ResolvedHop,
-  SkippedHop,
-} from '../../../gen/ts/agentllm/v1/resolution.js';
+import type { ResolvedConfig, ResolvedHop, SkippedHop } from '../../../gen/ts/agentllm/v1/resolution.js';
 import { Exit } from '../kit/error_output.js';
 import { type Input, UsageError } from '../kit/inputs.js';
 import { agentArgument, type Column, minRevision, tableOf } from '../kit/lists.js';
 import { formatValue, small, visible } from '../kit/print.js';
 import { conditionsOf, inOut } from '../kit/rates.js';
 import type { Call, RemoteCommand } from '../kit/remote_command.js';
-import { budget, flag, int64, list, provider, word } from '../kit/values.js';
+import { budget, flag, int64, list, provider } from '../kit/values.js';
 import { findingLines } from '../kit/writes.js';
 import { resolveAll } from './resolve_all.js';
 
@@ -27,12 +22,6 @@ export const assumptions: readonly Input[] = [
     to: 'budget_exhausted',
     kind: list(budget),
     help: 'a budget to treat as exhausted, by name; can be repeated',
-  },
-  {
-    name: 'subject',
-    to: 'subject',
-    kind: word('subject'),
-    help: 'the subject that a running experiment assigns to a variant (default: none, which has the control)',
   },
   { name: 'at', to: 'at_revision', kind: int64, help: 'resolve at this store revision (default: now)' },
   minRevision,
@@ -72,12 +61,12 @@ export const resolveAgent: RemoteCommand = {
 };
 
 function textOf(resolved: ResolvedConfig, revision: bigint, why: boolean): string {
-  const { agent_name, hops, skipped, findings, substitution_policy, experiment } = resolved;
+  const { agent_name, hops, skipped, findings, substitution_policy } = resolved;
   const policy = small(substitution_policy, 'SUBSTITUTION_POLICY_');
   const head = `${visible(agent_name)} at revision ${revision}, substitution ${policy}`;
   const empty = 'no model is left to try';
   return [
-    `${head}${experiment ? `\n${experimentLine(experiment)}` : ''}\n${tableOf(hops, { columns: hopColumns, empty })}`,
+    `${head}\n${tableOf(hops, { columns: hopColumns, empty })}`,
     skipped.length > 0 && tableOf(skipped, { columns: skippedColumns, empty: '' }),
     hops.length > 0 &&
       tableOf(why ? hops.flatMap(valuesOf) : hops.flatMap(groupedSources), { columns: originColumns(why), empty: '' }),
@@ -85,15 +74,6 @@ function textOf(resolved: ResolvedConfig, revision: bigint, why: boolean): strin
   ]
     .filter(Boolean)
     .join('\n\n');
-}
-
-/** `experiment model is running: subject run-17 has variant cheap (bucket 5120)` */
-function experimentLine({ experiment, variant, subject, state, bucket }: ResolvedExperiment): string {
-  const who = bucket === undefined || subject === '' ? 'a call without a subject' : `subject ${subject}`;
-  const where = bucket === undefined ? '' : ` (bucket ${bucket})`;
-  return visible(
-    `experiment ${experiment} is ${small(state, 'EXPERIMENT_STATE_')}: ${who} has variant ${variant}${where}`,
-  );
 }
 
 type Origin = Pick<ResolvedHop, 'source' | 'config_id'>;

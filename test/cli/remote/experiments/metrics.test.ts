@@ -104,7 +104,7 @@ describe('a value', () => {
     [SUCCESS, 0.975, '97.5 %', '97.5 pp'],
     [ERRORS, 0.0123, '1.23 %', '1.23 pp'],
     [{ ...COST, kind: 'EXPERIMENT_METRIC_KIND_LATENCY_MEAN' }, 812.44, '812 ms', '812 ms'],
-    [{ ...COST, kind: 'EXPERIMENT_METRIC_KIND_TOKENS_PER_CALL' }, 143.251, '143.3', '143.3'],
+    [{ ...COST, kind: 'EXPERIMENT_METRIC_KIND_TOKENS_PER_CALL' }, 143.251, '143', '143'],
   ])('of %j has its unit', (one, value, text, amount) => {
     expect(valueText(one, value)).toBe(text);
     expect(amountText(one, value)).toBe(amount);
