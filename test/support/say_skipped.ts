@@ -5,6 +5,6 @@ export function setup(): void {
   const { status } = spawnSync('python3', ['--version'], { stdio: 'ignore' });
   if (status !== 0)
     console.warn(
-      'Without Python 3, npm run test:e2e skips llmock (grades model calls), the request types of OpenAI, and readers of /openapi.json',
+      'Without Python 3, npm run test:e2e skips llmock (grades model calls), the request types of OpenAI, scipy (checks statistics), and readers of /openapi.json',
     );
 }

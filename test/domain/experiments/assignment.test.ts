@@ -70,7 +70,7 @@ describe('Assignment', () => {
       }
       const expected = weights.map((weight) => (subjects * weight) / BUCKETS);
       // The 0.999 quantile of chi-square with 3 degrees of freedom.
-      expect(chiSquare(counts, expected)).toBeLessThan(16.27);
+      expect(chiSquare(counts, expected)).toBeLessThan(16.266);
     }
   });
 
@@ -83,7 +83,7 @@ describe('Assignment', () => {
       [...variants].reverse().map(({ ranges }) => ({ ranges: [...ranges].reverse() })),
     );
     fc.assert(
-      fc.property(fc.string({ unit: 'binary' }), (subject) => {
+      fc.property(fc.string(), (subject) => {
         expect(reversed.variantOf(subject)).toBe(2 - assignment.variantOf(subject));
         expect(assignment.bucketOf(subject)).toBe(bucketOf(SALT, subject));
       }),
