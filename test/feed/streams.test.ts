@@ -54,6 +54,7 @@ describe.each(engines)('WatchConfigs on %s', (engine) => {
         agent: { ...response, chain_etag: '' },
         configs: chain,
         budgets: [],
+        experiments: [],
         urgent: false,
       },
     ]);
@@ -107,7 +108,7 @@ describe.each(engines)('WatchConfigs on %s', (engine) => {
     const { id } = await newAgent(backend());
     const numbered = await watch({ agents: [{ id: id + 1 }] }).ready();
     expect(numbered.agents).toEqual([
-      { name: '', agent: undefined, configs: [], budgets: [], urgent: false, id: id + 1 },
+      { name: '', agent: undefined, configs: [], budgets: [], experiments: [], urgent: false, id: id + 1 },
     ]);
     const { agent, revision } = await backend().agents.createAgent({ agent: { name, agent_type: 'analyst' } });
     await named.has(revision);
@@ -127,7 +128,15 @@ describe.each(engines)('WatchConfigs on %s', (engine) => {
     ]);
     const { revision } = await backend().agents.updateAgent({ agent: { id: agent.id, name } });
     for (const one of [old, fresh, numbered]) await one.has(revision);
-    const gone = { name: agent.name, id: agent.id, agent: undefined, configs: [], budgets: [], urgent: true };
+    const gone = {
+      name: agent.name,
+      id: agent.id,
+      agent: undefined,
+      configs: [],
+      budgets: [],
+      experiments: [],
+      urgent: true,
+    };
     const there = { name, id: agent.id, agent: { name }, configs: [{ agent_name: name }] };
     expect(old.itemsOf(revision).agents).toEqual([gone]);
     expect(fresh.itemsOf(revision).agents).toMatchObject([there]);
@@ -149,7 +158,7 @@ describe.each(engines)('WatchConfigs on %s', (engine) => {
     for (const one of [named, numbered]) {
       await one.has(revision);
       expect(one.itemsOf(revision).agents).toEqual([
-        { name: agent.name, id: agent.id, agent: undefined, configs: [], budgets: [], urgent: true },
+        { name: agent.name, id: agent.id, agent: undefined, configs: [], budgets: [], experiments: [], urgent: true },
       ]);
     }
     const again = await newAgent(backend(), { name: agent.name });

@@ -7,6 +7,7 @@ import * as agentMessages from '../../gen/ts/agentllm/v1/agent_service.js';
 import * as auditMessages from '../../gen/ts/agentllm/v1/audit_service.js';
 import * as budgetMessages from '../../gen/ts/agentllm/v1/budget_service.js';
 import * as credentialMessages from '../../gen/ts/agentllm/v1/credential_service.js';
+import * as experimentMessages from '../../gen/ts/agentllm/v1/experiment_service.js';
 import * as providerMessages from '../../gen/ts/agentllm/v1/provider_service.js';
 import * as usageMessages from '../../gen/ts/agentllm/v1/usage_service.js';
 import { readContract } from '../../src/api/dispatch/contract.js';
@@ -28,7 +29,7 @@ const never = () => Promise.reject(new Error('not called'));
 const { routes } = createRouter(contract, new Map(paths.map((path) => [path, never])));
 
 const service = useService('embedded', { ENCRYPTION_KEY: generateKey() }, [{ role: 'ROLE_ADMIN' }]);
-const ids = { agent: 0, config: 0 };
+const ids = { agent: 0, config: 0, running: 0, paused: 0 };
 let revision = 0n;
 const MODEL = 'meta/llama-3:70b & more';
 
@@ -53,7 +54,33 @@ beforeAll(async () => {
   await budgets.createBudget({ budget: { ...budget, ...rest } });
   for (const reservation_id of [OPEN, ENDED]) await budgets.reserve({ agent: { id: ids.agent }, reservation_id });
   await budgets.release({ agent: { id: ids.agent }, reservation_id: ENDED });
+  await createExperiments();
 });
+
+/** An experiment in each state, all with one name: an agent has one that is running or paused. */
+async function createExperiments(): Promise<void> {
+  const { agents, configs, experiments } = service();
+  for (const [name, state] of [
+    ['by http/1', 'draft'] as const,
+    ['running/1', 'running'] as const,
+    ['paused/1', 'paused'] as const,
+  ]) {
+    const agent = { name };
+    if (state !== 'draft') {
+      const created = await agents.createAgent({ agent: { name, agent_type: 'analyst' } });
+      ids[state] = created.agent?.id as number;
+      await configs.createConfig({ agent, config: { provider: 'openai', model_name: 'gpt-4o' } });
+    }
+    const variants = [
+      { name: 'a', control: true, weight_basis_points: 5000 },
+      { name: 'b', weight_basis_points: 5000, overrides: { temperature: 0 } },
+    ];
+    const primary_metric = { kind: 'EXPERIMENT_METRIC_KIND_SUCCESS_RATE' } as const;
+    await experiments.createExperiment({ agent, experiment: { name: 'mine', variants, primary_metric } });
+    if (state !== 'draft') await experiments.startExperiment({ agent, name: 'mine' });
+    if (state === 'paused') await experiments.pauseExperiment({ agent, name: 'mine' });
+  }
+}
 
 /** The ids of two reservations, of which the second has ended. */
 const OPEN = '5d0b2a6c-6f0b-4c1e-9d55-0c7f3a4e1b01';
@@ -178,6 +205,31 @@ const samples = (): Readonly<Record<string, JsonObject>> => ({
   Renew: { agent: { name: 'by http/1' } },
   Commit: { agent: { name: 'by http/1' } },
   Release: { agent: { name: 'by http/1' } },
+  CreateExperiment: {
+    experiment: {
+      name: 'other',
+      variants: [
+        { name: 'a', control: true, weightBasisPoints: 9000 },
+        { name: 'b', weightBasisPoints: 1000, overrides: { extraParams: { seed: '1' } } },
+      ],
+      primaryMetric: {
+        kind: 'EXPERIMENT_METRIC_KIND_OUTCOME',
+        outcome: 'ä',
+        direction: 'METRIC_DIRECTION_HIGHER_IS_BETTER',
+      },
+    },
+    validateOnly: true,
+  },
+  GetExperiment: {},
+  ListExperiments: { pageSize: 2, states: ['EXPERIMENT_STATE_RUNNING', 'EXPERIMENT_STATE_DRAFT'] },
+  UpdateExperiment: { experiment: { hypothesis: 'ä' }, updateMask: 'hypothesis', validateOnly: true },
+  DeleteExperiment: { validateOnly: true },
+  StartExperiment: { validateOnly: true },
+  PauseExperiment: { validateOnly: true },
+  ResumeExperiment: { validateOnly: true },
+  ConcludeExperiment: { winner: 'b', validateOnly: true },
+  GetResults: {},
+  RecordOutcome: { outcomes: [{ outcomeId: OPEN, agent: 'nobody', subject: 'ä', name: 'x', boolean: true }] },
   QueryUsage: { ...USAGE_RANGE, groupBy: ['USAGE_DIMENSION_DAY', 'USAGE_DIMENSION_MODEL'], timeZone: 'Europe/Berlin' },
   ListUsage: { pageSize: 5, filter: { agents: ['ä'], fallback: false } },
   WhatIf: { ...USAGE_RANGE, cacheHitPercent: 50 },
@@ -194,8 +246,18 @@ const variable = (name: string): string | number => {
   return name.endsWith('provider') || !/model/.test(name) ? 'mine' : MODEL;
 };
 
+/** The state that an experiment must have for a method. */
+const STATES: Readonly<Record<string, 'running' | 'paused'>> = {
+  PauseExperiment: 'running',
+  ConcludeExperiment: 'running',
+  ResumeExperiment: 'paused',
+};
+
 /** The value of a variable: `name` is a model in some methods of ProviderService and a provider in the others. */
 function valueOfVariable({ method }: Route, name: string): string | number {
+  const state = STATES[method.name];
+  if (state && name === 'agent.id') return ids[state];
+  if (state && name === 'agent.name') return `${state}/1`;
   if (name === 'reservation_id') return method.name === 'Renew' ? OPEN : ENDED;
   if (name === 'name' && /Model$/.test(method.name)) return MODEL;
   return /Token$/.test(method.name) ? tokenId() : variable(name);
@@ -228,6 +290,7 @@ const messageTypes = {
   ...accessMessages,
   ...usageMessages,
   ...budgetMessages,
+  ...experimentMessages,
 } as unknown as Types;
 
 async function overGrpc(method: DescMethod, json: JsonObject): Promise<JsonObject> {
@@ -242,6 +305,7 @@ async function overGrpc(method: DescMethod, json: JsonObject): Promise<JsonObjec
     AgentLLMConfigWatchService: 'watchers',
     UsageService: 'usage',
     BudgetService: 'budgets',
+    ExperimentService: 'experiments',
   };
   const client = service()[clients[method.parent.name] as keyof Clients] as unknown as Record<
     string,
@@ -260,7 +324,12 @@ async function overGrpc(method: DescMethod, json: JsonObject): Promise<JsonObjec
 /** Replaces times, also in etags: validate_only returns the current time, which differs between the two calls. */
 const withoutTimes = (json: unknown) =>
   JSON.parse(JSON.stringify(json), (key, value) => {
-    if (/^((created|updated|checked|lastUsed|expires|revoked)At|latencyMs|expiresInMs)$/.test(key)) return typeof value;
+    if (
+      /^((created|updated|checked|lastUsed|expires|revoked|started|ended|computed)At|latencyMs|expiresInMs|salt)$/.test(
+        key,
+      )
+    )
+      return typeof value;
     if (key === 'id' && /^al_/.test(`${value}`)) return 'al_';
     return /etag$/i.test(key) ? String(value).replace(/-0-\w+$/, '-0') : value;
   });
