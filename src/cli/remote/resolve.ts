@@ -5,7 +5,7 @@ import { agentArgument, type Column, minRevision, tableOf } from '../kit/lists.j
 import { formatValue, small, visible } from '../kit/print.js';
 import { conditionsOf, inOut } from '../kit/rates.js';
 import type { Call, RemoteCommand } from '../kit/remote_command.js';
-import { budget, flag, int64, list, provider } from '../kit/values.js';
+import { budget, flag, int64, list, provider, text } from '../kit/values.js';
 import { findingLines } from '../kit/writes.js';
 import { resolveAll } from './resolve_all.js';
 
@@ -22,6 +22,11 @@ export const assumptions: readonly Input[] = [
     to: 'budget_exhausted',
     kind: list(budget),
     help: 'a budget to treat as exhausted, by name; can be repeated',
+  },
+  {
+    name: 'subject',
+    kind: text,
+    help: 'the subject that a running experiment of the agent assigns to a variant (default: none, so the control)',
   },
   { name: 'at', to: 'at_revision', kind: int64, help: 'resolve at this store revision (default: now)' },
   minRevision,
@@ -45,6 +50,7 @@ export const resolveAgent: RemoteCommand = {
   ],
   examples: [
     ['agentllm resolve trader --down claude', 'if claude is unavailable'],
+    ['agentllm resolve trader --subject run-17', 'for a subject of an experiment'],
     ['agentllm resolve trader --at 3 --why', 'at revision 3, in detail'],
     ['agentllm resolve --all', 'all agents, one line each'],
   ],
@@ -61,12 +67,15 @@ export const resolveAgent: RemoteCommand = {
 };
 
 function textOf(resolved: ResolvedConfig, revision: bigint, why: boolean): string {
-  const { agent_name, hops, skipped, findings, substitution_policy } = resolved;
+  const { agent_name, hops, skipped, findings, substitution_policy, experiment } = resolved;
   const policy = small(substitution_policy, 'SUBSTITUTION_POLICY_');
-  const head = `${visible(agent_name)} at revision ${revision}, substitution ${policy}`;
+  const head = [
+    `${visible(agent_name)} at revision ${revision}, substitution ${policy}`,
+    ...experimentLines(experiment),
+  ];
   const empty = 'no model is left to try';
   return [
-    `${head}\n${tableOf(hops, { columns: hopColumns, empty })}`,
+    `${head.join('\n')}\n${tableOf(hops, { columns: hopColumns, empty })}`,
     skipped.length > 0 && tableOf(skipped, { columns: skippedColumns, empty: '' }),
     hops.length > 0 &&
       tableOf(why ? hops.flatMap(valuesOf) : hops.flatMap(groupedSources), { columns: originColumns(why), empty: '' }),
@@ -74,6 +83,18 @@ function textOf(resolved: ResolvedConfig, revision: bigint, why: boolean): strin
   ]
     .filter(Boolean)
     .join('\n\n');
+}
+
+/** The variant whose settings the first hop has, and why. */
+function experimentLines(resolved: ResolvedConfig['experiment']): string[] {
+  if (!resolved) return [];
+  const { experiment, variant, subject, state, counted, bucket } = resolved;
+  const why = counted
+    ? `subject ${visible(subject)} is in bucket ${bucket}`
+    : state === 'EXPERIMENT_STATE_PAUSED'
+      ? 'the experiment is paused; calls do not count'
+      : 'no --subject; calls do not count';
+  return [`experiment ${visible(experiment)}, variant ${visible(variant)}: ${why}`];
 }
 
 type Origin = Pick<ResolvedHop, 'source' | 'config_id'>;

@@ -11,7 +11,7 @@ const INACTIVE = 9;
 
 /** `agentllm resolve --all`: one line for each agent. */
 export async function resolveAll(call: Call, provider_down: readonly string[]): Promise<number> {
-  const { agent, at_revision, min_revision } = call.inputs.message as Record<string, unknown>;
+  const { agent, at_revision, min_revision, subject } = call.inputs.message as Record<string, unknown>;
   if (agent !== undefined) throw new UsageError('name an agent or use --all, not both');
   if (at_revision !== undefined || call.local('why') === true)
     throw new UsageError('--at and --why need one agent: name it instead of --all');
@@ -23,6 +23,7 @@ export async function resolveAll(call: Call, provider_down: readonly string[]): 
     const request = {
       provider_down,
       budget_exhausted,
+      subject: subject as string | undefined,
       page_size: PAGE,
       page_token,
       min_revision: revision ?? (min_revision as bigint),
