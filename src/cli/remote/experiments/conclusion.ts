@@ -2,7 +2,7 @@ import type { Experiment, MetricResult, PowerNote, VariantResults } from '../../
 import type { GetResultsResponse } from '../../../../gen/ts/agentllm/v1/experiment_service.js';
 import { counted, visible } from '../../kit/print.js';
 import { digits, guardrailText, isSame, metricName } from './metrics.js';
-import { type ShownDifference, shownDifference } from './shown_difference.js';
+import { type ShownDifference, shownDifference, signed } from './shown_difference.js';
 
 /* What the results of an experiment say, in sentences. */
 
@@ -22,6 +22,7 @@ export function conclusion(results: Results): string[] {
   const missing = missingLines(results);
   return [
     ...verdictLines(results, experiment),
+    ...otherMetricLines(results),
     ...(missing.length > 0 ? ['Still missing:', ...missing.map((line) => `  ${line}`)] : []),
     ...limitingLines(results),
     ...nextLines(results, experiment),
@@ -91,6 +92,21 @@ function sentenceOf({ variant, shown }: Compared, control: string): string {
       ? `between ${amount(low)} lower and ${amount(high)} higher`
       : `${amount(small)} to ${amount(large)} ${side(large)}`;
   return `${variant.variant}: ${amount(value)} ${side(value)} than ${control}; the true difference is ${range}`;
+}
+
+/** The other metrics that differ from the control with confidence: `Other metrics of large: cost per call +141 %, worse.` */
+function otherMetricLines({ variants, experiment, verdict }: Results): string[] {
+  if (verdict === 'EXPERIMENT_VERDICT_SAMPLE_RATIO_MISMATCH') return [];
+  return variants.flatMap(({ variant, metrics }) => {
+    const parts = metrics.flatMap(({ metric, view, difference }) => {
+      const isOther =
+        metric && view === 'RESULT_VIEW_INTENTION_TO_TREAT' && !isSame(metric, experiment?.primary_metric);
+      if (!isOther || !difference || !(difference.better || difference.worse)) return [];
+      const { value, text } = shownDifference(metric, difference);
+      return [`${metricName(metric)} ${signed(value, text)}, ${difference.better ? 'better' : 'worse'}`];
+    });
+    return parts.length > 0 ? [`Other metrics of ${variant}: ${parts.join('; ')}.`] : [];
+  });
 }
 
 /** What variants need that are neither better nor worse yet. */

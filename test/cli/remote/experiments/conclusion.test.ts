@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { conclusion } from '../../../../src/cli/remote/experiments/conclusion.js';
-import { COST, ERRORS, metricResult, resultsOf } from './sample_results.js';
+import { COST, ERRORS, metricResult, resultsOf, SUCCESS } from './sample_results.js';
 
 const CONTROL = { name: 'control', metrics: [metricResult(COST, 200_000)] };
 const variant = (name: string, ...difference: [number, number, number]) => ({
@@ -115,6 +115,18 @@ describe('conclusion', () => {
     expect(lines[0]).toMatch(/^The results cannot be trusted/);
     expect(lines.join('\n')).toContain('mismatch (p = 0.00004): control 500 instead of 400, cheap 300 instead of 400');
     expect(lines.join('\n')).not.toContain('--winner');
+  });
+
+  it('names other metrics in which a variant differs with confidence', () => {
+    const tokens = { ...COST, kind: 'EXPERIMENT_METRIC_KIND_TOKENS_PER_CALL' as const };
+    const { metrics: primary } = variant('cheap', -0.6, -0.66, -0.54);
+    const metrics = [
+      ...primary,
+      metricResult(tokens, 300, [0.5, 0.4, 0.6]),
+      metricResult(SUCCESS, 0.9, [0.1, -0.1, 0.3]),
+    ];
+    const lines = conclusion(resultsOf([CONTROL, { name: 'cheap', metrics }], BETTER));
+    expect(lines).toContain('Other metrics of cheap: tokens per call +50 %, worse.');
   });
 
   it('names a violated guardrail', () => {
