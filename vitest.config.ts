@@ -128,7 +128,7 @@ export default defineConfig({
 /** Runs tests of model calls with `ai` 7, which is installed in a directory; test/client/sdk_packages.test.ts does that. */
 function onAi7(modules: string | undefined) {
   if (modules === undefined) return [];
-  const include = ['test/client/ai/{failover,fault_matrix,language_model}.test.ts'];
+  const include = ['test/client/ai/{experiments,failover,fault_matrix,language_model}.test.ts'];
   const env = { AGENTLLM_TEST_SPECIFICATION: 'v4' };
   const alias = [{ find: /^(ai|@ai-sdk\/.*)$/, replacement: `${modules}/$1` }];
   return [{ resolve: { alias }, test: { name: 'ai7', include, env, isolate: false, testTimeout: 60_000 } }];

@@ -60,7 +60,7 @@ export interface ResidentAgent {
    * If it rejects with UNAVAILABLE or DEADLINE_EXCEEDED, report the outcome again with the same `outcomeId`: it counts
    * once.
    *
-   * Throws a TypeError for a value that is neither a finite number nor a boolean.
+   * It rejects with a TypeError for a value that is neither a finite number nor a boolean.
    */
   recordOutcome(outcome: OutcomeInput, options?: CallOptions): Promise<RecordedOutcome>;
   /**

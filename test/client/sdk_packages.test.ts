@@ -314,12 +314,14 @@ describe('the entry point for the AI SDK', () => {
       import { type ChainError, connect, type LanguageModel, type ModelOptions, registerDialect, TornStreamError } from '@agentllm/client/ai';
       import { createOpenAI } from '@ai-sdk/openai';
       import { generateText, streamText, wrapLanguageModel } from 'ai';
-      const options: ModelOptions = { mode: 'whole', deadlineMs: 60_000, contentPolicyFallback: true };
+      const options: ModelOptions = { mode: 'whole', deadlineMs: 60_000, contentPolicyFallback: true, subject: 'run-17' };
       const client = connect({ agents: ['trader'] });
       const model: LanguageModel = client.agent('trader').languageModel(options);
       const pinned = client.run({ pin: 'run', id: 'r' }).agent('trader').languageModel();
       await generateText({ model, prompt: 'x' });
       streamText({ model: wrapLanguageModel({ model: pinned, middleware: { specificationVersion: 'v3' } }), prompt: 'x' });
+      const { variant } = await client.agent('trader').recordOutcome({ name: 'hit', value: true, subject: 'run-17' });
+      console.log(variant, client.agent('trader').resolve({ subject: 'run-17' }).experiment?.counted);
       registerDialect({
         provider: 'desk',
         package: '@ai-sdk/openai',

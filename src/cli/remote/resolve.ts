@@ -25,6 +25,7 @@ export const assumptions: readonly Input[] = [
   },
   {
     name: 'subject',
+    to: 'subject',
     kind: text,
     help: 'the subject that a running experiment of the agent assigns to a variant (default: none, so the control)',
   },

@@ -159,7 +159,7 @@ describe.each(['embedded', 'postgres'] as const)('RollbackRevision on %s', (back
       const { revision } = await service().providers.updateProvider({
         provider: { name: 'openai', display_name: 'O' },
       });
-      await conflict(rollback(revision), 'is neither an agent nor a config');
+      await conflict(rollback(revision), 'is neither an agent, a config nor an experiment');
       await precondition(rollback(1n), 'ROLLBACK_CONFLICT');
     });
   });

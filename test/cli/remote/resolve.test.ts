@@ -56,6 +56,30 @@ describe('agentllm resolve', () => {
     expect(resolved.hops).toHaveLength(1);
   });
 
+  it('shows the variant of a subject, and the control without one', async () => {
+    const agent = { name: 'market_analyst' };
+    const { configs, experiments } = cli.service();
+    await configs.upsertPrimaryConfig({ agent, config: { provider: 'openai', model_name: 'gpt-4', temperature: 0.7 } });
+    const variants = [
+      { name: 'now', control: true, weight_basis_points: 1 },
+      { name: 'cool', weight_basis_points: 9999, overrides: { temperature: 0.1 } },
+    ];
+    const primary_metric = { kind: 'EXPERIMENT_METRIC_KIND_COST_PER_CALL' } as const;
+    await experiments.createExperiment({ agent, experiment: { name: 'heat', variants, primary_metric } });
+    await experiments.startExperiment({ agent, name: 'heat' });
+    const { stdout } = await cli(['resolve', 'market_analyst', '--subject', 'run-17', '--why']);
+    expect(stdout).toMatch(/\nexperiment heat, variant cool: subject run-17 is in bucket \d+\n/);
+    const origin = rowsOf(tablesOf(stdout)[1] ?? '').find((row) => row['VALUE'] === 'parameters.temperature');
+    expect(origin).toMatchObject({ 'COME FROM': 'experiment heat/cool', 'ITS FIELD': 'overrides.temperature' });
+    const without = await cli(['resolve', 'market_analyst']);
+    expect(without.stdout).toContain('experiment heat, variant now: no --subject; calls do not count\n');
+    const all = await cli.json(['resolve', '--all', '--subject', 'run-17']);
+    const found = all.results.find((one: { agent_name: string }) => one.agent_name === 'market_analyst');
+    expect(found.resolved.experiment).toMatchObject({ variant: 'cool', subject: 'run-17' });
+    const { code, stderr } = await cli(['resolve', 'market_analyst', '--subject', '']);
+    expect([code, stderr]).toEqual([2, expect.stringContaining('must not be empty')]);
+  });
+
   it('names the option that caused an error', async () => {
     const { code, stderr } = await cli(['resolve', 'trader', '--down', 'opnai']);
     expect([code, stderr]).toEqual([2, expect.stringMatching(/--down opnai +.*did you mean "openai"/)]);
