@@ -29,6 +29,7 @@ const UNIT = [
   'test/api/dispatch/{access_log,call,open_streams,request_shape,token_bucket}.test.ts',
   'test/api/messages/**/*.test.ts',
   'test/cli/kit/print.test.ts',
+  'test/cli/remote/experiments/!(commands).test.ts',
   'test/client/{ack_batcher,acknowledgements,backoff}.test.ts',
   'test/client/runtime/**/!(stream).test.ts',
   'test/client/usage/*.test.ts',

@@ -29,8 +29,9 @@ const WRITE = { reason: REASON, wait_for_adoption: { timeout: { seconds: 10n, na
 export const AGENTS = Object.keys(CONFIGS);
 
 /** Gives each agent its own config. */
-export async function configure(client: AgentLLM): Promise<void> {
+export async function configure(client: AgentLLM, agents: readonly string[] = AGENTS): Promise<void> {
   for (const [name, { model, fallback, ...parameters }] of Object.entries(CONFIGS)) {
+    if (!agents.includes(name)) continue;
     const [provider, model_name] = split(model);
     const [fallback_provider, fallback_model] = split(fallback);
     const config = { provider, model_name, fallback_provider, fallback_model, max_tokens: MAX_TOKENS, ...parameters };

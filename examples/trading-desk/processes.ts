@@ -1,5 +1,6 @@
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 
 const fromRoot = (path: string) => fileURLToPath(new URL(`../../${path}`, import.meta.url));
 export const fromHere = (path: string) => fileURLToPath(new URL(path, import.meta.url));
@@ -8,10 +9,11 @@ const children = new Set<ChildProcess>();
 
 /** The processes are too short for V8 to gain from optimizing the WebAssembly of the database. */
 const FLAGS = ['--liftoff-only'];
+const PROGRAM = fromRoot('dist/src/cli/agentllm.js');
 
 /** Starts a command of agentllm and waits until its output matches. */
 function start(args: readonly string[], ready: RegExp, env: NodeJS.ProcessEnv = {}): Promise<RegExpExecArray> {
-  const child = spawn(process.execPath, [...FLAGS, fromRoot('dist/src/cli/agentllm.js'), ...args], {
+  const child = spawn(process.execPath, [...FLAGS, PROGRAM, ...args], {
     env: { PATH: process.env['PATH'], ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
@@ -44,6 +46,13 @@ export async function startFakeProvider(): Promise<string> {
   const args = ['fake-provider', '--port', '0', '--json', '--faults', fromHere('responses.json')];
   const [, url = ''] = await start(args, /"url":"(http:[^"]+)"/);
   return url;
+}
+
+/** Runs a command of agentllm on a service. Returns what it prints. */
+export async function agentllm(args: readonly string[], address: string): Promise<string> {
+  const env = { PATH: process.env['PATH'], AGENTLLM_ADDRESS: address };
+  const { stdout } = await promisify(execFile)(process.execPath, [PROGRAM, ...args], { env });
+  return stdout.trimEnd();
 }
 
 export async function stopAll(): Promise<void> {

@@ -18,9 +18,15 @@ export class Providers {
   readonly real: readonly Provider[];
   private failing: Provider | undefined;
 
-  /** @param fakeUrl the URL of the fake provider. */
-  constructor(private readonly fakeUrl: string) {
-    this.real = PROVIDERS.filter(({ variable }) => process.env[variable]).map(({ name }) => name);
+  /**
+   * @param fakeUrl the URL of the fake provider.
+   * @param mayCallReal whether a provider whose key is set is called instead of the fake one.
+   */
+  constructor(
+    private readonly fakeUrl: string,
+    mayCallReal = true,
+  ) {
+    this.real = PROVIDERS.filter(({ variable }) => mayCallReal && process.env[variable]).map(({ name }) => name);
     // A hop without a key is skipped. This key is sent to the fake provider only.
     for (const { variable } of PROVIDERS) process.env[variable] ||= 'key-of-the-fake-provider';
   }

@@ -99,9 +99,9 @@ const fresh = () => startOnPostgres({ ENCRYPTION_KEY: generateKey() });
 
 /**
  * These commands report a status with their exit code: 1 on a fresh service, which has no valid provider keys and no
- * fallbacks, and whose configs have a model that is shut down.
+ * fallbacks, whose configs have a model that is shut down, and in which no call is recorded.
  */
-const REPORTS_STATUS = /\b(configs (health|validate)|check-key|rehearse)\b/;
+const REPORTS_STATUS = /\b(configs (health|validate)|check-key|rehearse|record-outcome)\b/;
 const READ_ONLY =
   / (list|get|primary|validate|retiring|check-key|resolve|rehearse|watch|watchers|history|audit|whoami)\b/;
 /** A user ends these commands with Ctrl-C. */

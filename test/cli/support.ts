@@ -10,6 +10,7 @@ import { budgetsCommand } from '../../src/cli/remote/budgets.js';
 import { configsCommand } from '../../src/cli/remote/configs.js';
 import { credentialsCommand } from '../../src/cli/remote/credentials.js';
 import { diff } from '../../src/cli/remote/diff.js';
+import { experimentsCommand } from '../../src/cli/remote/experiments/commands.js';
 import { history } from '../../src/cli/remote/history.js';
 import { keyCommand } from '../../src/cli/remote/key.js';
 import { modelsCommand } from '../../src/cli/remote/models.js';
@@ -85,6 +86,7 @@ const groups = [
   pricesCommand,
   credentialsCommand,
   budgetsCommand,
+  experimentsCommand,
   keyCommand,
   tokenCommand,
   usageCommand,

@@ -57,6 +57,12 @@ const HINTS: Readonly<Record<string, string>> = {
   INVALID_RESUME_TOKEN: 'omit --since',
   RESUME_TOKEN_FILTER_CHANGED: 'name the same agents, or omit --since',
   STORE_CHANGED: 'omit --since',
+  EXPERIMENT_NOT_FOUND: 'agentllm experiments list shows the experiments',
+  EXPERIMENT_NAME_TAKEN: 'agentllm experiments update <name> changes it',
+  EXPERIMENT_STATE: 'agentllm experiments status <name> shows its state and what to do next',
+  EXPERIMENT_ACTIVE: 'agentllm experiments conclude <name> --without-winner ends it and changes no config',
+  TOO_MANY_EXPERIMENTS: 'agentllm experiments delete <name> deletes one with its results',
+  CONFIG_IN_EXPERIMENT: 'agentllm experiments conclude <name> ends the experiment',
   STALE_ETAG: 'the command `get` shows the current etag',
 };
 

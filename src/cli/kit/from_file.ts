@@ -30,7 +30,7 @@ export async function readBody(body: Body, inputs: readonly Input[], path: strin
     .flatMap((input) => requestPaths(input))
     .filter((path) => path.startsWith(`${body.at}.`) && hasField(json, path.split('.').slice(1)));
   return {
-    message: { [body.at]: decode(body, json, typed) },
+    message: { [body.at]: decodeJson(body, json, typed) },
     touched: new Set(touched),
     causes: [{ path: body.at, typed }],
   };
@@ -54,7 +54,12 @@ function unwrap({ at }: Body, json: JsonValue, typed: string): JsonObject {
   throw UsageError.of([{ typed, description: 'must be a JSON object' }]);
 }
 
-function decode({ type, message }: Body, json: JsonObject, typed: string): object {
+/** Decodes the JSON of a message. */
+export function decodeJson<Message extends object>(
+  { type, message }: Pick<Body, 'type'> & { readonly message: { decode(bytes: Uint8Array): Message } },
+  json: JsonValue,
+  typed: string,
+): Message {
   const desc = messageNamed(type);
   try {
     return message.decode(toBinary(desc, fromJson(desc, json)));

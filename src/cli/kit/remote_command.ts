@@ -41,6 +41,8 @@ export interface RemoteCommand {
   readonly patches?: boolean;
   /** The deadline without `--timeout`. */
   readonly timeoutMs?: number;
+  /** Checks and completes the command line before a connection is opened. */
+  prepare?(parsed: ParsedInputs): ParsedInputs;
   /** Prints the result; returns an exit code other than 0, or undefined. */
   run(call: Call): Promise<number | undefined>;
 }
@@ -187,7 +189,8 @@ async function runRemote(spec: RemoteCommand, command: Command): Promise<void> {
   let context: Context = { json, command: pathOf(command), inputs, causes: [] };
   let connection: Connection | undefined;
   try {
-    const parsed = withRequestId(inputs, await readCommandLine(spec, inputs, typedOf(command, inputs)));
+    const typed = await readCommandLine(spec, inputs, typedOf(command, inputs));
+    const parsed = withRequestId(inputs, spec.prepare?.(typed) ?? typed);
     // Only writes are retried: a retry with the same request id is safe, and a failed read is quickly repeated by hand.
     const deadlineMs = (spec.timeoutMs ?? DEFAULT_TIMEOUT_MS) + waitMsOf(parsed);
     connection = openConnection(parsed.local, { retry: isWrite(inputs), deadlineMs });

@@ -3,7 +3,15 @@ import type { ParameterRule, PriceRates, PriceTier, PriceWindow } from '../../..
 import { limits } from '../../limits.js';
 
 /** Sources of names for shell completion: resources of the service, or files. */
-export type NameSource = 'agents' | 'budgets' | 'configs' | 'credentials' | 'models' | 'providers' | 'files';
+export type NameSource =
+  | 'agents'
+  | 'budgets'
+  | 'configs'
+  | 'credentials'
+  | 'experiments'
+  | 'models'
+  | 'providers'
+  | 'files';
 
 /** A kind of value: its form on the command line, and its conversion to a request value. */
 export interface Kind {
@@ -102,6 +110,16 @@ export const time: Kind = {
 
 export const list = (item: Kind): Kind => ({ ...item, repeats: true });
 
+/** A percentage with at most two decimal places, as basis points. The percent sign can be omitted. */
+export const percent: Kind = {
+  value: 'percent',
+  read(raw) {
+    const [, whole, fraction = ''] = /^(\d{1,5})(?:\.(\d{1,2}))?%?$/.exec(raw) ?? [];
+    if (whole === undefined) throw new BadValue('must be a percentage with at most 2 decimal places, such as 5%');
+    return Number(whole) * 100 + Number(fraction.padEnd(2, '0'));
+  },
+};
+
 /** One of a few words; each is an enum value without its prefix. */
 export function choice(prefix: string, value: string, words: readonly string[]): Kind {
   return {
@@ -141,6 +159,7 @@ export const configId: Kind = {
 };
 export const provider = word('provider', 'providers');
 export const budget = word('name', 'budgets');
+export const experiment = word('name', 'experiments');
 export const credential = word('credential', 'credentials');
 
 /** A provider and a model, as two values. Names of models may contain slashes; names of providers do not. */

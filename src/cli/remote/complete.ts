@@ -158,6 +158,11 @@ const NAME_READERS: Readonly<Record<NameSource, (api: AgentLLM) => Promise<Candi
       const { credentials, next_page_token: next } = await api.credentials.listCredentials(page);
       return { found: credentials.map(({ name, provider }) => candidate(name, provider)), next };
     }),
+  experiments: (api) =>
+    collectPages(async (page) => {
+      const { experiments, next_page_token: next } = await api.experiments.listExperiments(page);
+      return { found: experiments.map(({ name, agent_name }) => candidate(name, agent_name)), next };
+    }),
   models: (api) =>
     collectPages(async (page) => {
       const { models, next_page_token: next } = await api.providers.listModels(page);

@@ -30,6 +30,7 @@ const kind = choice('RESOURCE_KIND_', 'kind', [
   'model',
   'price',
   'budget',
+  'experiment',
 ]);
 
 const entryList: List<ConfigRevision> = {

@@ -1,6 +1,7 @@
 import type { UsageGroup, UsageTotals } from '../../../gen/ts/agentllm/v1/usage.js';
 import type { QueryUsageResponse } from '../../../gen/ts/agentllm/v1/usage_service.js';
 import { wallTime } from '../../domain/time_zone.js';
+import { csvOf } from '../kit/csv.js';
 import { UsageError } from '../kit/inputs.js';
 import { type Column, limitInput, minRevision } from '../kit/lists.js';
 import { counted, small, table, terminal } from '../kit/print.js';
@@ -150,13 +151,4 @@ function textOf(
   const unpriced = totals.unpriced_attempts;
   const more = unpriced > 0n ? `; ${counted(Number(unpriced), 'attempt')} without a known cost` : '';
   return `${printed}\n\ntotal: ${usdText(totals.cost_nano_usd)} USD, ${counted(Number(totals.attempts), 'attempt')}${more}`;
-}
-
-/** Comma-separated values (RFC 4180). A cell that a spreadsheet would execute begins with an apostrophe. */
-function csvOf(rows: readonly (readonly string[])[]): string {
-  const cell = (value: string) => {
-    const safe = /^[=+@\t\r]|^-(?!\d)/.test(value) ? `'${value}` : value;
-    return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
-  };
-  return rows.map((row) => row.map(cell).join(',')).join('\n');
 }
