@@ -9,34 +9,59 @@ import { type NewOutcome, type OutcomeResult, storeOutcomes } from './outcomes.j
 const CONFLICT = /^(40001|40P01)$/;
 const TRIES = 3;
 
+/** Batches that wait are stored by one transaction with at most this many outcomes, so that none takes long. */
+const OUTCOMES_AT_ONCE = 1000;
+
+type Stored = readonly OutcomeResult[];
+
 /**
- * Stores outcomes. One batch at a time uses one connection, so that writes of the configuration never wait for the pool
- * because of outcomes.
+ * Stores outcomes. One transaction at a time uses one connection, so that writes of the configuration never wait for the
+ * pool because of outcomes. Batches that arrive meanwhile are stored together.
  */
 export class OutcomeWriter {
-  private readonly queue: WriteQueue<readonly NewOutcome[], readonly OutcomeResult[]>;
+  private readonly queue: WriteQueue<readonly NewOutcome[], Stored>;
 
   constructor(private readonly store: Store) {
-    const options = { items: 1, weight: 1, longestWaitMs: limits.maxCallMs };
-    this.queue = new WriteQueue(options, ([batch = []]) => this.commit(batch));
+    const options = { items: limits.batchWrites, weight: OUTCOMES_AT_ONCE, longestWaitMs: limits.maxCallMs };
+    this.queue = new WriteQueue(options, (batches) => this.storeTogether(batches));
   }
 
   /** Stores a batch of outcomes with different ids; resolves with one result for each when it is committed. */
-  add(batch: readonly NewOutcome[], signal: AbortSignal | undefined): Promise<readonly OutcomeResult[]> {
-    return this.queue.add({ item: batch, weight: 1, signal });
+  add(batch: readonly NewOutcome[], signal: AbortSignal | undefined): Promise<Stored> {
+    return this.queue.add({ item: batch, weight: batch.length, signal });
   }
 
-  private async commit(
-    batch: readonly NewOutcome[],
-  ): Promise<readonly PromiseSettledResult<readonly OutcomeResult[]>[]> {
+  private async storeTogether(batches: readonly (readonly NewOutcome[])[]): Promise<PromiseSettledResult<Stored>[]> {
+    const outcomes = new Map<string, NewOutcome>();
+    for (const outcome of batches.flat())
+      if (!outcomes.has(outcome.outcome_id)) outcomes.set(outcome.outcome_id, outcome);
+    try {
+      const results = await this.commit([...outcomes.values()]);
+      const byId = new Map([...outcomes.keys()].map((id, at) => [id, results[at] as OutcomeResult]));
+      return batches.map((batch) => ({ status: 'fulfilled', value: batch.map((one) => resultOf(one, byId)) }));
+    } catch (error) {
+      if (batches.length === 1) return [{ status: 'rejected', reason: databaseFailure(error) }];
+    }
+    // One batch must not fail because of another one.
+    const settled: PromiseSettledResult<Stored>[] = [];
+    for (const batch of batches) settled.push(...(await this.storeTogether([batch])));
+    return settled;
+  }
+
+  private async commit(outcomes: readonly NewOutcome[]): Promise<Stored> {
     for (let tries = 1; ; tries++) {
       try {
-        const value = await this.store.database.knex.transaction((tx) => storeOutcomes(tx, batch));
-        return [{ status: 'fulfilled', value }];
+        return await this.store.database.knex.transaction((tx) => storeOutcomes(tx, outcomes));
       } catch (error) {
-        if (!CONFLICT.test(errorCode(error) ?? '') || tries === TRIES)
-          return [{ status: 'rejected', reason: databaseFailure(error) }];
+        if (!CONFLICT.test(errorCode(error) ?? '') || tries === TRIES) throw error;
       }
     }
   }
+}
+
+/** The result of an outcome. An outcome with the same id in a later batch is known. */
+function resultOf({ outcome_id: id }: NewOutcome, results: Map<string, OutcomeResult>): OutcomeResult {
+  const result = results.get(id) as OutcomeResult;
+  if (result.status === 'new') results.set(id, { status: 'known' });
+  return result;
 }
