@@ -89,6 +89,8 @@ function settingsOf(
   const patch = overridesPatch(overrides);
   const cleared = new Set<string>();
   if (base.price_given && !target.price_given) cleared.add('price_given');
+  if (base.fallback_provider !== null && target.fallback_provider === null)
+    for (const field of ['fallback_provider', 'fallback_model']) cleared.add(field);
   const dropsKey = clearKey && target.provider !== base.provider;
   if (dropsKey && base.credential_id !== null) cleared.add('credential_name');
   const clear_api_key = dropsKey && base.key_id !== null;

@@ -7,6 +7,7 @@ import type { Experiment, Variant } from '../rows.js';
 import type { State } from '../state.js';
 import { hasStarted } from './experiment_index.js';
 import { baseOf, overridesPatch } from './variant.js';
+import { withoutOwnFallback } from './variant_config.js';
 
 type Report = (field: string, description: string | undefined) => void;
 
@@ -67,7 +68,8 @@ function checkSettings(
     report(`variants[${at}].overrides.model_name`, 'is required together with provider');
   const patch = overridesPatch(overrides);
   // Without a primary config, the provider and the model are not known yet.
-  const config = patchConfig(state, base ?? { ...newConfig(agent_id, 0), id: -1 }, patch);
+  const patched = patchConfig(state, base ?? { ...newConfig(agent_id, 0), id: -1 }, patch);
+  const config = withoutOwnFallback(state, patched);
   const path = `variants[${at}].overrides`;
   for (const { field, description } of checkConfig(state, config, patch, { at: path, allowUnknownModel }))
     report(field, description);

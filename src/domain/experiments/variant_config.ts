@@ -14,11 +14,19 @@ export function withOverrides(
   const isOwnProvider = canonicalName(view, row.provider) === canonicalName(view, base.provider);
   const isOwnModel = isOwnProvider && row.model_name === base.model_name;
   return {
-    ...row,
+    ...withoutOwnFallback(view, row),
     ...(extra_params && { extra_params: { ...base.extra_params, ...extra_params } }),
     ...(!isOwnProvider && { key_id: null, key_revision: null, credential_id: null }),
     ...(!isOwnModel && { price_given: false, cost_per_1k_input_tokens: 0, cost_per_1k_output_tokens: 0 }),
   };
+}
+
+/** A config whose model is also its fallback, because of overrides, has no fallback: the same model would be called again. */
+export function withoutOwnFallback(view: Pick<ResolveView, 'provider'>, config: Config): Config {
+  const { provider, model_name, fallback_provider, fallback_model } = config;
+  if (fallback_provider === null || fallback_model !== model_name) return config;
+  const isSame = canonicalName(view, provider) === canonicalName(view, fallback_provider);
+  return isSame ? { ...config, fallback_provider: null, fallback_model: null } : config;
 }
 
 const COLUMNS = ['provider', 'model_name', 'temperature', 'max_tokens', 'top_p'] as const;

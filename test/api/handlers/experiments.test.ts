@@ -281,6 +281,18 @@ describe.each(['embedded', 'postgres'] as const)('ExperimentService on %s', (eng
     await precondition(experiments.concludeExperiment(request), 'EXPERIMENT_STATE');
   });
 
+  it('makes the fallback of a config its model, without a fallback, when a variant with this model wins', async () => {
+    const { experiments, configs } = service();
+    const agent = await newAgent(service());
+    const fallback = { fallback_provider: 'openai', fallback_model: 'gpt-4o' };
+    await newConfig(service(), { model_name: 'gpt-4', ...fallback }, agent);
+    const { name } = await running(agent, { variants: [A, { ...B, overrides: { model_name: 'gpt-4o' } }] });
+    const { config } = await experiments.concludeExperiment({ ...named(agent, name), winner: 'cool' });
+    expect(config).toMatchObject({ model_name: 'gpt-4o', fallback_provider: undefined, fallback_model: undefined });
+    const { config: primary } = await configs.getPrimaryConfig({ agent: { id: agent.id } });
+    expect(primary).toEqual(config);
+  });
+
   it('moves the config of the winner to the front and leaves that of the loser', async () => {
     const { experiments } = service();
     const agent = await agentWithConfig();

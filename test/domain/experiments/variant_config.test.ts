@@ -39,6 +39,17 @@ describe('withOverrides', () => {
     const { key_id, key_revision, credential_id, price_given } = overridden;
     expect([key_id, key_revision, credential_id, price_given]).toEqual([null, null, null, false]);
   });
+
+  it('drops the fallback of the config only if it has the model of the variant', () => {
+    const withFallback = { ...base, fallback_provider: 'openai', fallback_model: 'gpt-4o' };
+    const fallbackOf = (provider: string, model_name: string) => {
+      const { fallback_provider, fallback_model } = withOverrides(state, withFallback, { provider, model_name });
+      return [fallback_provider, fallback_model];
+    };
+    expect(fallbackOf('OpenAI', 'gpt-4o')).toEqual([null, null]);
+    expect(fallbackOf('openai', 'gpt-4')).toEqual(['openai', 'gpt-4o']);
+    expect(fallbackOf('claude', 'gpt-4o')).toEqual(['openai', 'gpt-4o']);
+  });
 });
 
 describe('isOverridden', () => {

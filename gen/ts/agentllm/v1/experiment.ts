@@ -603,7 +603,8 @@ export interface BucketRange {
 
 /**
  * The settings in which a variant differs from its base config. An absent field keeps the
- * value of the base config.
+ * value of the base config. If the model of the variant is that of the fallback in its base
+ * config, the variant is without this fallback.
  */
 export interface ExperimentOverrides {
   /**
