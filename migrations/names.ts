@@ -141,6 +141,8 @@ const NAMES: Readonly<Record<string, Names>> = {
     ],
     indexes: {
       llm_usage_attempts: ['ix_llm_usage_attempts_agent_id'],
+      // PostgreSQL names the index of each partition.
+      ...Object.fromEntries(usagePartitions.map((name) => [name, [`${name}_agent_id_started_at_attempt_id_idx`]])),
       llm_usage_adjustments: ['ix_llm_usage_adjustments_attempt_id', 'ix_llm_usage_adjustments_started_at'],
       llm_usage_hourly: ['ix_llm_usage_hourly_agent_name'],
       llm_usage_losses: ['ix_llm_usage_losses_last_at'],

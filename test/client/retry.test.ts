@@ -74,6 +74,7 @@ describe('the retry policy', () => {
         name: [
           { service: 'agentllm.v1.AgentLLMConfigWatchService', method: 'WatchConfigs' },
           { service: 'agentllm.v1.CredentialService', method: 'RotateEncryptionKey' },
+          { service: 'agentllm.v1.UsageService', method: 'StreamUsage' },
         ],
       },
     ]);

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { isIP } from 'node:net';
 import {
   type DescMethod,
@@ -71,6 +72,8 @@ beforeEach(async () => {
   });
   const config = { provider: 'openai', modelName: 'gpt-4o', credentialName: 'desk' };
   await callValid('CreateConfig', { agent: { name: 'trader' }, config });
+  await callValid('CreateBudget', { budget: { ...budget, name: 'desk' } });
+  await callValid('CreateExperiment', { agent: { name: 'trader' }, experiment: { ...experiment, name: 'model' } });
 });
 
 afterEach(async () => {
@@ -134,7 +137,44 @@ const examples: Readonly<Record<string, () => JsonObject>> = {
   CreateModel: () => ({ model: { provider: 'openai', name: unique('fuzz') } }),
   UpdateModel: () => ({ model: { provider: 'openai', name: 'gpt-4o', displayName: 'Fuzzed' } }),
   ValidateApiKey: () => ({ provider: 'openai', apiKey }),
+  CreateBudget: () => ({ budget: { ...budget, name: unique('fuzz') } }),
+  GetBudget: () => ({ name: 'desk' }),
+  UpdateBudget: () => ({ budget: { name: 'desk', limitNanoUsd: '2000000000' } }),
+  GetBudgetState: () => ({ name: 'desk' }),
+  Reserve: () => ({ agent, reservationId: randomUUID() }),
+  RecordUsage: () => ({ records: [record()] }),
+  QueryUsage: () => range,
+  WhatIf: () => ({ ...range, ...otherModel }),
+  RepriceUsage: () => ({ ...range, reason: 'fuzz' }),
+  SetPrice: () => ({ ...otherModel, price: { validFrom: '2026-01-01T00:00:00Z', inputMicroUsdPerMillion: '1' } }),
+  CreateExperiment: () => ({ agent, experiment: { ...experiment, name: unique('fuzz') } }),
+  GetExperiment: () => ({ agent, name: 'model' }),
+  UpdateExperiment: () => ({ agent, experiment: { name: 'model', hypothesis: 'fuzzed' } }),
+  GetResults: () => ({ agent, name: 'model' }),
+  RecordOutcome: () => ({
+    outcomes: [{ outcomeId: randomUUID(), agent: 'trader', subject: 's', name: 'hit', boolean: true }],
+  }),
 };
+
+const range = { since: '2026-01-01T00:00:00Z', until: '2026-12-01T00:00:00Z' };
+const otherModel = { provider: 'openai', modelName: 'gpt-4o' };
+const budget: JsonObject = {
+  scope: 'BUDGET_SCOPE_ALL',
+  period: 'BUDGET_PERIOD_TOTAL',
+  limitNanoUsd: '1000000000000',
+  action: 'BUDGET_ACTION_WARN',
+};
+const experiment: JsonObject = {
+  variants: [
+    { name: 'now', control: true, weightBasisPoints: 5000 },
+    { name: 'cool', weightBasisPoints: 5000, overrides: { temperature: 0.1 } },
+  ],
+  primaryMetric: { kind: 'EXPERIMENT_METRIC_KIND_COST_PER_CALL' },
+};
+const record = () => ({
+  agent: 'trader',
+  attempt: { attemptId: randomUUID(), ...otherModel, startedAt: new Date().toISOString(), usage: { inputTokens: 1 } },
+});
 
 /** A valid request with up to two fields that can be invalid. */
 function nearValidOf(method: DescMethod): fc.Arbitrary<Buffer> {
