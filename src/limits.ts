@@ -22,7 +22,7 @@ export const limits = {
   readBytes: 4 * 1024 * 1024,
   /** Bytes of one response; gRPC clients in other languages accept no more by default. */
   maxResponseBytes: 4 * 1024 * 1024,
-  /** Maximum number of agents, configs and budgets that one RollbackRevision changes. */
+  /** Maximum number of agents, configs, budgets and experiments that one RollbackRevision changes. */
   maxRollbackChanges: 5000,
   /** Bytes of the field changes in its response; further changes are omitted. */
   rollbackChangesBytes: 1_048_576,
