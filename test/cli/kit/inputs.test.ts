@@ -114,12 +114,26 @@ const REQUESTS: readonly (readonly [command: string, request: string])[] = [
   ['budgets create', 'CreateBudgetRequest'],
   ['budgets set', 'UpdateBudgetRequest'],
   ['budgets delete', 'DeleteBudgetRequest'],
+  ['experiments list', 'ListExperimentsRequest'],
+  ['experiments show', 'GetExperimentRequest'],
+  ['experiments create', 'CreateExperimentRequest'],
+  ['experiments update', 'UpdateExperimentRequest'],
+  ['experiments delete', 'DeleteExperimentRequest'],
+  ['experiments start', 'StartExperimentRequest'],
+  ['experiments pause', 'PauseExperimentRequest'],
+  ['experiments resume', 'ResumeExperimentRequest'],
+  ['experiments status', 'GetResultsRequest'],
+  ['experiments results', 'GetResultsRequest'],
+  ['experiments conclude', 'ConcludeExperimentRequest'],
+  ['experiments record-outcome', 'RecordOutcomeRequest'],
 ];
+
+const METRIC_FIELDS = ['kind', 'outcome', 'direction'].map((field) => `experiment.primary_metric.${field}`);
 
 /** Fields that the command line sets itself or does not need. */
 const INTERNAL_FIELDS = /^(page_size|page_token|update_mask)$/;
 const OUTPUT_ONLY =
-  /^(id|agent_id|agent_name|has_api_key_override|api_key_state|config_count|built_in|created_at|updated_at|revision|etag|chain_etag|valid_from)$/;
+  /^(id|agent_id|agent_name|has_api_key_override|api_key_state|config_count|built_in|created_at|updated_at|revision|etag|chain_etag|valid_from|salt|state|state_reason|winner|started_at|ended_at|allocation_revision)$/;
 
 /** The paths of a request that a user can set. */
 function pathsOf(message: DescMessage, prefix = ''): string[] {
@@ -182,6 +196,10 @@ describe('the inputs', () => {
       'budgets list': ['with_state'],
       // They cannot be changed.
       'budgets set': ['budget.scope', 'budget.agent_type', 'budget.period', 'budget.time_zone', 'budget.rolling_hours'],
+      // --control, --variant, --weight and --metric are read as a whole.
+      'experiments create': ['experiment.variants', ...METRIC_FIELDS],
+      'experiments update': ['experiment.variants', ...METRIC_FIELDS],
+      'experiments record-outcome': ['outcomes'],
       watch: ['client_id', 'client_name', 'client_version', 'min_revision'],
     };
     const missing = pathsOf(messageOf(request)).filter((path) => !settable.has(path));
