@@ -184,7 +184,7 @@ const hasH2load = spawnSync('h2load', ['--version']).status === 0;
 describe('a benchmark run', () => {
   let lab: Lab;
   const startLab = () => {
-    lab = new Lab({ rounds: 1, seconds: 0.3, warmUpSeconds: 0.1 });
+    lab = new Lab({ rounds: 1, seconds: 1, warmUpSeconds: 0.1 });
     return lab;
   };
   afterEach(() => lab.close());

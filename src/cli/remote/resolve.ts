@@ -50,8 +50,7 @@ export const resolveAgent: RemoteCommand = {
     { name: 'why', kind: flag, help: 'show the field and the revision that each value comes from' },
   ],
   examples: [
-    ['agentllm resolve trader --down claude', 'if claude is unavailable'],
-    ['agentllm resolve trader --subject run-17', 'for a subject of an experiment'],
+    ['agentllm resolve trader --subject run-17 --down claude', 'a subject of an experiment, if claude is unavailable'],
     ['agentllm resolve trader --at 3 --why', 'at revision 3, in detail'],
     ['agentllm resolve --all', 'all agents, one line each'],
   ],
