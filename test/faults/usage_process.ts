@@ -47,7 +47,7 @@ if (mode === 'exit') {
   process.on('exit', () => writeSync(1, `S ${client.spool.stats().acknowledged} of ${ids.length}\n`));
 }
 if (mode === 'finish') {
-  const deadline = Date.now() + 120_000;
+  const deadline = Date.now() + 60_000;
   while (!isEmpty() && Date.now() < deadline) {
     await client.spool.flush(1_000);
     await sleep(100);
