@@ -4,7 +4,7 @@ import type { MetricSums } from '../../src/domain/experiments/metric_sums.js';
 import { Random } from './random.js';
 import { type Scenario, Traffic } from './traffic.js';
 
-/** The results of many runs of a scenario in which somebody looks after every call. */
+/** The results of many runs of a scenario with a look after every call. */
 export interface Peeks {
   readonly runs: number;
   /** Runs in which an interval of a difference does not contain the true difference at some time. */

@@ -153,7 +153,7 @@ describe.each(['embedded', 'postgres'] as const)('the results of an experiment o
     });
     expect(results).toMatchObject([{ status: 'OUTCOME_STATUS_NEW', variant: 'cool' }]);
     expect((await resultsOf(started)).variants[1]).toMatchObject({ calls: 1n });
-    await notFound(service().experiments.getResults({ ...request, name: 'nobody' }), 'EXPERIMENT_NOT_FOUND');
+    await notFound(service().experiments.getResults({ ...request, name: 'missing' }), 'EXPERIMENT_NOT_FOUND');
   });
 
   it('count a call whose attempts arrive in several requests once, with the cost of all', async () => {
@@ -187,7 +187,7 @@ describe.each(['embedded', 'postgres'] as const)('the results of an experiment o
         { ...other, subject: '', run_id: '' },
         { ...other, observed_at: new Date(Date.now() + 3_600_000) },
         { ...other, experiment: 'nothing' },
-        { ...other, agent: 'nobody' },
+        { ...other, agent: 'missing' },
         { ...other, subject: 'unseen' },
         { ...other, outcome_id: randomUUID(), subject: '', run_id: 'two' },
       ],

@@ -103,7 +103,7 @@ describe.each(['embedded', 'postgres'] as const)('ExperimentService on %s', (eng
       ],
       variants: [
         { name: 'a', weight_basis_points: 4000, config_id: other.id },
-        { name: 'a', weight_basis_points: 4000, overrides: { provider: 'nobody', temperature: 3 } },
+        { name: 'a', weight_basis_points: 4000, overrides: { provider: 'missing', temperature: 3 } },
       ],
     };
     const { fields: found } = await invalid(
@@ -144,7 +144,7 @@ describe.each(['embedded', 'postgres'] as const)('ExperimentService on %s', (eng
         allow_unknown_model,
       });
     await invalid(create({ provider: 'openai' }), 'experiment.variants[1].overrides.model_name');
-    await invalid(create({ provider: 'nobody', model_name: 'x' }), 'experiment.variants[1].overrides.provider');
+    await invalid(create({ provider: 'missing', model_name: 'x' }), 'experiment.variants[1].overrides.provider');
     await invalid(create({ model_name: 'gpt-9000' }), 'experiment.variants[1].overrides.model_name');
     const { experiment } = await create({ provider: 'anthropic', model_name: 'claude-9000' }, true);
     expect(experiment?.variants[1]?.overrides).toMatchObject({ provider: 'claude', model_name: 'claude-9000' });
@@ -311,7 +311,7 @@ describe.each(['embedded', 'postgres'] as const)('ExperimentService on %s', (eng
     const agent = await agentWithConfig();
     const variants = [A, { ...B, overrides: { provider: 'claude', model_name: 'claude-3-haiku-20240307' } }];
     const { name } = await running(agent, { variants });
-    await invalid(experiments.concludeExperiment({ ...named(agent, name), winner: 'nobody' }), 'winner');
+    await invalid(experiments.concludeExperiment({ ...named(agent, name), winner: 'missing' }), 'winner');
     const credential = unique('desk');
     await service().credentials.createCredential({
       credential: { name: credential, provider: 'openai' },

@@ -78,7 +78,7 @@ describe.each(['embedded', 'postgres'] as const)('RecordUsage on %s', (engine) =
   });
 
   it('stores attempts of unknown agents, configs and models with an unknown cost', async () => {
-    const attempt = { provider: 'nobody', model_name: 'nothing', config_id: 999_999 };
+    const attempt = { provider: 'missing', model_name: 'nothing', config_id: 999_999 };
     const { response } = await send({ records: [usageRecord({ agent: 'gone', agent_id: 888_888, attempt })] });
     expect(response).toMatchObject({ new_count: 1 });
     expect(response?.results[0]?.cost_nano_usd).toBeUndefined();
