@@ -75,6 +75,12 @@ export async function claimDirectory(lockDirectory: string): Promise<HeldClaim |
   }
 }
 
+/** Whether a process has claimed the directory, alive or not, and has not withdrawn the claim. */
+export async function hasClaim(lockDirectory: string): Promise<boolean> {
+  const names = await readdir(lockDirectory).catch(() => []);
+  return names.some((name) => CLAIM.test(name));
+}
+
 interface Claim {
   readonly name: string;
   become(role: Role): void;

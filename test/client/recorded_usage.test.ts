@@ -127,10 +127,16 @@ describe('usage of a client', () => {
   });
 
   it('does not delay calls when neither the disk nor the service responds', async () => {
-    const append = vi.spyOn(Segment.prototype, 'append').mockReturnValue(new Promise(() => {}));
+    let respond = () => {};
+    const response = new Promise<void>((resolve) => {
+      respond = resolve;
+    });
+    const append = vi.spyOn(Segment.prototype, 'append').mockReturnValue(response);
     onTestFinished(() => append.mockRestore());
     const usage = { directory: await makeDirectory(), closeMs: 0 };
     const { client, call } = await startClient({ address: address(), token: tokenOf(1), usage });
+    // Runs before the client is closed, so that it can close its file.
+    onTestFinished(() => respond());
     for (let at = 0; at < 20; at++) await call();
     await until(() => append.mock.calls.length > 0);
     expect(client.spool.stats()).toMatchObject({ recorded: 20, dropped: 0 });

@@ -2,6 +2,7 @@
 // Usage: node --import tsx caller.ts <pid of the service> <gRPC port> <HTTP port>. Prints the result as JSON when its
 // standard input ends.
 
+import { Agent } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { frame, rawCall } from '../grpc/http2_client.js';
 import { send } from '../http/support.js';
@@ -13,6 +14,8 @@ const DEADLINE_MS = 60_000;
 const [pid, grpcPort, httpPort] = process.argv.slice(2).map(Number) as [number, number, number];
 const clients = connect(grpcPort, process.env['TOKEN']);
 const agent = { name: 'trader' };
+const openConnection = () => new Agent({ keepAlive: true, maxSockets: 1 });
+const connections = { http: openConnection(), health: openConnection() };
 let running = true;
 let calls = 0;
 const errors: string[] = [];
@@ -25,12 +28,14 @@ const kinds = {
     const { result } = await rawCall(grpcPort, { body: frame(Buffer.alloc(0)), waitMs: DEADLINE_MS });
     if (!result.startsWith('grpc ')) throw new Error(result);
   },
-  http: () => expectOk('/v1/agents/by-name/trader'),
-  health: () => expectOk('/healthz'),
+  connectHttp: () => expectOk('/healthz'),
+  http: () => expectOk('/v1/agents/by-name/trader', connections.http),
+  health: () => expectOk('/healthz', connections.health),
 };
 
-async function expectOk(path: string): Promise<void> {
-  const { status } = await send(httpPort, 'GET', path);
+/** @param agent has the open connection; without it, a new one is opened. */
+async function expectOk(path: string, agent?: Agent): Promise<void> {
+  const { status } = await send(httpPort, 'GET', path, { agent });
   if (status !== 200) throw new Error(`HTTP ${status}`);
 }
 
@@ -53,8 +58,10 @@ const work = Promise.all(names.map(repeat));
 process.stdout.write('ready\n');
 process.stdin.resume().on('end', async () => {
   running = false;
-  const { connect: connectMs, ...longest } = Object.fromEntries(await work);
+  const { connect: grpc = 0, connectHttp = 0, ...longest } = Object.fromEntries(await work);
   clients.close();
+  for (const connection of Object.values(connections)) connection.destroy();
+  const connectMs = Math.max(grpc, connectHttp);
   const longestMs = Math.max(...Object.values(longest));
   process.stdout.write(`${JSON.stringify({ calls, longestMs, longest, connectMs, errors })}\n`);
 });

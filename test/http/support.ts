@@ -1,4 +1,4 @@
-import { request } from 'node:http';
+import { type Agent, request } from 'node:http';
 import { connect } from 'node:net';
 import type { JsonObject } from '@bufbuild/protobuf';
 
@@ -15,11 +15,13 @@ export interface HttpRequest {
   readonly headers?: Readonly<Record<string, string>>;
   /** A string or buffer is sent unchanged, an object as JSON with its content type. */
   readonly body?: string | Buffer | object;
+  /** Keeps the connection; by default each request has a new one. */
+  readonly agent?: Agent | undefined;
 }
 
 /** Sends one request with the HTTP client of Node.js, without further headers. */
 export function send(port: number, method: string, path: string, options: HttpRequest = {}): Promise<HttpResponse> {
-  const { body } = options;
+  const { body, agent = false } = options;
   const isJson = body !== undefined && typeof body === 'object' && !Buffer.isBuffer(body);
   const bytes = isJson ? JSON.stringify(body) : body;
   const headers: Record<string, string> = { ...(isJson && { 'content-type': 'application/json' }), ...options.headers };
@@ -27,7 +29,7 @@ export function send(port: number, method: string, path: string, options: HttpRe
   if (bytes !== undefined && !headers['transfer-encoding'])
     headers['content-length'] ??= String(Buffer.byteLength(bytes));
   return new Promise((resolve, reject) => {
-    const call = request({ host: '127.0.0.1', port, method, path, headers, agent: false }, (response) => {
+    const call = request({ host: '127.0.0.1', port, method, path, headers, agent }, (response) => {
       const chunks: Buffer[] = [];
       response.on('data', (chunk) => chunks.push(chunk));
       response.on('error', reject);

@@ -1,15 +1,17 @@
 import { randomUUID } from 'node:crypto';
-import { mkdir, readdir, rm, rmdir, stat } from 'node:fs/promises';
-import { join } from 'node:path';
+import { mkdir, readdir, rename, rm, rmdir, stat } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
 import { syncDirectory } from '../../atomic_file.js';
-import { claimDirectory, type HeldClaim } from '../../directory_claim.js';
+import { claimDirectory, type HeldClaim, hasClaim } from '../../directory_claim.js';
 import { errorCode } from '../../error_properties.js';
 import { Segment } from './segment.js';
 
 const LOCK = '.lock';
 const PROCESS_DIRECTORY = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
+/** A directory that was empty and is being removed. A process that was killed meanwhile leaves it. */
+const REMOVED = /^removed-/;
 const SEGMENT = /^\d{8}\.usage$/;
-/** A directory that is younger and has no segment may belong to a process that has not claimed it yet. */
+/** A directory that is younger and has neither a segment nor a claim may be one that its process is about to claim. */
 const YOUNG_MS = 60_000;
 /** Directories that one scan examines. */
 const MAX_SCANNED = 1000;
@@ -42,9 +44,11 @@ export class ProcessDirectory {
       if (errorCode(error) === 'ENOENT') return [];
       throw error;
     });
-    const names = entries.filter((entry) => entry.isDirectory() && PROCESS_DIRECTORY.test(entry.name));
+    const names = entries.filter((entry) => entry.isDirectory()).map(({ name }) => name);
+    for (const name of names.filter((one) => REMOVED.test(one)).slice(0, MAX_SCANNED))
+      await removeEmpty(join(base, name));
     const adopted: ProcessDirectory[] = [];
-    for (const { name } of names.slice(0, MAX_SCANNED)) {
+    for (const name of names.filter((one) => PROCESS_DIRECTORY.test(one)).slice(0, MAX_SCANNED)) {
       const path = join(base, name);
       // Another process can adopt and delete the directory meanwhile.
       const directory = isHeld(path) ? undefined : await ProcessDirectory.adopt(path).catch(() => undefined);
@@ -55,8 +59,7 @@ export class ProcessDirectory {
 
   /** Undefined if the process is alive, or left nothing. */
   private static async adopt(path: string): Promise<ProcessDirectory | undefined> {
-    const names = (await readdir(path)).filter((name) => SEGMENT.test(name)).sort();
-    if (names.length === 0 && Date.now() - (await stat(path)).mtimeMs < YOUNG_MS) return undefined;
+    if (await isUnclaimed(path)) return undefined;
     await mkdir(join(path, LOCK), { mode: 0o700 }).catch(() => undefined);
     const claim = await claimDirectory(join(path, LOCK));
     if ('rival' in claim) return undefined;
@@ -78,7 +81,12 @@ export class ProcessDirectory {
   async createSegment(isSpilled: boolean): Promise<Segment> {
     const name = `${String(++this.number).padStart(8, '0')}.usage`;
     const segment = await Segment.create(join(this.path, name), isSpilled);
-    await syncDirectory(this.path);
+    try {
+      await syncDirectory(this.path);
+    } catch (error) {
+      await segment.remove().catch(() => undefined);
+      throw error;
+    }
     this.segments.add(segment);
     return segment;
   }
@@ -86,11 +94,29 @@ export class ProcessDirectory {
   /** Gives the directory up: removes it if it is empty, else another process can adopt it. */
   async release(): Promise<void> {
     for (const segment of this.segments) await segment.seal();
-    const isEmpty = this.segments.size === 0;
+    if (this.segments.size === 0) await this.removeDirectory().catch(() => undefined);
     await this.claim.release();
-    if (!isEmpty) return;
-    // Fails if another process is just claiming it; that one removes it.
-    await rm(join(this.path, LOCK), { recursive: true, force: true }).catch(() => undefined);
-    await rmdir(this.path).catch(() => undefined);
   }
+
+  /** Renames it first, so that it is never an empty directory whose process cannot be determined. */
+  private async removeDirectory(): Promise<void> {
+    // What is not from a spool stays.
+    if ((await readdir(this.path)).some((name) => name !== LOCK)) return;
+    const renamed = join(dirname(this.path), `removed-${basename(this.path)}`);
+    await rename(this.path, renamed);
+    await removeEmpty(renamed);
+  }
+}
+
+/** Removes a directory that contains nothing but claims. If it fails, the next scan of a process removes it. */
+async function removeEmpty(path: string): Promise<void> {
+  await rm(join(path, LOCK), { recursive: true, force: true }).catch(() => undefined);
+  await rmdir(path).catch(() => undefined);
+}
+
+/** Whether a directory is empty and can belong to a process that is about to claim it. */
+async function isUnclaimed(path: string): Promise<boolean> {
+  const isEmpty = !(await readdir(path)).some((name) => SEGMENT.test(name));
+  if (!isEmpty || (await hasClaim(join(path, LOCK)))) return false;
+  return Date.now() - (await stat(path)).mtimeMs < YOUNG_MS;
 }

@@ -110,13 +110,18 @@ export class SpoolDisk {
     if (active) await this.settle(active);
     this.own ??= await ProcessDirectory.create(this.directory);
     const { own } = this;
-    const segment = await own.createSegment(isSpilled).catch((error: unknown) => {
-      // Someone has deleted the directory; the next attempt creates another one.
-      if (errorCode(error) === 'ENOENT') this.own = undefined;
+    const segment = await own.createSegment(isSpilled).catch(async (error: unknown) => {
+      if (errorCode(error) === 'ENOENT') await this.loseOwn(own);
       throw error;
     });
     this.owners.set(segment, own);
     this.active = segment;
     return segment;
+  }
+
+  /** The directory has been deleted; the next attempt creates another one. */
+  private async loseOwn(own: ProcessDirectory): Promise<void> {
+    this.own = undefined;
+    await own.release().catch(() => undefined);
   }
 }

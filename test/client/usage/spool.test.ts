@@ -1,5 +1,18 @@
+import { randomUUID } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { appendFile, chmod, mkdir, readdir, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises';
+import {
+  appendFile,
+  chmod,
+  mkdir,
+  readdir,
+  readFile,
+  readlink,
+  rm,
+  stat,
+  truncate,
+  utimes,
+  writeFile,
+} from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it, vi } from 'vitest';
 import { Segment } from '../../../src/client/usage/segment.js';
@@ -33,6 +46,18 @@ async function deliver(directory: string, options = {}): Promise<string[]> {
   await until(async () => (await segmentsIn(directory)).length === 0);
   return service.streams.flatMap(({ ids }) => ids);
 }
+
+/** The files of a directory that this process has open. */
+async function openFilesIn(directory: string): Promise<string[]> {
+  const names = await readdir('/proc/self/fd');
+  const paths = await Promise.all(names.map((name) => readlink(join('/proc/self/fd', name)).catch(() => '')));
+  return paths.filter((path) => path.startsWith(directory) && path.includes('.usage'));
+}
+
+/** Resolves when a directory has no entry other than `names`. */
+const untilOnly = (directory: string, names: readonly string[]): Promise<unknown> =>
+  until(async () => (await readdir(directory)).sort().join() === [...names].sort().join());
+const untilEmpty = (directory: string) => untilOnly(directory, []);
 
 describe('a spool in memory', () => {
   it('drops the newest attempt when its memory is full, and counts it', async () => {
@@ -90,7 +115,7 @@ describe('a spool on disk', () => {
     await killed.spool.sync();
     await kill(killed);
     expect((await deliver(directory)).sort()).toEqual(idsOf(...receipts).sort());
-    expect(await readdir(directory)).toHaveLength(0);
+    await untilEmpty(directory);
   });
 
   it('does not take the attempts of a live process over', async () => {
@@ -190,8 +215,66 @@ describe('a spool on disk', () => {
     const next = startSpool({ directory });
     next.clock.advance(0);
     await until(async () => (await segmentsIn(directory)).length === 0);
-    await until(async () => (await readdir(directory)).length === 2);
-    expect((await readdir(directory)).sort()).toEqual(['notes', 'other']);
+    await untilOnly(directory, ['notes', 'other']);
+  });
+
+  /** Starts a spool on a directory of this name, and waits until one with attempts beside it is delivered. */
+  async function scanBeside(name: string, prepare: (path: string) => Promise<unknown>): Promise<string> {
+    const directory = await makeDirectory();
+    const killed = startSpool({ directory });
+    killed.spool.record(receipt());
+    await killed.spool.sync();
+    await kill(killed);
+    await mkdir(join(directory, name, '.lock'), { recursive: true });
+    await prepare(join(directory, name));
+    await deliver(directory);
+    return directory;
+  }
+
+  it('removes the empty directory of a process that was killed after all was delivered', async () => {
+    // A connection to an ordinary file is refused, like one to the socket of a killed process.
+    const dead = (path: string) => writeFile(join(path, '.lock', `claim-1-${randomUUID()}.sock`), '');
+    await untilEmpty(await scanBeside(randomUUID(), dead));
+  });
+
+  it('removes what a process that was killed while it removed its directory has left', async () => {
+    await untilEmpty(await scanBeside(`removed-${randomUUID()}`, async () => undefined));
+  });
+
+  it('leaves a new directory to the process that is about to claim it, and removes an old one', async () => {
+    const name = randomUUID();
+    await untilOnly(await scanBeside(name, async () => undefined), [name]);
+    const old = new Date(Date.now() - 120_000);
+    await untilEmpty(await scanBeside(randomUUID(), (path) => utimes(path, old, old)));
+  });
+
+  it('leaves a directory with a file that is not from a spool', async () => {
+    const name = randomUUID();
+    const old = new Date(Date.now() - 120_000);
+    const directory = await scanBeside(name, async (path) => {
+      await writeFile(join(path, 'notes'), 'mine');
+      await utimes(path, old, old);
+    });
+    await untilOnly(directory, [name]);
+    expect(await readFile(join(directory, name, 'notes'), 'utf8')).toBe('mine');
+  });
+
+  it('loses nothing and keeps no file open when its directory is deleted', async () => {
+    const directory = await makeDirectory();
+    const { clock, spool } = startSpool({ directory });
+    for (let at = 0; at < 3; at++) {
+      spool.record(receipt(200));
+      await spool.sync();
+      await rm(directory, { recursive: true, force: true });
+    }
+    spool.record(receipt(2_000));
+    // The first write fails; a later one uses a new directory.
+    await until(async () => {
+      clock.advance(5_000);
+      return spool.sync();
+    });
+    expect(await openFilesIn(directory)).toHaveLength(1);
+    expect(spool.dropped).toBe(0);
   });
 });
 
