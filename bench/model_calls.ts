@@ -3,6 +3,7 @@ import { Worker } from 'node:worker_threads';
 import { createOpenAICompatible } from '@ai-sdk/openai-compatible';
 import { createRetryableModel, httpStatus } from 'ai-retry/language-model';
 import { chainAgent } from '../test/client/runtime/support.js';
+import { built } from './built.js';
 import { serveJobs } from './script.js';
 import { quantile } from './statistics.js';
 
@@ -35,10 +36,9 @@ export interface Sides {
 
 const WARM_UP = 300;
 
-/** The library as agents run it, built: tsx adds work to each function that a call creates, to keep its name. */
-const built = (path: string) => import(new URL(`../dist/src/client/${path}`, import.meta.url).href);
-const { AgentLanguageModel }: typeof import('../src/client/ai/language_model.js') = await built('ai/language_model.js');
-const { Runtime }: typeof import('../src/client/runtime/runtime.js') = await built('runtime/runtime.js');
+const { AgentLanguageModel } =
+  await built<typeof import('../src/client/ai/language_model.js')>('client/ai/language_model.js');
+const { Runtime } = await built<typeof import('../src/client/runtime/runtime.js')>('client/runtime/runtime.js');
 
 /** A provider in a thread of its own: `m0` responds, `broken` fails at once. */
 const serverSource = (parts: number) => `

@@ -3,9 +3,7 @@ import pg from 'pg';
 import { newBudget } from '../src/domain/budget.js';
 import { counterKey } from '../src/domain/budget_counter.js';
 import { hourOf } from '../src/domain/budget_period.js';
-import { createCounters } from '../src/store/budgets/counters.js';
-import { ReservationWriter } from '../src/store/budgets/reservation_writer.js';
-import { openDatabase } from '../src/store/database.js';
+import { built } from './built.js';
 import { closedLoop, serveJobs } from './script.js';
 
 /*
@@ -23,6 +21,12 @@ export interface ReserveJob {
   readonly seconds: number;
   readonly warmUpSeconds: number;
 }
+
+const { createCounters } = await built<typeof import('../src/store/budgets/counters.js')>('store/budgets/counters.js');
+const { ReservationWriter } = await built<typeof import('../src/store/budgets/reservation_writer.js')>(
+  'store/budgets/reservation_writer.js',
+);
+const { openDatabase } = await built<typeof import('../src/store/database.js')>('store/database.js');
 
 const BARE = `update llm_budget_counters set reserved_nano_usd = reserved_nano_usd + 1, updated_at = clock_timestamp()
   where budget_id = $1 and reserved_nano_usd + spent_nano_usd + 1 <= $2 returning reserved_nano_usd`;

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { link, open, rename, rm } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { errorCode } from './error_properties.js';
 
 export interface AtomicFileOptions {
@@ -76,4 +76,17 @@ export async function syncDirectory(path: string): Promise<void> {
   } finally {
     await directory?.close();
   }
+}
+
+/** The beginning of the name of a directory that is being removed. */
+export const REMOVED_PREFIX = 'removed-';
+
+/**
+ * Removes a directory so that other processes see all of it or nothing: the directory is renamed first. A process that is
+ * killed meanwhile leaves the renamed directory.
+ */
+export async function removeDirectory(path: string): Promise<void> {
+  const renamed = join(dirname(path), `${REMOVED_PREFIX}${basename(path)}`);
+  await rename(path, renamed);
+  await rm(renamed, { recursive: true, force: true });
 }

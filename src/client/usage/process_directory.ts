@@ -1,15 +1,13 @@
 import { randomUUID } from 'node:crypto';
-import { mkdir, readdir, rename, rm, rmdir, stat } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
-import { syncDirectory } from '../../atomic_file.js';
+import { mkdir, readdir, rm, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { REMOVED_PREFIX, removeDirectory, syncDirectory } from '../../atomic_file.js';
 import { claimDirectory, type HeldClaim, hasClaim } from '../../directory_claim.js';
 import { errorCode } from '../../error_properties.js';
 import { Segment } from './segment.js';
 
 const LOCK = '.lock';
 const PROCESS_DIRECTORY = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
-/** A directory that was empty and is being removed. A process that was killed meanwhile leaves it. */
-const REMOVED = /^removed-/;
 const SEGMENT = /^\d{8}\.usage$/;
 /** A directory that is younger and has neither a segment nor a claim may be one that its process is about to claim. */
 const YOUNG_MS = 60_000;
@@ -45,8 +43,7 @@ export class ProcessDirectory {
       throw error;
     });
     const names = entries.filter((entry) => entry.isDirectory()).map(({ name }) => name);
-    for (const name of names.filter((one) => REMOVED.test(one)).slice(0, MAX_SCANNED))
-      await removeEmpty(join(base, name));
+    await removeRest(base, names);
     const adopted: ProcessDirectory[] = [];
     for (const name of names.filter((one) => PROCESS_DIRECTORY.test(one)).slice(0, MAX_SCANNED)) {
       const path = join(base, name);
@@ -98,20 +95,18 @@ export class ProcessDirectory {
     await this.claim.release();
   }
 
-  /** Renames it first, so that it is never an empty directory whose process cannot be determined. */
   private async removeDirectory(): Promise<void> {
-    // What is not from a spool stays.
-    if ((await readdir(this.path)).some((name) => name !== LOCK)) return;
-    const renamed = join(dirname(this.path), `removed-${basename(this.path)}`);
-    await rename(this.path, renamed);
-    await removeEmpty(renamed);
+    // Files that are not from a spool stay.
+    if ((await readdir(this.path)).every((name) => name === LOCK)) await removeDirectory(this.path);
   }
 }
 
-/** Removes a directory that contains nothing but claims. If it fails, the next scan of a process removes it. */
-async function removeEmpty(path: string): Promise<void> {
-  await rm(join(path, LOCK), { recursive: true, force: true }).catch(() => undefined);
-  await rmdir(path).catch(() => undefined);
+/** Removes what processes have left that were killed while they removed their directory. */
+async function removeRest(base: string, names: readonly string[]): Promise<void> {
+  const isRest = (name: string) =>
+    name.startsWith(REMOVED_PREFIX) && PROCESS_DIRECTORY.test(name.slice(REMOVED_PREFIX.length));
+  for (const name of names.filter(isRest).slice(0, MAX_SCANNED))
+    await rm(join(base, name), { recursive: true, force: true }).catch(() => undefined);
 }
 
 /** Whether a directory is empty and can belong to a process that is about to claim it. */

@@ -323,7 +323,7 @@ describe('many calls at once', () => {
     const before = process.getActiveResourcesInfo().filter((name) => name === 'Timeout').length;
     const results = await Promise.all(
       Array.from({ length: 200 }, () =>
-        callStream(runtime, callOf(agent, { mode: 'whole', firstTokenMs: 4_000, signal })),
+        callStream(runtime, callOf(agent, { mode: 'whole', firstTokenMs: 10_000, signal })),
       ),
     );
     expect(results.every(({ text }) => text === 'fine' || text === 'whole answer')).toBe(true);
