@@ -8,7 +8,6 @@ import type { Clock } from './clock.js';
 import { errorOfBody, type ProviderError } from './error_body.js';
 import { EventStream, type StreamObserver } from './event_stream.js';
 import type { Fetch } from './fetch.js';
-import { readResponse } from './read_response.js';
 import { redact } from './redact.js';
 import { type PackageRequest, readRequest, setKey, targetProblem } from './request.js';
 import { applySettings, omittableName, parseBody } from './request_body.js';
@@ -187,10 +186,8 @@ export class Transport {
     facts.contentType = (headers.get('content-type') ?? '').split(';')[0]?.trim().toLowerCase() ?? '';
     if (status < 200 || status > 299) throw await this.readError(response);
     const isStream = this.body?.['stream'] === true && !/\bjson$|\bhtml$/.test(facts.contentType);
-    const init = { status, headers: decodedHeaders(headers) };
-    return isStream && body
-      ? new Response(this.observe(body), init)
-      : readResponse(await this.readWhole(body), init);
+    const forwarded = isStream && body ? this.observe(body) : await this.readWhole(body);
+    return new Response(forwarded, { status, headers: decodedHeaders(headers) });
   }
 
   private async readError({ status, headers, body }: Response): Promise<AttemptFailure> {
