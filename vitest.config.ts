@@ -68,14 +68,14 @@ const FAULTS = [
   'test/main/{log_streams,signals}.test.ts',
   'test/store/embedded/{data_directory,unresponsive_engine}.test.ts',
   // On several replicas, with many writers, or with changes during a check.
-  'test/api/handlers/{checks_under_change,wait_for_adoption}.test.ts',
+  'test/api/handlers/{checks_under_change,encryption,wait_for_adoption}.test.ts',
   'test/feed/{moved_watchers,watcher_registry}.test.ts',
   'test/store/write/concurrent_writes.test.ts',
 ];
 
 /**
  * Tests that run what users install: the built program, the packed packages, the transcripts of the documentation, and the
- * import of an existing database.
+ * import and the upgrade of an existing database.
  */
 const END_TO_END = [
   'test/{bench,bootstrap_token,docs}.test.ts',
@@ -86,7 +86,7 @@ const END_TO_END = [
   'test/domain/experiments/independent_statistics.test.ts',
   'test/http/openapi_clients.test.ts',
   'test/main/{data_directory,packaging}.test.ts',
-  'test/store/maintenance/database_import.test.ts',
+  'test/store/maintenance/{database_import,migrate}.test.ts',
   'test/examples/**/*.test.ts',
 ];
 
