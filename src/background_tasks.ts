@@ -123,8 +123,10 @@ const guardrailsOf = (store: Store, log: Log): Periodic =>
       failure: 'the guardrails of experiments could not be checked; it is tried again',
       async run(signal) {
         if (store.state.experiments.runningCount === 0) return;
-        const paused = await pauseViolated(store, signal);
+        const failures: unknown[] = [];
+        const paused = await pauseViolated(store, (error) => failures.push(error), signal);
         if (paused.length > 0) log.warn({ experiments: paused }, 'paused experiments that violate a guardrail');
+        if (failures.length > 0) throw failures[0];
       },
     },
     log,

@@ -82,11 +82,11 @@ export const catalogue = {
   ),
   PROVIDER_IN_USE: entry<{ provider: string; users: string }>(
     'FAILED_PRECONDITION',
-    (m) => `Provider ${q(m.provider)} is used by ${m.users} configs, agents or credentials; change those first`,
+    (m) => `Provider ${q(m.provider)} is used by ${m.users} configs, agents, experiments or credentials; change those`,
   ),
   MODEL_IN_USE: entry<{ model: string; users: string }>(
     'FAILED_PRECONDITION',
-    (m) => `Model ${q(m.model)} is used by ${m.users} configs or agents; change those first`,
+    (m) => `Model ${q(m.model)} is used by ${m.users} configs, agents or experiments; change those first`,
   ),
   BUILT_IN_PROVIDER: entry<{ provider: string; what: string }>(
     'FAILED_PRECONDITION',

@@ -302,8 +302,8 @@ export const limits = {
   defaultSmallestEffectBasisPoints: 500,
   relativeMarginBasisPoints: { min: 0, max: 1_000_000 },
   absoluteMargin: { min: 0, max: 1e15 },
-  /** Names of outcomes of one experiment, characters of a name, and the range and decimal places of a value. */
-  outcomeNames: 20,
+  /** Names of outcomes of one experiment, also with those of later metrics; characters of a name; values, decimal places. */
+  outcomeNames: { others: 20, all: 40 },
   outcomeName: 100,
   outcomeValue: { min: -1e12, max: 1e12 },
   outcomeDecimals: 9,

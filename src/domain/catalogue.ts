@@ -7,6 +7,7 @@ import { maxElements } from '../max_elements.js';
 import { urlProblem } from './addresses.js';
 import { readBaseUrl } from './base_url.js';
 import { defaultWireApi, wireApisOf } from './dialects.js';
+import { variantHops } from './experiments/variant_models.js';
 import { count, flag, list, name, number, oneOf, ownName, text, time } from './fields.js';
 import { variableProblem } from './key_choice.js';
 import { PARAMETERS } from './parameters.js';
@@ -268,7 +269,10 @@ export function checkModel(row: Model, patch: Patch): Violation[] {
   return problems;
 }
 
-/** The number of configs, agents and credentials that name a provider, or of configs and agents that name a model. */
+/**
+ * The number of configs, agents, experiments and credentials that name a provider, or of configs, agents and experiments
+ * that name a model.
+ */
 export function usersOf(state: State, provider: string, model?: string): number {
   const uses = (p: string | null, m: string | null) => p === provider && (model === undefined || m === model);
   let users = 0;
@@ -277,5 +281,7 @@ export function usersOf(state: State, provider: string, model?: string): number 
   if (model === undefined)
     for (const credential of state.credentials.values()) if (credential.provider === provider) users++;
   for (const agent of state.agents.values()) if (uses(agent.llm_provider, agent.llm_model)) users++;
+  for (const experiment of state.experiments.inOrder.after())
+    if (variantHops(state, experiment).some((hop) => uses(hop.provider, hop.model_name))) users++;
   return users;
 }

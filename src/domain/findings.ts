@@ -134,9 +134,7 @@ function* aboutShutdown(context: LintContext, hop: PlannedHop, model: Model, at:
   const { retires_at, replaced_by } = model;
   if (retires_at) {
     const successor = usableSuccessor(view, model, now);
-    // The commands change configs, not experiments.
-    const hasCommand = namesCommands && !(hop.chosen && isOverridden(hop.chosen.variant, 'model_name'));
-    const command = successor && hasCommand ? replaceCommand(agent, hop, successor) : undefined;
+    const command = successor && namesCommands ? replaceCommand(agent, hop, successor) : undefined;
     const remedy = replaced_by ? `use ${replaced_by}${command ? `: ${command}` : ''}` : 'choose another';
     const message = `${target(hop)} ${shutdownText(retires_at, now)}; ${remedy}`;
     const severity = isShutDown(model, now) ? 'SEVERITY_ERROR' : 'SEVERITY_WARNING';

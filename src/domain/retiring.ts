@@ -1,5 +1,6 @@
 import type { RetirementState } from '../../gen/ts/agentllm/v1/agent_llm_config_service.js';
 import { hopsOfAgent, type PlannedHop } from './chain.js';
+import { type VariantHop, variantHops } from './experiments/variant_models.js';
 import type { Agent, Model } from './rows.js';
 import { isShutDown, isShutDownWithin } from './shutdown.js';
 import type { State } from './state.js';
@@ -8,13 +9,16 @@ import type { State } from './state.js';
 export interface RetiringUse {
   readonly agent: Agent;
   readonly hop: PlannedHop;
+  /** The variant whose overrides name the model; undefined for every other use. */
+  readonly chosen?: VariantHop['chosen'];
   readonly model: Model;
   readonly state: RetirementState;
 }
 
 /**
  * Every use of a model that is shut down, will be within the given days, or has a successor. The order is by agent id;
- * within an agent its default model, then its configs by id, each before its fallback.
+ * within an agent its default model, then its configs by id, each before its fallback, then the variants of its
+ * experiments.
  * @param firstAgent the id of the first agent.
  */
 export function* retiringUses(state: State, withinDays: number, now: Date, firstAgent = 0): Generator<RetiringUse> {
@@ -26,13 +30,23 @@ export function* retiringUses(state: State, withinDays: number, now: Date, first
   // Most stores have no retiring models, so this avoids reading their configs.
   if (models.size === 0) return;
   for (const agent of state.agentsInOrder.after(({ id }) => (id < firstAgent ? -1 : 1)))
-    for (const hop of hopsOfAgent(agent, state.configsOf(agent.id)).sort(byConfig)) {
+    for (const { hop, chosen } of hopsOf(state, agent)) {
       const provider = state.provider(hop.provider);
       const model = provider && state.model(provider.name, hop.model_name);
       const retirement = model && models.get(model);
-      if (retirement) yield { agent, hop, model, state: retirement };
+      if (retirement) yield { agent, hop, model, state: retirement, ...(chosen && { chosen }) };
     }
 }
+
+const hopsOf = (state: State, agent: Agent): Pick<RetiringUse, 'hop' | 'chosen'>[] => [
+  ...hopsOfAgent(agent, state.configsOf(agent.id))
+    .sort(byConfig)
+    .map((hop) => ({ hop })),
+  ...state.experiments
+    .ofAgent(agent.id)
+    .flatMap((experiment) => variantHops(state, experiment))
+    .map((hop) => ({ hop, chosen: hop.chosen })),
+];
 
 const byConfig = (a: PlannedHop, b: PlannedHop) => (a.config?.id ?? 0) - (b.config?.id ?? 0);
 

@@ -1,4 +1,5 @@
 import type { PlannedHop } from './chain.js';
+import { isOverridden } from './experiments/variant_config.js';
 import type { Agent, Model } from './rows.js';
 import type { ResolveView } from './view.js';
 
@@ -35,10 +36,14 @@ export function usableSuccessor(view: Pick<ResolveView, 'model'>, model: Model, 
   return successor && !isShutDown(successor, now) ? `${provider}/${successor.name}` : undefined;
 }
 
-/** The command that gives one hop another model; undefined for a config that is not stored. */
-export function replaceCommand(agent: Agent, { source, config }: PlannedHop, model: string): string | undefined {
+/** The command that gives one hop another model; undefined for a config that is not stored, and for a model of a variant. */
+export function replaceCommand(
+  agent: Agent,
+  { source, config, chosen }: PlannedHop,
+  model: string,
+): string | undefined {
   if (source === 'HOP_SOURCE_AGENT') return `agentllm agents update ${agentWord(agent)} --model ${shellWord(model)}`;
-  if (!config || config.id === 0) return undefined;
+  if (!config || config.id === 0 || (chosen && isOverridden(chosen.variant, 'model_name'))) return undefined;
   const option = source === 'HOP_SOURCE_CONFIG' ? '--model' : '--fallback';
   return `agentllm configs update ${config.id} ${option} ${shellWord(model)}`;
 }

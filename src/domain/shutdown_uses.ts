@@ -1,5 +1,6 @@
 import { limits } from '../limits.js';
 import { type ChainHop, chainOf, primaryIn } from './chain.js';
+import { ActiveExperiment } from './experiments/active_experiment.js';
 import type { Agent, Model } from './rows.js';
 import { isShutDownWithin, replaceCommand, replaceInAll, shutdownText, usableSuccessor } from './shutdown.js';
 import type { State } from './state.js';
@@ -28,13 +29,23 @@ export function shutdownUses(state: State, withinDays: number, now: Date): Shutd
   const uses = new Map<Model, Use[]>(models.map((model) => [model, []]));
   for (const agent of state.agentsInOrder.after())
     if (agent.is_active)
-      for (const hop of chainOf(state, agent, state.configsOf(agent.id)))
-        if (hop.dropped === undefined)
-          uses.get(state.model(hop.provider, hop.model_name) as Model)?.push({ agent, hop });
+      for (const hop of hopsInUse(state, agent))
+        uses.get(state.model(hop.provider, hop.model_name) as Model)?.push({ agent, hop });
   return [...uses]
     .filter(([, used]) => used.length > 0)
     .sort(([a], [b]) => (a.retires_at?.getTime() ?? 0) - (b.retires_at?.getTime() ?? 0))
     .map(([model, used]) => ({ model, text: textOf(model, used, now), command: commandFor(state, model, used, now) }));
+}
+
+/** The hops of the chain of an agent, and of those of the variants of its experiment, each once. */
+function hopsInUse(state: State, agent: Agent): ChainHop[] {
+  const configs = state.configsOf(agent.id);
+  const choices = ActiveExperiment.among(state.experiments.activeOf(agent.id))?.choices ?? [];
+  const chains = [undefined, ...choices].map((chosen) => chainOf(state, agent, configs, chosen));
+  const used = chains.flat().filter(({ dropped }) => dropped === undefined);
+  const identityOf = ({ source, config, provider, model_name }: ChainHop) =>
+    JSON.stringify([source, config?.id, provider, model_name]);
+  return [...new Map(used.reverse().map((hop) => [identityOf(hop), hop])).values()].reverse();
 }
 
 /** The models in use that are shut down, one line each with the command that replaces it; at most a few lines. */

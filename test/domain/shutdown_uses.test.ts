@@ -1,5 +1,6 @@
 import { beforeEach, describe, expect, it } from 'vitest';
-import type { Agent, Config } from '../../src/domain/rows.js';
+import { newExperiment } from '../../src/domain/experiments/experiment.js';
+import type { Agent, Config, Experiment, Variant } from '../../src/domain/rows.js';
 import { shutdownNotices, shutdownUses } from '../../src/domain/shutdown_uses.js';
 import { agentRow, configRow, NOW, World } from './support.js';
 
@@ -95,6 +96,44 @@ describe('shutdownUses', () => {
     world.model({ provider: 'q', name: 'gone', retires_at: NOW });
     agent('a', { llm_provider: 'kyu', llm_model: 'gone' });
     expect(uses(0)).toEqual([['q/gone was shut down on 2026-08-01; agent a uses it', undefined]]);
+  });
+
+  it('finds the models of variants of an experiment that has an effect, without a command for overrides', () => {
+    const { id } = agent('a', {}, { model_name: 'new' }, { model_name: 'lost', enabled: false });
+    const of = (name: string, more: Partial<Variant>): Variant => ({
+      name,
+      description: null,
+      control: false,
+      config_id: null,
+      overrides: {},
+      weight_basis_points: 2500,
+      buckets: [],
+      ...more,
+    });
+    const variants = [
+      of('now', { control: true }),
+      of('override', { overrides: { model_name: 'gone' } }),
+      of('config', { config_id: 2 }),
+      of('same', { overrides: { temperature: 0 } }),
+    ];
+    const experiment = world.write((_, draft) =>
+      draft.create('experiment', { ...newExperiment(id, 'ab'.repeat(16)), name: 'x', variants }),
+    );
+    const put = (state: Experiment['state']) =>
+      world.write((now, draft) =>
+        draft.update('experiment', now.experiments.withId(experiment.id) as Experiment, { ...experiment, state }),
+      );
+    expect(uses()).toEqual([]);
+    const found = [
+      ['p/lost was shut down on 2026-07-30; agent a uses it', undefined],
+      [`${GONE}; agent a uses it`, undefined],
+    ];
+    for (const state of ['EXPERIMENT_STATE_RUNNING', 'EXPERIMENT_STATE_PAUSED'] as const) {
+      put(state);
+      expect(uses()).toEqual(found);
+    }
+    put('EXPERIMENT_STATE_CONCLUDED');
+    expect(uses()).toEqual([]);
   });
 
   it('gives at most four lines for the start of the service', () => {

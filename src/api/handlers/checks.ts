@@ -112,7 +112,7 @@ function listRetiringModels(state: State, request: ListRetiringModelsRequest): B
   checkPage(problems, request);
   if (days < min || days > max) problems.add('within_days', `must be ${min} to ${max}, not ${days}`);
   problems.throwIfAny();
-  const page = pageFrom(request, ['retiring', days]);
+  const page = pageFrom(request, ['retiring', 'variants', days]);
   const found: RetiringUse[] = [];
   for (const use of retiringUses(state, days, new Date(), page.last ? idIn(page.last) : 0)) {
     if (page.last && compareKeys(sortKeyOf(use), page.last) <= 0) continue;
@@ -127,9 +127,8 @@ function listRetiringModels(state: State, request: ListRetiringModelsRequest): B
   });
 }
 
-/** The sort key of a use: an agent precedes its configs, and a model precedes its fallback. */
-const sortKeyOf = ({ agent, hop }: RetiringUse): readonly number[] => [
-  agent.id,
-  hop.config?.id ?? 0,
-  hop.source === 'HOP_SOURCE_FALLBACK' ? 1 : 0,
-];
+/** The sort key of a use: an agent precedes its configs, a model precedes its fallback, and variants are last. */
+const sortKeyOf = ({ agent, hop, chosen }: RetiringUse): readonly number[] =>
+  chosen
+    ? [agent.id, 1, chosen.experiment.id, chosen.position]
+    : [agent.id, 0, hop.config?.id ?? 0, hop.source === 'HOP_SOURCE_FALLBACK' ? 1 : 0];

@@ -72,7 +72,7 @@ const REJECTIONS: Readonly<Partial<Record<Stored['status'], readonly [OutcomeRej
   ],
   'too many names': [
     OutcomeRejection.TOO_MANY_NAMES,
-    `The experiment already has ${limits.outcomeNames} other names of outcomes.`,
+    `The experiment already has ${limits.outcomeNames.others} other names of outcomes.`,
   ],
 };
 

@@ -13,6 +13,7 @@ import type {
 } from '../../../gen/ts/agentllm/v1/provider.js';
 import { ParameterRule as RuleMessage } from '../../../gen/ts/agentllm/v1/provider.js';
 import { canonicalBaseUrl } from '../../domain/base_url.js';
+import { isActive } from '../../domain/experiments/experiment_index.js';
 import { currentPrice } from '../../domain/price_book.js';
 import type { RetiringUse } from '../../domain/retiring.js';
 import type {
@@ -117,17 +118,19 @@ export function healthMessage(state: State, config: Config, health: Omit<Health,
   };
 }
 
-export const retiringUseMessage = ({ agent, hop, model, state }: RetiringUse): RetiringModelUse => ({
+export const retiringUseMessage = ({ agent, hop, chosen, model, state }: RetiringUse): RetiringModelUse => ({
   agent_id: agent.id,
   agent_name: agent.name,
   config_id: hop.config?.id,
-  enabled: hop.config ? hop.config.enabled : agent.is_active,
+  enabled: chosen ? isActive(chosen.experiment) : (hop.config?.enabled ?? agent.is_active),
   source: hop.source,
   provider: model.provider,
   model_name: model.name,
   state,
   retires_at: model.retires_at ?? undefined,
   replaced_by: model.replaced_by ?? '',
+  experiment: chosen?.experiment.name ?? '',
+  variant: chosen?.variant.name ?? '',
 });
 
 const nameOf = (state: State, config: Config) => state.agents.get(config.agent_id)?.name ?? '';

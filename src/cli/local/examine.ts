@@ -1,10 +1,13 @@
 import { resolve as absolute } from 'node:path';
 import type { Finding } from '../../../gen/ts/agentllm/v1/finding.js';
+import { baseConfigOf } from '../../domain/chain.js';
 import { displayAddress, parseDatabaseUrl } from '../../domain/database_url.js';
 import { UNBOUND } from '../../domain/encryption_state.js';
+import { ActiveExperiment, type ChosenVariant } from '../../domain/experiments/active_experiment.js';
 import { Keyring } from '../../domain/keyring.js';
 import { lintChain } from '../../domain/lint.js';
 import { retiringUses } from '../../domain/retiring.js';
+import type { Agent } from '../../domain/rows.js';
 import { isShutDown } from '../../domain/shutdown.js';
 import { shutdownUses } from '../../domain/shutdown_uses.js';
 import type { State } from '../../domain/state.js';
@@ -150,19 +153,35 @@ function wrongKeyRemedy(all: readonly string[]): string {
 
 async function* examineConfigs(state: State): AsyncGenerator<Diagnosis> {
   const now = new Date();
-  const broken = [...state.agents.values()].filter(
-    (agent) => agent.is_active && lintChain(state, agent, state.configsOf(agent.id), now).findings.some(wouldFail),
-  );
+  const active = [...state.agents.values()].filter(({ is_active }) => is_active);
+  const broken = active.filter((agent) => hasFailingHop(state, agent, undefined, now));
   if (broken.length > 0) {
     const finding = `${counted(broken.length, 'agent')} with hops that would fail: ${shortList(broken.map(({ name }) => name))}`;
     yield { area: 'configs', verdict: 'fail', finding, remedy: 'See agentllm configs validate --agent <agent>' };
-  } else {
+  }
+  const ofVariants = active.filter((agent) => !broken.includes(agent) && hasFailingVariant(state, agent, now));
+  if (ofVariants.length > 0) {
+    const names = shortList(ofVariants.map(({ name }) => name));
+    const finding = `${counted(ofVariants.length, 'agent')} with a variant of an experiment that would fail: ${names}`;
+    yield { area: 'configs', verdict: 'fail', finding, remedy: 'See agentllm resolve <agent> --subject <subject>' };
+  }
+  if (broken.length + ofVariants.length === 0) {
     const errors = shutdownUses(state, 0, now).length > 0 ? 'another error' : 'an error';
     const configs = `${counted(state.configs.size, 'config')} of ${counted(state.agents.size, 'agent')}`;
     const finding = `${configs}, none with ${errors}`;
     yield { area: 'configs', verdict: 'ok', finding };
   }
   yield* examineShutdowns(state, now);
+}
+
+const hasFailingHop = (state: State, agent: Agent, chosen: ChosenVariant | undefined, now: Date): boolean =>
+  lintChain(state, agent, state.configsOf(agent.id), now, { chosen }).findings.some(wouldFail);
+
+/** Whether a hop of a variant of the agent's active experiment would fail. */
+function hasFailingVariant(state: State, agent: Agent, now: Date): boolean {
+  const configs = state.configsOf(agent.id);
+  const choices = ActiveExperiment.among(state.experiments.activeOf(agent.id))?.choices ?? [];
+  return choices.some((chosen) => baseConfigOf(configs, chosen.variant) && hasFailingHop(state, agent, chosen, now));
 }
 
 /** Checks the shutdown dates of the models that agents use, and of all other models that they name. */
@@ -176,7 +195,7 @@ function* examineShutdowns(state: State, now: Date): Generator<Diagnosis> {
   const others = [...retiringUses(state, limits.defaultRetiringDays, now)].filter(({ model }) => !reported.has(model));
   if (others.length === 0) return;
   const days = limits.defaultRetiringDays;
-  const where = 'such as default models and disabled configs';
+  const where = 'such as default models, disabled configs and drafts of experiments';
   yield found(
     'warn',
     `${counted(others.length, 'other use')} of models that are deprecated or shut down within ${days} days, ${where}`,

@@ -1,7 +1,11 @@
-import { hopsOfConfig } from '../../domain/chain.js';
+import { hopsOfConfig, type PlannedHop } from '../../domain/chain.js';
+import { isActive } from '../../domain/experiments/experiment_index.js';
+import { baseOf } from '../../domain/experiments/variant.js';
+import { variantHops } from '../../domain/experiments/variant_models.js';
 import { type KeyChoice, keyOfHop } from '../../domain/key_choice.js';
 import { Keyring } from '../../domain/keyring.js';
 import type { Config, Provider } from '../../domain/rows.js';
+import type { State } from '../../domain/state.js';
 import { limits } from '../../limits.js';
 import { checkProvider } from '../../providers/check_provider.js';
 import { openKey } from '../../store/keys/encryption.js';
@@ -29,7 +33,7 @@ interface ProviderCheck {
   readonly key: string | undefined;
 }
 
-/** Checks the providers of enabled configs, each with the keys that the configs use. */
+/** Checks the providers of enabled configs and of variants, each with the keys that they use. */
 export async function* examineProviders(context: TaskContext, options: ExaminationOptions): AsyncGenerator<Diagnosis> {
   const uses = usesOf(context);
   const checks = new Map<string, ProviderCheck>();
@@ -47,18 +51,24 @@ export async function* examineProviders(context: TaskContext, options: Examinati
 
 function usesOf({ store: { state }, settings }: TaskContext): KeyUse[] {
   const uses = new Map<string, KeyUse>();
-  for (const config of state.configs.values()) {
-    if (!config.enabled) continue;
-    for (const hop of hopsOfConfig(config)) {
-      const provider = state.provider(hop.provider);
-      if (!provider?.enabled) continue;
-      const choice = keyOfHop(state, config, provider, settings.providerKeys);
-      const agent = state.agents.get(config.agent_id)?.name ?? '';
-      const name = JSON.stringify([provider.name, choice.source, 'row' in choice && choice.row.id]);
-      if (!uses.has(name)) uses.set(name, { provider, choice, config, agent });
-    }
+  for (const { config, ...hop } of hopsInUse(state)) {
+    const provider = state.provider(hop.provider);
+    if (!provider?.enabled || !config) continue;
+    const choice = keyOfHop(state, config, provider, settings.providerKeys);
+    const agent = state.agents.get(config.agent_id)?.name ?? '';
+    const name = JSON.stringify([provider.name, choice.source, 'row' in choice && choice.row.id]);
+    if (!uses.has(name)) uses.set(name, { provider, choice, config, agent });
   }
   return [...uses.values()];
+}
+
+/** The hops of enabled configs, and those of the variants of experiments that are running or paused. */
+function hopsInUse(state: State): PlannedHop[] {
+  const active = [...state.experiments.inOrder.after()].filter(isActive);
+  const bases = active.flatMap(({ agent_id, variants }) => variants.map((one) => baseOf(state, agent_id, one)));
+  const configs = new Set([...state.configs.values()].filter(({ enabled }) => enabled));
+  for (const base of bases) if (base) configs.add(base);
+  return [...[...configs].flatMap(hopsOfConfig), ...active.flatMap((experiment) => variantHops(state, experiment))];
 }
 
 /** The label of a key, which never contains the key. */

@@ -222,7 +222,10 @@ const retiringList: List<RetiringModelUse> = {
     ['REPLACED BY', ({ replaced_by }) => replaced_by],
     ['AGENT', ({ agent_name }) => agent_name],
     ['CONFIG', ({ config_id }) => formatValue(config_id)],
-    ['AS', ({ source }) => small(source, 'HOP_SOURCE_')],
+    [
+      'AS',
+      ({ source, experiment, variant }) => (experiment ? `${experiment}/${variant}` : small(source, 'HOP_SOURCE_')),
+    ],
     ['IN USE', ({ enabled }) => formatValue(enabled)],
   ],
   empty: 'no model in use is shut down within that time',

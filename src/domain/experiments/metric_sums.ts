@@ -35,10 +35,35 @@ export interface Estimate {
  * The ratio of the sums. Its variance is that of the mean of `(y - value * x) / mean(x)` (delta method; Deng, Knoblich and
  * Lu 2018, "Applying the Delta Method in Metric Analytics", section 3.2).
  */
-export function estimateOf({ subjects, x, xx, y, yy, xy }: MetricSums): Estimate | undefined {
+export function estimateOf(sums: MetricSums): Estimate | undefined {
+  const { subjects, x, y } = sums;
   if (subjects <= 0 || x <= 0) return undefined;
   const value = y / x;
-  // The difference of large sums can be slightly negative when it should be 0.
-  const squares = Math.max(0, yy - 2 * value * xy + value * value * xx) * (subjects / x) ** 2;
+  const squares = squaresOf(sums, value) * (subjects / x) ** 2;
   return Number.isFinite(value) && Number.isFinite(squares) ? { subjects, value, squares } : undefined;
+}
+
+/** A bound of the relative error of the sums, which are rounded to doubles, and of the products with the value. */
+const ROUNDING = 8 * Number.EPSILON;
+/** The part of a sum of squares that may be rounding. */
+const NEGLIGIBLE = 1e-6;
+
+/**
+ * The sum of `(y - value * x)^2`. It is the difference of large sums. If that could be rounding, the bound of the error is
+ * added: a variance that is too small would make chance look certain. Sums of whole numbers that a double has exactly need
+ * none, so that equal values have no variance.
+ */
+function squaresOf(sums: MetricSums, value: number): number {
+  const { xx, yy, xy } = sums;
+  const product = 2 * value * xy;
+  const square = value * value * xx;
+  const squares = yy - product + square;
+  const error = ROUNDING * (yy + Math.abs(product) + square);
+  if (error < NEGLIGIBLE * squares) return squares;
+  return Object.values(sums).every(Number.isSafeInteger) ? exactSquares(sums) : Math.max(0, squares) + error;
+}
+
+function exactSquares(sums: MetricSums): number {
+  const [x, xx, y, yy, xy] = [BigInt(sums.x), BigInt(sums.xx), BigInt(sums.y), BigInt(sums.yy), BigInt(sums.xy)];
+  return Math.max(0, Number(yy * x * x - 2n * y * x * xy + y * y * xx)) / sums.x ** 2;
 }

@@ -1,6 +1,16 @@
 import type { Outcome } from '../../../gen/ts/agentllm/v1/experiment.js';
 import { limits } from '../../limits.js';
+import type { Experiment } from '../rows.js';
 import { nameProblem, textProblem, UUID } from '../text.js';
+
+/** The names of the outcomes that the metrics of an experiment use. */
+export const outcomesOf = ({
+  primary_metric,
+  guardrails,
+}: Pick<Experiment, 'primary_metric' | 'guardrails'>): string[] =>
+  [primary_metric, ...guardrails.map(({ metric }) => metric)].flatMap(({ outcome }) =>
+    outcome === '' ? [] : [outcome],
+  );
 
 /** Why an outcome is invalid, as one sentence part; undefined if it is valid. */
 export function outcomeProblem(outcome: Outcome): string | undefined {

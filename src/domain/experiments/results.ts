@@ -4,6 +4,7 @@ import { directionOf } from './experiment_fields.js';
 import { type Direction, type GuardrailState, guardMean, guardQuantile, type Margin } from './guardrail.js';
 import { callsIn, latencyQuantile } from './latency_histogram.js';
 import { estimateOf } from './metric_sums.js';
+import { outcomesOf } from './outcome.js';
 import { neededSubjects, weeksLeft } from './power.js';
 import { type LatencyCounts, quantileDifference } from './quantile_difference.js';
 import { checkSampleRatio, type SampleRatioCheck } from './sample_ratio.js';
@@ -64,9 +65,7 @@ export class Results {
   /** All metrics: the primary one first, each of calls in both views. */
   get metrics(): readonly (readonly [Metric, View])[] {
     const { primary_metric: primary } = this.experiment;
-    const names = new Set(this.sums.outcomes.map(({ name }) => name));
-    for (const { kind, outcome } of [primary, ...this.experiment.guardrails.map(({ metric }) => metric)])
-      if (kind === 'EXPERIMENT_METRIC_KIND_OUTCOME') names.add(outcome);
+    const names = new Set([...this.sums.outcomes.map(({ name }) => name), ...outcomesOf(this.experiment)]);
     const all = [primary, ...CALL_METRICS, ...[...names].sort().map((name) => this.outcomeMetric(name))];
     const isFirst = (metric: Metric, at: number) => all.findIndex((other) => isSame(metric, other)) === at;
     return all.filter(isFirst).flatMap((metric) => viewsOf(metric).map((view) => [metric, view] as const));

@@ -1,5 +1,4 @@
 import type { Knex } from 'knex';
-import { EXPERIMENT_DATA } from '../../../migrations/0022_experiments.js';
 import { type BatchOptions, deleteInBatches } from '../batched_delete.js';
 import type { Database } from '../database.js';
 import { oldestAccepted } from '../usage/retention.js';
@@ -25,15 +24,37 @@ export async function deleteOldExperimentRows(
   for (const id of await orphans(db)) await deleteData(db, id, options);
 }
 
-/** The sums of variants are deleted last, because an experiment without them is not found again. */
-const LAST = 'llm_experiment_variants';
+/** Without assignments, no outcome is stored any more by a replica that does not know of the deletion yet. */
+const OF_SUBJECTS = [
+  'llm_experiment_assignments',
+  'llm_experiment_runs',
+  'llm_experiment_outcomes',
+  'llm_experiment_subject_outcomes',
+];
+/** An experiment without sums of variants is not found again. */
+const SUMS = [
+  'llm_experiment_outcome_sums',
+  'llm_experiment_latency',
+  'llm_experiment_exposures',
+  'llm_experiment_variants',
+];
 
+/**
+ * A rollback can restore the experiment meanwhile. Its sums are therefore deleted last and together: until then they are
+ * complete, and what is left of the subjects agrees with them.
+ */
 async function deleteData(db: Knex, id: number, options: BatchOptions): Promise<void> {
-  const tables = [...EXPERIMENT_DATA.filter((table) => table !== LAST), LAST];
-  for (const table of tables) {
-    if (options.signal?.aborted) return;
-    await deleteInBatches(db, table, ['experiment_id = ?', [id]], options);
-  }
+  const condition = [
+    'experiment_id = ? and not exists (select from llm_experiments as e where e.id = ?)',
+    [id, id],
+  ] as const;
+  for (const table of OF_SUBJECTS) await deleteInBatches(db, table, condition, options);
+  if (options.signal?.aborted) return;
+  await db.transaction(async (tx) => {
+    // Waits for a rollback that restores the experiment, and keeps later ones waiting.
+    await tx.raw('lock table llm_experiments in share mode');
+    for (const table of SUMS) await deleteInBatches(tx, table, condition, options);
+  });
 }
 
 /** The ids of deleted experiments that still have sums. */

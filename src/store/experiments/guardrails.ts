@@ -1,6 +1,7 @@
 import { type GuardrailCheck, Results } from '../../domain/experiments/results.js';
 import { inState } from '../../domain/experiments/transition.js';
 import type { Experiment, Guardrail } from '../../domain/rows.js';
+import { ServiceError } from '../../errors.js';
 import { limits } from '../../limits.js';
 import type { Store } from '../store.js';
 import { transact } from '../write/transact.js';
@@ -12,18 +13,39 @@ export const GUARDRAIL_METHOD = 'guardrail/pause';
 /**
  * Pauses the running experiments in which a variant violates a guardrail. Any number of replicas may run it at the same
  * time: the plan of a second pause finds the experiment paused, and writes nothing.
+ * @param onFailure is called with the error of one experiment; the others are still checked. An outage ends the check.
  * @returns the experiments that were paused.
  */
-export async function pauseViolated(store: Store, signal?: AbortSignal): Promise<string[]> {
+export async function pauseViolated(
+  store: Store,
+  onFailure: (error: unknown) => void,
+  signal?: AbortSignal,
+): Promise<string[]> {
   const paused: string[] = [];
   const running = [...store.state.experiments.inOrder.after()].filter(isGuarded);
   for (const experiment of running) {
     if (signal?.aborted) break;
-    const results = new Results(experiment, await readSums(store, experiment));
-    const violated = results.guardrails().find(({ state }) => state?.violated);
-    if (violated && (await pause(store, experiment, reasonOf(violated)))) paused.push(experiment.name);
+    try {
+      if (await pauseIfViolated(store, experiment)) paused.push(experiment.name);
+    } catch (error) {
+      onFailure(error);
+      if (isOutage(error)) break;
+    }
   }
   return paused;
+}
+
+const isOutage = (error: unknown): boolean => error instanceof ServiceError && error.reason === 'DATABASE_UNAVAILABLE';
+
+/**
+ * A variant without weight has no more calls, so its past ones are no reason to pause.
+ * @returns whether this call paused the experiment.
+ */
+async function pauseIfViolated(store: Store, experiment: Experiment): Promise<boolean> {
+  const results = new Results(experiment, await readSums(store, experiment));
+  const assigned = new Set(experiment.variants.flatMap((one) => (one.weight_basis_points > 0 ? [one.name] : [])));
+  const violated = results.guardrails().find(({ variant, state }) => state?.violated && assigned.has(variant));
+  return violated !== undefined && (await pause(store, experiment, reasonOf(violated)));
 }
 
 const isGuarded = ({ state, guardrails }: Experiment): boolean =>

@@ -1,6 +1,7 @@
+import { outcomesOf } from '../../domain/experiments/outcome.js';
 import { errorCode } from '../../error_properties.js';
 import { limits } from '../../limits.js';
-import { databaseFailure } from '../failure.js';
+import { databaseFailure, isAboutValues } from '../failure.js';
 import type { Store } from '../store.js';
 import { WriteQueue } from '../write/write_queue.js';
 import { type NewOutcome, type OutcomeResult, storeOutcomes } from './outcomes.js';
@@ -40,18 +41,25 @@ export class OutcomeWriter {
       const byId = new Map([...outcomes.keys()].map((id, at) => [id, results[at] as OutcomeResult]));
       return batches.map((batch) => ({ status: 'fulfilled', value: batch.map((one) => resultOf(one, byId)) }));
     } catch (error) {
-      if (batches.length === 1) return [{ status: 'rejected', reason: databaseFailure(error) }];
+      // During an outage, each batch alone would wait as long as all of them.
+      if (batches.length === 1 || !isAboutValues(error))
+        return batches.map(() => ({ status: 'rejected', reason: databaseFailure(error) }));
     }
-    // One batch must not fail because of another one.
+    // One batch must not fail because of the values of another one.
     const settled: PromiseSettledResult<Stored>[] = [];
     for (const batch of batches) settled.push(...(await this.storeTogether([batch])));
     return settled;
   }
 
+  private readonly metricNames = (id: number): ReadonlySet<string> => {
+    const experiment = this.store.state.experiments.withId(id);
+    return new Set(experiment ? outcomesOf(experiment) : []);
+  };
+
   private async commit(outcomes: readonly NewOutcome[]): Promise<Stored> {
     for (let tries = 1; ; tries++) {
       try {
-        return await this.store.database.knex.transaction((tx) => storeOutcomes(tx, outcomes));
+        return await this.store.database.knex.transaction((tx) => storeOutcomes(tx, outcomes, this.metricNames));
       } catch (error) {
         if (!CONFLICT.test(errorCode(error) ?? '') || tries === TRIES) throw error;
       }

@@ -1,6 +1,6 @@
 import type { Knex } from 'knex';
-import { limits } from '../../limits.js';
 import { numberArray, textArray, timeArray } from '../array_literal.js';
+import { type MetricNames, OutcomeNames } from './outcome_names.js';
 
 /** A valid outcome to store. */
 export interface NewOutcome {
@@ -33,18 +33,22 @@ interface Owner {
  * Stores outcomes with different ids, and adds those that are new to the sums, in one transaction.
  * @returns one result for each outcome, in order.
  */
-export async function storeOutcomes(tx: Knex, outcomes: readonly NewOutcome[]): Promise<OutcomeResult[]> {
+export async function storeOutcomes(
+  tx: Knex,
+  outcomes: readonly NewOutcome[],
+  metricNames: MetricNames,
+): Promise<OutcomeResult[]> {
   const known = await knownIds(tx, outcomes);
   const unknown = outcomes.filter(({ outcome_id }) => !known.has(outcome_id));
-  const subjects = await subjectsOfRuns(tx, unknown);
-  const owners = await ownersOf(tx, unknown, subjects);
-  const names = new Names(await lockedNames(tx, [...owners.values()]));
+  const runs = await subjectsOfRuns(tx, unknown);
+  const owners = await ownersOf(tx, unknown, runs);
+  const names = new OutcomeNames(metricNames, await lockedNames(tx, [...owners.values()]));
   const results = new Map<string, OutcomeResult>();
   const owned: (NewOutcome & Owner)[] = [];
   for (const outcome of unknown) {
     const id = outcome.outcome_id;
     const owner = owners.get(id);
-    if (subjects.get(id) === SEVERAL) results.set(id, { status: 'several subjects' });
+    if (runs.get(id) === SEVERAL) results.set(id, { status: 'several subjects' });
     else if (!owner) results.set(id, { status: 'not seen' });
     else if (!names.add(owner.experiment_id, outcome.name)) results.set(id, { status: 'too many names' });
     else owned.push({ ...outcome, ...owner });
@@ -70,59 +74,83 @@ async function knownIds(tx: Knex, outcomes: readonly NewOutcome[]): Promise<Read
 /** A run has several subjects. */
 const SEVERAL = Symbol('several subjects');
 
-/** The subject of each outcome, by its id: the one that it names, or that of its run in the latest experiment. */
-async function subjectsOfRuns(
-  tx: Knex,
-  outcomes: readonly NewOutcome[],
-): Promise<ReadonlyMap<string, string | typeof SEVERAL>> {
-  const subjects = new Map<string, string | typeof SEVERAL>();
-  for (const { outcome_id, subject } of outcomes) if (subject !== '') subjects.set(outcome_id, subject);
-  const ofRuns = outcomes.filter(({ subject }) => subject === '');
-  if (ofRuns.length === 0) return subjects;
-  const pairs = ofRuns.flatMap(({ outcome_id, run_id, experiments }) =>
-    experiments.map((experiment_id) => ({ outcome_id, run_id, experiment_id })),
-  );
-  const { rows } = await tx.raw<{ rows: { outcome_id: string; subjects: string; subject: string }[] }>(
-    `select distinct on (outcome_id) outcome_id, count(*)::text as subjects, min(r.subject) as subject
+/** The only subject of a run in the experiment that it had its latest call in. */
+interface RunSubject {
+  readonly experiment_id: number;
+  readonly subject: string;
+  readonly last_at: Date;
+}
+type Run = RunSubject | typeof SEVERAL;
+
+/** The subject of the run of each outcome that names none, by the id of the outcome. */
+async function subjectsOfRuns(tx: Knex, outcomes: readonly NewOutcome[]): Promise<ReadonlyMap<string, Run>> {
+  const pairs = outcomes
+    .filter(({ subject }) => subject === '')
+    .flatMap(({ outcome_id, run_id, experiments }) =>
+      experiments.map((experiment_id) => ({ outcome_id, run_id, experiment_id })),
+    );
+  if (pairs.length === 0) return new Map();
+  // A run can have any number of subjects; whether it has a second one is enough.
+  const { rows } = await tx.raw<{ rows: (RunSubject & { outcome_id: string; subjects: number })[] }>(
+    `select distinct on (outcome_id) v.outcome_id, v.experiment_id, r.subjects, r.subject, r.last_at
        from unnest(?::uuid[], ?::text[], ?::int[]) as v (outcome_id, run_id, experiment_id)
-       join llm_experiment_runs as r using (run_id, experiment_id)
-      group by outcome_id, experiment_id order by outcome_id, max(r.last_at) desc, experiment_id desc`,
+      cross join lateral (
+         select count(*)::int as subjects, min(two.subject) as subject, max(two.last_at) as last_at
+           from (select s.subject, s.last_at from llm_experiment_runs as s
+                  where s.experiment_id = v.experiment_id and s.run_id = v.run_id limit 2) as two) as r
+      where r.subjects > 0
+      order by v.outcome_id, r.last_at desc, v.experiment_id desc`,
     [
       textArray(pairs.map(({ outcome_id }) => outcome_id)),
       textArray(pairs.map(({ run_id }) => run_id)),
       numberArray(pairs.map(({ experiment_id }) => experiment_id)),
     ],
   );
-  for (const row of rows) subjects.set(row.outcome_id, row.subjects === '1' ? row.subject : SEVERAL);
-  return subjects;
+  return new Map(rows.map(({ outcome_id, subjects, ...run }) => [outcome_id, subjects > 1 ? SEVERAL : run]));
+}
+
+/** Where and before when the calls of an outcome are looked for. */
+interface Sought {
+  readonly outcome_id: string;
+  readonly experiment_id: number;
+  readonly subject: string;
+  readonly at: Date;
+}
+
+/** An outcome of a run belongs to the calls of the run, although its subject may have had others since. */
+function soughtFor({ outcome_id, experiments, subject, observed_at }: NewOutcome, run: Run | undefined): Sought[] {
+  if (subject !== '')
+    return experiments.map((experiment_id) => ({ outcome_id, experiment_id, subject, at: observed_at }));
+  if (run === undefined || run === SEVERAL) return [];
+  const at = run.last_at < observed_at ? run.last_at : observed_at;
+  return [{ outcome_id, experiment_id: run.experiment_id, subject: run.subject, at }];
 }
 
 /**
- * The variant of each outcome, by its id: that in which the subject was last seen first before the outcome. If the clock of
- * the reporter is behind and there is none, that in which it was seen first.
+ * The variant of each outcome, by its id: that in which the subject had its latest call before the outcome. The first and
+ * the last call in each variant are known: if a variant has calls before and after the outcome, the one that the subject
+ * came to last counts. If the clock of the reporter is behind and no call was before the outcome, it is the first variant.
  */
 async function ownersOf(
   tx: Knex,
   outcomes: readonly NewOutcome[],
-  subjects: ReadonlyMap<string, string | typeof SEVERAL>,
+  runs: ReadonlyMap<string, Run>,
 ): Promise<ReadonlyMap<string, Owner>> {
-  const pairs = outcomes.flatMap(({ outcome_id, experiments, observed_at }) => {
-    const subject = subjects.get(outcome_id);
-    if (subject === undefined || subject === SEVERAL) return [];
-    return experiments.map((experiment_id) => ({ outcome_id, experiment_id, subject, observed_at }));
-  });
-  if (pairs.length === 0) return new Map();
+  const sought = outcomes.flatMap((outcome) => soughtFor(outcome, runs.get(outcome.outcome_id)));
+  if (sought.length === 0) return new Map();
   const { rows } = await tx.raw<{ rows: (Owner & { outcome_id: string })[] }>(
     `select distinct on (outcome_id) outcome_id, experiment_id, a.variant, a.subject
-       from unnest(?::uuid[], ?::int[], ?::text[], ?::timestamptz[]) as v (outcome_id, experiment_id, subject, observed_at)
+       from unnest(?::uuid[], ?::int[], ?::text[], ?::timestamptz[]) as v (outcome_id, experiment_id, subject, at)
        join llm_experiment_assignments as a using (experiment_id, subject)
-      order by outcome_id, a.first_at <= v.observed_at desc,
-               case when a.first_at <= v.observed_at then a.first_at end desc, a.first_at, experiment_id desc, a.variant`,
+      order by outcome_id, a.first_at <= v.at desc,
+               case when a.first_at <= v.at and not bool_or(a.first_at <= v.at and a.last_at > v.at) over (partition by outcome_id)
+                    then a.last_at end desc nulls last,
+               case when a.first_at <= v.at then a.first_at end desc, a.first_at, experiment_id desc, a.variant`,
     [
-      textArray(pairs.map(({ outcome_id }) => outcome_id)),
-      numberArray(pairs.map(({ experiment_id }) => experiment_id)),
-      textArray(pairs.map(({ subject }) => subject)),
-      timeArray(pairs.map(({ observed_at }) => observed_at)),
+      textArray(sought.map(({ outcome_id }) => outcome_id)),
+      numberArray(sought.map(({ experiment_id }) => experiment_id)),
+      textArray(sought.map(({ subject }) => subject)),
+      timeArray(sought.map(({ at }) => at)),
     ],
   );
   return new Map(rows.map(({ outcome_id, ...owner }) => [outcome_id, owner]));
@@ -138,29 +166,6 @@ async function lockedNames(tx: Knex, owners: readonly Owner[]): Promise<readonly
     [numberArray(ids)],
   );
   return rows.map(({ experiment_id, name }) => [experiment_id, name]);
-}
-
-/** The names of outcomes by experiment, up to their limit. */
-class Names {
-  private readonly byExperiment = new Map<number, Set<string>>();
-
-  constructor(known: readonly (readonly [experimentId: number, name: string])[]) {
-    for (const [id, name] of known) this.of(id).add(name);
-  }
-
-  /** @returns whether the experiment has the name now. */
-  add(experimentId: number, name: string): boolean {
-    const names = this.of(experimentId);
-    if (!names.has(name) && names.size >= limits.outcomeNames) return false;
-    names.add(name);
-    return true;
-  }
-
-  private of(id: number): Set<string> {
-    const names = this.byExperiment.get(id) ?? new Set();
-    this.byExperiment.set(id, names);
-    return names;
-  }
 }
 
 async function insert(tx: Knex, outcomes: readonly (NewOutcome & Owner)[]): Promise<ReadonlySet<string>> {

@@ -96,6 +96,60 @@ describe('agentllm doctor', () => {
     ]);
   });
 
+  it('reports a variant of an experiment that would fail, and the shutdown of its model', async () => {
+    const DATA_DIR = await usableStore();
+    const service = await startCommand({ DATA_DIR });
+    const clients = connect(service.port);
+    const provider = { name: 'own', base_url: 'https://llm.example.com/v1' };
+    await clients.providers.createProvider({ provider: { ...provider, dialect: 'DIALECT_OPENAI_COMPATIBLE' } });
+    const retires_at = new Date(Date.now() + 9.5 * 86_400_000);
+    await clients.providers.createModel({ model: { provider: 'own', name: 'going', retires_at } });
+    const experiment = { agent: { name: 'trader' }, name: 'x' };
+    await clients.experiments.createExperiment({
+      agent: experiment.agent,
+      experiment: {
+        name: 'x',
+        variants: [
+          { name: 'now', control: true, weight_basis_points: 5000 },
+          { name: 'new', weight_basis_points: 5000, overrides: { provider: 'own', model_name: 'going' } },
+        ],
+        primary_metric: { kind: 'EXPERIMENT_METRIC_KIND_SUCCESS_RATE' },
+      },
+    });
+    const findings = async () => {
+      const { code, findingsOf } = await diagnose({ DATA_DIR });
+      return [code, ...findingsOf('configs')];
+    };
+    const ok = expect.objectContaining({ verdict: 'ok' });
+    const draft = expect.objectContaining({
+      verdict: 'warn',
+      finding: expect.stringMatching(/^1 other use of models .*, such as .* drafts of experiments$/),
+    });
+    expect(await findings()).toEqual([0, ok, draft]);
+    await clients.experiments.startExperiment(experiment);
+    const shutdown = expect.objectContaining({
+      verdict: 'warn',
+      finding: expect.stringMatching(/^own\/going will be shut down on .*; agent trader uses it$/),
+      remedy: 'See agentllm models retiring',
+    });
+    expect(await findings()).toEqual([0, ok, shutdown]);
+    const { findingsOf } = await diagnose({ DATA_DIR });
+    expect(findingsOf('providers')).toContainEqual({
+      area: 'providers',
+      verdict: 'ok',
+      finding: 'own: no key is used',
+    });
+    await clients.providers.updateProvider({ provider: { name: 'own', enabled: false } });
+    const failing = {
+      area: 'configs',
+      verdict: 'fail',
+      finding: '1 agent with a variant of an experiment that would fail: trader',
+      remedy: 'See agentllm resolve <agent> --subject <subject>',
+    };
+    expect(await findings()).toEqual([1, failing, shutdown]);
+    clients.close();
+  });
+
   it('reports invalid settings and settings that are probably misspelt', async () => {
     const env = { DATA_DIR: await directory(), POLL_INTERVAL_MS: 'often', DATABSE_URL: 'x', GROQ_API_KEY: 'sk' };
     const { code, findingsOf } = await diagnose(env);

@@ -35,6 +35,26 @@ describe('estimateOf', () => {
     );
   });
 
+  it('is never less certain than a double can tell, for large values that differ little', () => {
+    const deviations = fc.array(fc.integer({ min: -500, max: 500 }), { minLength: 100, maxLength: 200 });
+    fc.assert(
+      fc.property(
+        deviations,
+        fc.oneof(fc.integer({ min: 1000, max: 1_000_000 }), fc.integer({ min: 1000, max: 1_000_000_000_000 })),
+        (all, base) => {
+          const values = all.map((deviation) => BigInt(base + deviation));
+          const total = (of: (value: bigint) => bigint) => values.reduce((sum, value) => sum + of(value), 0n);
+          const [sum, squared] = [total((value) => value), total((value) => value * value)];
+          const estimate = estimateOf(meanSums(values.length, Number(sum), Number(squared)));
+          const exact = Number(squared * BigInt(values.length) - sum * sum) / values.length;
+          expect(estimate?.squares).toBeGreaterThanOrEqual(exact * (1 - 1e-6));
+          // For values of a usual size this is the exact variance.
+          if (base < 1_000_000) expect(estimate?.squares).toBeLessThanOrEqual(exact * (1 + 1e-6));
+        },
+      ),
+    );
+  });
+
   it('has no value without subjects, without calls, and for sums that are not numbers', () => {
     expect(estimateOf(NOTHING)).toBeUndefined();
     expect(estimateOf({ ...NOTHING, subjects: 3 })).toBeUndefined();

@@ -1,18 +1,43 @@
 import { randomUUID } from 'node:crypto';
+import { afterAll, beforeAll } from 'vitest';
 import { newAgent } from '../../../src/domain/agent.js';
 import type { Draft } from '../../../src/domain/draft.js';
 import { newExperiment, withBuckets } from '../../../src/domain/experiments/experiment.js';
 import { inState } from '../../../src/domain/experiments/transition.js';
 import type { Experiment, Variant } from '../../../src/domain/rows.js';
 import { countAttempts } from '../../../src/store/experiments/count.js';
-import type { NewOutcome } from '../../../src/store/experiments/outcomes.js';
+import { type NewOutcome, type OutcomeResult, storeOutcomes } from '../../../src/store/experiments/outcomes.js';
 import type { NewAttempt } from '../../../src/store/usage/new_attempt.js';
 import { UsageWriter } from '../../../src/store/usage/usage_writer.js';
 import { transact } from '../../../src/store/write/transact.js';
+import { startPostgres } from '../../support/postgres.js';
 import { unique } from '../../support/service.js';
-import type { TestStore } from '../../support/store.js';
+import { openStore, type TestStore } from '../../support/store.js';
 
 type OpenedStore = Pick<TestStore, 'store'>;
+
+/** A store for the tests of a suite. */
+export function useStore(engine: 'embedded' | 'postgres'): () => TestStore {
+  let opened: TestStore | undefined;
+  let stopDatabase = async () => {};
+  beforeAll(async () => {
+    let url: string | undefined;
+    if (engine === 'postgres') {
+      const postgres = await startPostgres();
+      stopDatabase = () => postgres.stop();
+      url = await postgres.createDatabase('migrated');
+    }
+    opened = await openStore({ url });
+  });
+  afterAll(async () => {
+    await opened?.close();
+    await stopDatabase();
+  });
+  return () => {
+    if (!opened) throw new Error('the store is not open');
+    return opened;
+  };
+}
 
 /** Executes a plan as one write. @returns the id that the plan returns. */
 export async function write({ store }: OpenedStore, plan: (draft: Draft) => number): Promise<number> {
@@ -28,7 +53,7 @@ export async function write({ store }: OpenedStore, plan: (draft: Draft) => numb
   return Number(Buffer.from(bytes).toString());
 }
 
-const variant = (name: string, weight: number, control = false): Variant => ({
+export const variant = (name: string, weight: number, control = false): Variant => ({
   name,
   description: null,
   control,
@@ -119,3 +144,10 @@ export const outcomeOf = (experiment: Experiment, fields: Partial<NewOutcome> = 
   actor: 'tester',
   ...fields,
 });
+
+/** Stores outcomes in one transaction. */
+export const recordOutcomes = (
+  { database }: Pick<TestStore, 'database'>,
+  outcomes: readonly NewOutcome[],
+  ofMetrics: readonly string[] = [],
+): Promise<OutcomeResult[]> => database.knex.transaction((tx) => storeOutcomes(tx, outcomes, () => new Set(ofMetrics)));

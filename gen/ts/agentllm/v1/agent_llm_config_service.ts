@@ -831,13 +831,16 @@ export interface RetiringModelUse {
   agent_id: number;
   /** The agent's name. */
   agent_name: string;
-  /** The config; absent if the agent itself names the model. */
+  /**
+   * The config; absent if the agent itself names the model. For a variant its base config,
+   * absent if there is none.
+   */
   config_id?:
     | number
     | undefined;
   /**
    * Whether the config is enabled or, for a model of the agent itself, the agent is
-   * active.
+   * active. For a variant, whether its experiment is running or paused.
    */
   enabled: boolean;
   /** Which field names the model. */
@@ -854,6 +857,13 @@ export interface RetiringModelUse {
     | undefined;
   /** The successor that the provider names; empty if none is known. */
   replaced_by: string;
+  /**
+   * The name of the experiment, which is not concluded, if an override of one of its
+   * variants names the model; otherwise empty.
+   */
+  experiment: string;
+  /** The name of this variant; otherwise empty. */
+  variant: string;
 }
 
 /** The response of ListRetiringModels. */
@@ -4401,6 +4411,8 @@ function createBaseRetiringModelUse(): RetiringModelUse {
     state: RetirementState.UNSPECIFIED,
     retires_at: undefined,
     replaced_by: "",
+    experiment: "",
+    variant: "",
   };
 }
 
@@ -4435,6 +4447,12 @@ export const RetiringModelUse: MessageFns<RetiringModelUse> = {
     }
     if (message.replaced_by !== "") {
       writer.uint32(82).string(message.replaced_by);
+    }
+    if (message.experiment !== "") {
+      writer.uint32(90).string(message.experiment);
+    }
+    if (message.variant !== "") {
+      writer.uint32(98).string(message.variant);
     }
     return writer;
   },
@@ -4532,6 +4550,22 @@ export const RetiringModelUse: MessageFns<RetiringModelUse> = {
             message.replaced_by = reader.string();
             continue;
           }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.experiment = reader.string();
+            continue;
+          }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.variant = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           throw new globalThis.Error("malformed message");
@@ -4562,6 +4596,8 @@ export const RetiringModelUse: MessageFns<RetiringModelUse> = {
     message.state = object.state ?? RetirementState.UNSPECIFIED;
     message.retires_at = object.retires_at ?? undefined;
     message.replaced_by = object.replaced_by ?? "";
+    message.experiment = object.experiment ?? "";
+    message.variant = object.variant ?? "";
     return message;
   },
 };
@@ -6333,8 +6369,9 @@ export const AgentLLMConfigServiceService = {
   },
   /**
    * Lists all uses of a model that is shut down, will be soon, or has a successor: in
-   * enabled and disabled configs, in their fallbacks, and in agents. Ordered by agent,
-   * then by config, in pages.
+   * enabled and disabled configs, in their fallbacks, in agents, and in the overrides of
+   * variants of experiments that are not concluded. Ordered by agent, then by config,
+   * variants last, in pages.
    */
   listRetiringModels: {
     path: "/agentllm.v1.AgentLLMConfigService/ListRetiringModels" as const,
@@ -6585,8 +6622,9 @@ export interface AgentLLMConfigServiceServer extends UntypedServiceImplementatio
   listConfigHealth: handleUnaryCall<ListConfigHealthRequest, ListConfigHealthResponse>;
   /**
    * Lists all uses of a model that is shut down, will be soon, or has a successor: in
-   * enabled and disabled configs, in their fallbacks, and in agents. Ordered by agent,
-   * then by config, in pages.
+   * enabled and disabled configs, in their fallbacks, in agents, and in the overrides of
+   * variants of experiments that are not concluded. Ordered by agent, then by config,
+   * variants last, in pages.
    */
   listRetiringModels: handleUnaryCall<ListRetiringModelsRequest, ListRetiringModelsResponse>;
   /**
@@ -6950,8 +6988,9 @@ export interface AgentLLMConfigServiceClient extends Client {
   ): ClientUnaryCall;
   /**
    * Lists all uses of a model that is shut down, will be soon, or has a successor: in
-   * enabled and disabled configs, in their fallbacks, and in agents. Ordered by agent,
-   * then by config, in pages.
+   * enabled and disabled configs, in their fallbacks, in agents, and in the overrides of
+   * variants of experiments that are not concluded. Ordered by agent, then by config,
+   * variants last, in pages.
    */
   listRetiringModels(
     request: ListRetiringModelsRequest,

@@ -97,12 +97,12 @@ export const ErrorReason = {
   AGENT_HAS_CONFIGS: "ERROR_REASON_AGENT_HAS_CONFIGS",
   /**
    * PROVIDER_IN_USE - FAILED_PRECONDITION, with a PreconditionFailure. "Provider \"local\" is used
-   * by 3 configs, agents or credentials; change those first"
+   * by 3 configs, agents, experiments or credentials; change those"
    */
   PROVIDER_IN_USE: "ERROR_REASON_PROVIDER_IN_USE",
   /**
    * MODEL_IN_USE - FAILED_PRECONDITION, with a PreconditionFailure. "Model \"local/llama\" is
-   * used by 3 configs or agents; change those first"
+   * used by 3 configs, agents or experiments; change those first"
    */
   MODEL_IN_USE: "ERROR_REASON_MODEL_IN_USE",
   /**

@@ -104,8 +104,9 @@ export const ExperimentMetricKind = {
   /** ERROR_RATE - 1 less the success rate. Only for guardrails. */
   ERROR_RATE: "EXPERIMENT_METRIC_KIND_ERROR_RATE",
   /**
-   * COST_PER_CALL - The known cost of all attempts divided by the calls, in nano-USD. Attempts whose cost
-   * is unknown add nothing; VariantResults counts them.
+   * COST_PER_CALL - The known cost of all attempts divided by the calls, in nano-USD, as priced when the
+   * attempts were recorded; RepriceUsage does not change it. Attempts whose cost is unknown
+   * add nothing; VariantResults counts them.
    */
   COST_PER_CALL: "EXPERIMENT_METRIC_KIND_COST_PER_CALL",
   /** LATENCY_MEAN - The mean duration of a call with all its attempts and waits, in milliseconds. */
@@ -569,10 +570,10 @@ export interface ExperimentMetric {
 
 /**
  * A metric that must not become much worse. While the experiment is running, the service
- * compares every variant with the control. If a variant is worse by more than the margin
- * with confidence, that is, if the whole interval of the difference is beyond the margin,
- * the experiment is paused, with a revision and a reason that names the guardrail and the
- * variant. Exactly one of the two margins is required.
+ * compares every variant that has a weight with the control. If a variant is worse by more
+ * than the margin with confidence, that is, if the whole interval of the difference is
+ * beyond the margin, the experiment is paused, with a revision and a reason that names the
+ * guardrail and the variant. Exactly one of the two margins is required.
  */
 export interface Guardrail {
   /**
@@ -909,7 +910,7 @@ export interface VariantResults {
   /** The attempts whose cost is unknown, and which add nothing to the cost. */
   unpriced_attempts: bigint;
   /**
-   * The metrics, at most 29: first the primary metric, then the others in the order of
+   * The metrics, at most 60: first the primary metric, then the others in the order of
    * their kinds, outcomes by name. Metrics of calls are listed for both views.
    */
   metrics: MetricResult[];
@@ -1033,12 +1034,14 @@ export interface Outcome {
   subject: string;
   /**
    * The run, at most 100 characters. Without a subject, the outcome belongs to the
-   * subject of the calls of this run. With one, it is only stored.
+   * experiment, the subject and the variant of the latest call of this run. With one, it is
+   * only stored.
    */
   run_id: string;
   /**
    * The name of the outcome, as in ExperimentMetric: 1 to 100 characters. Required. An
-   * experiment has at most 20 different names.
+   * experiment has at most 20 different names, including those that its metrics use; names
+   * of metrics that are added when there are 20 are accepted up to 40.
    */
   name: string;
   /** A number, -1000000000000 to 1000000000000. It is rounded to 9 decimal places. */

@@ -3205,7 +3205,7 @@ export const ExperimentServiceService = {
   /**
    * Resumes an experiment that is paused: every subject gets the variant that it had. If a
    * guardrail that is still violated paused the experiment, it pauses it again, so change
-   * the guardrail before.
+   * the guardrail, or set the weight of the variant to 0, before.
    *
    * Errors: NOT_FOUND (AGENT_NOT_FOUND or EXPERIMENT_NOT_FOUND); ABORTED
    * (STALE_ETAG); FAILED_PRECONDITION (EXPERIMENT_STATE) if it is not paused; NOT_FOUND
@@ -3350,7 +3350,7 @@ export interface ExperimentServiceServer extends UntypedServiceImplementation {
   /**
    * Resumes an experiment that is paused: every subject gets the variant that it had. If a
    * guardrail that is still violated paused the experiment, it pauses it again, so change
-   * the guardrail before.
+   * the guardrail, or set the weight of the variant to 0, before.
    *
    * Errors: NOT_FOUND (AGENT_NOT_FOUND or EXPERIMENT_NOT_FOUND); ABORTED
    * (STALE_ETAG); FAILED_PRECONDITION (EXPERIMENT_STATE) if it is not paused; NOT_FOUND
@@ -3556,7 +3556,7 @@ export interface ExperimentServiceClient extends Client {
   /**
    * Resumes an experiment that is paused: every subject gets the variant that it had. If a
    * guardrail that is still violated paused the experiment, it pauses it again, so change
-   * the guardrail before.
+   * the guardrail, or set the weight of the variant to 0, before.
    *
    * Errors: NOT_FOUND (AGENT_NOT_FOUND or EXPERIMENT_NOT_FOUND); ABORTED
    * (STALE_ETAG); FAILED_PRECONDITION (EXPERIMENT_STATE) if it is not paused; NOT_FOUND

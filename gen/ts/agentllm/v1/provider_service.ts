@@ -4024,7 +4024,8 @@ export const ProviderServiceService = {
    * Deletes an operator-defined provider and its models.
    *
    * Errors: FAILED_PRECONDITION (BUILT_IN_PROVIDER); FAILED_PRECONDITION
-   * (PROVIDER_IN_USE) while a config, an agent or a credential names it.
+   * (PROVIDER_IN_USE) while a config, an agent, a credential or an experiment that is not
+   * concluded names it.
    */
   deleteProvider: {
     path: "/agentllm.v1.ProviderService/DeleteProvider" as const,
@@ -4091,8 +4092,9 @@ export const ProviderServiceService = {
   /**
    * Deletes a model.
    *
-   * Errors: FAILED_PRECONDITION (MODEL_IN_USE) while a config or an agent names it;
-   * FAILED_PRECONDITION (BUILT_IN_MODEL) if it is part of the built-in catalogue.
+   * Errors: FAILED_PRECONDITION (MODEL_IN_USE) while a config, an agent or an experiment
+   * that is not concluded names it; FAILED_PRECONDITION (BUILT_IN_MODEL) if it is part of
+   * the built-in catalogue.
    */
   deleteModel: {
     path: "/agentllm.v1.ProviderService/DeleteModel" as const,
@@ -4208,7 +4210,8 @@ export interface ProviderServiceServer extends UntypedServiceImplementation {
    * Deletes an operator-defined provider and its models.
    *
    * Errors: FAILED_PRECONDITION (BUILT_IN_PROVIDER); FAILED_PRECONDITION
-   * (PROVIDER_IN_USE) while a config, an agent or a credential names it.
+   * (PROVIDER_IN_USE) while a config, an agent, a credential or an experiment that is not
+   * concluded names it.
    */
   deleteProvider: handleUnaryCall<DeleteProviderRequest, DeleteProviderResponse>;
   /** Lists models, ordered by (provider, name), in pages. */
@@ -4233,8 +4236,9 @@ export interface ProviderServiceServer extends UntypedServiceImplementation {
   /**
    * Deletes a model.
    *
-   * Errors: FAILED_PRECONDITION (MODEL_IN_USE) while a config or an agent names it;
-   * FAILED_PRECONDITION (BUILT_IN_MODEL) if it is part of the built-in catalogue.
+   * Errors: FAILED_PRECONDITION (MODEL_IN_USE) while a config, an agent or an experiment
+   * that is not concluded names it; FAILED_PRECONDITION (BUILT_IN_MODEL) if it is part of
+   * the built-in catalogue.
    */
   deleteModel: handleUnaryCall<DeleteModelRequest, DeleteModelResponse>;
   /**
@@ -4363,7 +4367,8 @@ export interface ProviderServiceClient extends Client {
    * Deletes an operator-defined provider and its models.
    *
    * Errors: FAILED_PRECONDITION (BUILT_IN_PROVIDER); FAILED_PRECONDITION
-   * (PROVIDER_IN_USE) while a config, an agent or a credential names it.
+   * (PROVIDER_IN_USE) while a config, an agent, a credential or an experiment that is not
+   * concluded names it.
    */
   deleteProvider(
     request: DeleteProviderRequest,
@@ -4458,8 +4463,9 @@ export interface ProviderServiceClient extends Client {
   /**
    * Deletes a model.
    *
-   * Errors: FAILED_PRECONDITION (MODEL_IN_USE) while a config or an agent names it;
-   * FAILED_PRECONDITION (BUILT_IN_MODEL) if it is part of the built-in catalogue.
+   * Errors: FAILED_PRECONDITION (MODEL_IN_USE) while a config, an agent or an experiment
+   * that is not concluded names it; FAILED_PRECONDITION (BUILT_IN_MODEL) if it is part of
+   * the built-in catalogue.
    */
   deleteModel(
     request: DeleteModelRequest,

@@ -44,6 +44,10 @@ function comparedIn({ variants, experiment }: Results): Compared[] {
     });
 }
 
+/** A variant without weight gets no more subjects. */
+const hasWeight = (experiment: Experiment | undefined, name: string): boolean =>
+  experiment?.variants.some((one) => one.name === name && (one.weight_basis_points ?? 0) > 0) ?? false;
+
 const isDecided = ({ result: { difference } }: Compared) => difference?.better === true || difference?.worse === true;
 const nameOfControl = ({ variants }: Results) => variants.find(({ control }) => control)?.variant ?? 'the control';
 const confidenceOf = ({ alpha_basis_points: alpha = 0 }: Experiment) => `${(10_000 - alpha) / 100} %`;
@@ -113,6 +117,8 @@ function otherMetricLines({ variants, experiment, verdict }: Results): string[] 
 function missingLines(results: Results): string[] {
   const { power, experiment, verdict } = results;
   if (verdict === 'EXPERIMENT_VERDICT_SAMPLE_RATIO_MISMATCH') return [];
+  // Nothing is assigned any more.
+  if (experiment?.state === 'EXPERIMENT_STATE_CONCLUDED') return [];
   if (results.variants.every(({ subjects }) => subjects === 0n)) return [];
   const decided = new Set(
     comparedIn(results)
@@ -120,7 +126,9 @@ function missingLines(results: Results): string[] {
       .map(({ variant }) => variant.variant),
   );
   const effect = `a difference of ${(experiment?.smallest_effect_basis_points ?? 0) / 100} %`;
-  return power.filter(({ variant }) => !decided.has(variant)).map((note) => missingFor(note, effect));
+  return power
+    .filter(({ variant }) => !decided.has(variant) && hasWeight(experiment, variant))
+    .map((note) => missingFor(note, effect));
 }
 
 function missingFor({ variant, needed_subjects, subjects, subjects_per_day, weeks_left }: PowerNote, effect: string) {
@@ -188,10 +196,11 @@ function guardrailLines({ guardrails }: Results): string[] {
 const quoted = (word: string) => (/^[\w./:@%+-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`);
 
 /** The next command. */
-function nextLines(results: Results, { state, name, agent_name }: Experiment): string[] {
+function nextLines(results: Results, experiment: Experiment): string[] {
+  const { state, name, agent_name } = experiment;
   const command = (verb: string, more = '') =>
     `Next: agentllm experiments ${verb} ${quoted(name)} --agent ${quoted(agent_name)}${more}`;
-  const violated = results.guardrails.some((one) => one.violated);
+  const violated = results.guardrails.some((one) => one.violated && hasWeight(experiment, one.variant));
   if (state === 'EXPERIMENT_STATE_DRAFT') return [command('start')];
   if (state === 'EXPERIMENT_STATE_CONCLUDED') return [];
   const winner =

@@ -118,6 +118,8 @@ export const status: RemoteCommand = {
   next: 'agentllm experiments results <name> shows the metrics with their intervals',
   async run(call) {
     if ('name' in call.inputs.message) {
+      if (call.local('limit') !== undefined)
+        throw UsageError.of([{ typed: '--limit', description: 'cannot be combined with the name of an experiment' }]);
       const response = await readResults(call);
       return call.print(response, () => statusText(response));
     }

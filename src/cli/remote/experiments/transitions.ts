@@ -65,7 +65,7 @@ export const pause: RemoteCommand = {
 export const resume: RemoteCommand = {
   name: 'resume',
   description: 'resume an experiment that is paused: every subject gets the variant that it had',
-  more: 'If a guardrail paused it and is still violated, it is paused again: change the guardrail before.',
+  more: 'If a guardrail paused it and is still violated, it is paused again: change the guardrail, or set the weight of the\nvariant to 0, before.',
   inputs,
   examples: [
     [`${CREATE} && agentllm experiments start model`, 'create and start one'],

@@ -151,6 +151,8 @@ describe('agentllm experiments', () => {
     expect(csv.find((line) => line.startsWith('cheap,no,cost per call,intention-to-treat,120,'))).toMatch(/,better$/);
     const { verdict } = await cli.json(['experiments', 'results', name]);
     expect(verdict).toBe('EXPERIMENT_VERDICT_VARIANT_BETTER');
+    const limited = await cli(['experiments', 'status', name, '--limit', '1']);
+    expect([limited.code, limited.stderr]).toEqual([2, expect.stringContaining('--limit  cannot be combined')]);
     const all = await cli(['experiments', 'status']);
     expect(rowsOf(all.stdout).find((row) => row['EXPERIMENT'] === name)).toMatchObject({
       SUBJECTS: '240',

@@ -51,6 +51,24 @@ describe('conclusion', () => {
     expect(lines.at(-1)).not.toMatch(/^Next/);
   });
 
+  it('states nothing that is missing for a variant without weight', () => {
+    const power = [{ variant: 'cheap', subjects: 810n }];
+    const variants = [
+      { name: 'control', control: true, weight_basis_points: 10_000 },
+      { name: 'cheap', weight_basis_points: 0 },
+    ];
+    const results = resultsOf([CONTROL, variant('cheap', -0.1, -0.3, 0.1)], { power, experiment: { variants } });
+    expect(conclusion(results)).not.toContain('Still missing:');
+  });
+
+  it('states nothing that is missing when the experiment is concluded', () => {
+    const power = [{ variant: 'cheap', needed_subjects: 2050n, subjects: 810n }];
+    const experiment = { state: 'EXPERIMENT_STATE_CONCLUDED' as const };
+    const lines = conclusion(resultsOf([CONTROL, variant('cheap', -0.1, -0.3, 0.1)], { power, experiment }));
+    expect(lines).not.toContain('Still missing:');
+    expect(lines.join(' ')).not.toContain('more subjects');
+  });
+
   it.each([
     ['enough subjects', { needed_subjects: 700n, subjects: 810n }, /nothing; with 810 subjects/],
     ['an unknown number', { subjects: 3n }, /is not known yet/],
