@@ -2,7 +2,7 @@ import { ActiveExperiment } from '../../domain/experiments/active_experiment.js'
 import type { Experiment } from '../../domain/rows.js';
 import type { State } from '../../domain/state.js';
 
-/** By the list of an agent, which is the same object until one of its experiments changes. */
+/** The key is the list of an agent's experiments, which is the same object until one of them changes. */
 const known = new WeakMap<readonly Experiment[], ActiveExperiment>();
 
 /** The experiment of an agent that is running or paused. */

@@ -24,7 +24,7 @@ import { experimentMessage, guardrailMessage } from '../messages/experiments.js'
 import type { Backend } from './backend.js';
 import { namedExperiment } from './experiment_requests.js';
 
-/** The results of an experiment as of now. */
+/** Returns the current results of an experiment. */
 export async function getResults(
   { store }: Backend,
   state: State,

@@ -87,7 +87,7 @@ async function commit(backend: Backend, call: Call<CommitRequest, CommitResponse
   };
 }
 
-/** An attempt with the id of its reservation; undefined if it is of another agent or reservation. */
+/** The attempt with the id of the reservation; undefined if the attempt belongs to another agent or reservation. */
 function ownRecord(record: UsageRecord, agent: Agent, id: string): UsageRecord | undefined {
   const { attempt } = record;
   if (!attempt) return record;
