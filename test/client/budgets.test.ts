@@ -145,7 +145,7 @@ describe('a resident client whose service is unavailable', () => {
     expect(await ask()).toMatchObject({
       refused: 'SKIP_REASON_BUDGET_EXHAUSTED',
       budgets: [budget],
-      detail: expect.stringContaining('nothing can be reserved'),
+      detail: expect.stringContaining('no amount can be reserved'),
     });
   });
 });

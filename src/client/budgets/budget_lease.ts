@@ -3,17 +3,17 @@ import type { Reservation } from '../../../gen/ts/agentllm/v1/budget.js';
 import type { UsageRecord } from '../../../gen/ts/agentllm/v1/usage.js';
 import type { Admission } from './admission.js';
 
-/** What a reservation was granted with. */
+/** The terms of a granted reservation. */
 export interface Grant {
   readonly reservation: Reservation;
-  /** The index of the first hop that the reservation pays for. */
+  /** The index of the first hop that the reservation covers. */
   readonly start: number;
-  /** The budgets that had no room. */
+  /** The names of the budgets that had not enough left. */
   readonly exhausted: readonly string[];
   readonly revision: bigint;
 }
 
-/** A reservation that this process draws on: it counts down the attempts and collects their usage. */
+/** A reservation of this process. It counts the remaining attempts and collects the usage of attempts. */
 export class BudgetLease {
   readonly id: string;
   readonly records: UsageRecord[] = [];
@@ -27,7 +27,7 @@ export class BudgetLease {
 
   constructor(
     readonly grant: Grant,
-    /** Called when the last attempt of a lease without room has ended. */
+    /** Called when the last attempt of a used-up lease has ended. */
     private readonly onDone: () => void,
   ) {
     const { reservation_id, attempts, expires_in_ms } = grant.reservation;
@@ -37,8 +37,8 @@ export class BudgetLease {
     this.endsAt = performance.now() + this.lifetimeMs;
   }
 
-  /** Whether another attempt may begin. The clock is monotonic: a change of the time does not extend a lease. */
-  get hasRoom(): boolean {
+  /** Whether another attempt may begin. The clock is monotonic, so setting the system time does not extend a lease. */
+  get hasUnits(): boolean {
     return this.left > 0 && this.remainingMs > 0;
   }
 
@@ -55,7 +55,7 @@ export class BudgetLease {
     return this.endsAt - performance.now();
   }
 
-  /** The time until the lease is renewed, if it is used. */
+  /** The time until the renewal of the lease, if it is used. */
   get renewalMs(): number {
     return this.remainingMs / 2;
   }
@@ -92,6 +92,6 @@ export class BudgetLease {
 
   private end(attempts: number): void {
     this.running -= attempts;
-    if (this.running <= 0 && !this.hasRoom) this.onDone();
+    if (this.running <= 0 && !this.hasUnits) this.onDone();
   }
 }

@@ -47,7 +47,7 @@ export interface WireReader {
   readonly lastEvent?: string;
 }
 
-/** The end marker of a stream of chat completions, which is no JSON. Some servers send it for other wire APIs too. */
+/** The end marker of a stream of chat completions, which is not JSON. Some servers send it for other wire APIs too. */
 export const END_MARKER = '[DONE]';
 
 export const NO_CONTENT: EventResult = { content: false };

@@ -13,7 +13,7 @@ import { recordsOf } from './usage_records.js';
 
 interface SpoolParts {
   readonly maxMemoryRecords: number;
-  /** Undefined: only memory. */
+  /** Undefined: attempts are kept only in memory. */
   readonly disk: SpoolDisk | undefined;
   readonly clock: Clock;
   readonly warnings: SpoolWarnings;
@@ -24,42 +24,42 @@ interface Waiter {
   resolve(isKept: boolean): void;
 }
 
-/** Records and bytes of one write to the disk. */
+/** The maximum of records and bytes of one write to the disk. */
 const WRITE = { records: 256, bytes: 512 * 1024 };
 /** The pause after a failed write. */
 const DISK_RETRY_MS = 5_000;
-/** The interval at which segments of processes that have ended are looked for. */
+/** The interval of the search for segments of ended processes. */
 const ADOPT_MS = 60_000;
 
 /**
  * Keeps attempts until the service has acknowledged them: in memory, and on disk if there is a directory. An attempt on
- * disk survives the end of the process. When the memory is half full, further attempts are only on disk, and are read
- * back later. When nothing has room, the newest attempt is dropped and counted.
+ * disk survives the end of the process. While the memory is at least half full, new attempts are stored only on disk
+ * and are read back later. When memory and disk are full, new attempts are dropped and counted.
  */
 export class Spool {
   readonly losses = new Losses();
-  /** Called when something can be sent. */
+  /** Called when attempts can be sent. */
   onReady: () => void = () => {};
   recorded = 0;
   dropped = 0;
 
-  /** What can be sent. */
+  /** The entries that can be sent. */
   private readonly ready = new Set<Entry>();
-  /** What is not on disk yet, in the order of recording. */
+  /** The entries that are not yet on disk, in the order of recording. */
   private readonly unwritten = new Set<Entry>();
   private readonly spilled: Segment[] = [];
-  /** Entries whose content is in memory. */
+  /** The number of entries whose content is in memory. */
   private held = 0;
   private spilling = 0;
   private isWriting = false;
   private isLoading = false;
   private isClosed = false;
-  /** Why nothing can be written at present. */
+  /** The error because of which writes are paused; undefined: writes are possible. */
   private blocked: unknown;
   private waiters: Waiter[] = [];
   private cancelRetry = () => {};
   private cancelAdoption = () => {};
-  /** What is being written, read or looked for. */
+  /** The file operations in progress. */
   private readonly work = new Set<Promise<void>>();
 
   constructor(private readonly parts: SpoolParts) {
@@ -80,7 +80,7 @@ export class Spool {
     return this.parts.disk?.bytes ?? 0;
   }
 
-  /** Whether nothing is left, in memory and on disk. */
+  /** Whether the spool has no attempts, neither in memory nor on disk. */
   get isEmpty(): boolean {
     return this.held === 0 && this.spilled.length === 0 && this.losses.size === 0 && !this.isLoading;
   }
@@ -97,7 +97,7 @@ export class Spool {
     }
   }
 
-  /** Takes entries out, to be sent. */
+  /** Removes entries from the queue, to be sent. */
   take(most: { readonly records: number; readonly bytes: number }): Entry[] {
     const taken = firstEntries(this.ready, most);
     for (const entry of taken) this.ready.delete(entry);
@@ -128,12 +128,12 @@ export class Spool {
     });
   }
 
-  /** Resolves when nothing more is written. What is on disk and not acknowledged is left to the next process. */
+  /** Resolves when all writes have ended. The next process sends the unacknowledged attempts on disk. */
   async close(): Promise<void> {
     this.isClosed = true;
     this.cancelRetry();
     this.cancelAdoption();
-    // A last attempt, in case the reason has gone.
+    // A last try to write, in case the disk works again.
     if (this.blocked) this.unblock();
     while (this.work.size > 0) await Promise.all(this.work);
     for (const { resolve } of this.waiters.splice(0))
@@ -141,7 +141,7 @@ export class Spool {
     await this.parts.disk?.close().catch((error: unknown) => this.parts.warnings.diskFailed(error));
   }
 
-  /** The attempts that are lost if the process ends now. */
+  /** The number of attempts that would be lost if the process ended now. */
   get unkept(): number {
     return this.parts.disk ? this.unwritten.size : this.held;
   }
@@ -153,14 +153,14 @@ export class Spool {
     else this.keep(content);
   }
 
-  /** Why an attempt has no room; undefined if it has. */
+  /** The reason why an attempt cannot be added; undefined if it can. */
   private problemOf(content: Uint8Array): string | undefined {
     const { disk, maxMemoryRecords } = this.parts;
     if (this.isClosed) return 'the client is closed';
-    if (content.length > MAX_CONTENT_BYTES) return `one has ${content.length} bytes`;
+    if (content.length > MAX_CONTENT_BYTES) return `an attempt has ${content.length} bytes, more than the spool accepts`;
     if (this.held < maxMemoryRecords) return undefined;
     if (!disk) return `${maxMemoryRecords} attempts wait for the service`;
-    return `the memory is full, and the disk does not accept more: ${errorMessage(this.blocked ?? 'it is too slow')}`;
+    return `the memory is full, and the disk accepts no attempts: ${errorMessage(this.blocked ?? 'writes are too slow')}`;
   }
 
   private keep(content: Uint8Array): void {
@@ -184,7 +184,7 @@ export class Spool {
 
   private startWriting(): void {
     this.isWriting = true;
-    // Deferred, so that the call of a model does not wait for any of it.
+    // Deferred, so that the model call does not wait for the write.
     this.track(new Promise<void>((resolve) => setImmediate(resolve)).then(() => this.write()));
   }
 
@@ -223,7 +223,7 @@ export class Spool {
     this.answerWaiters();
   }
 
-  /** Writes nothing for a while. What should have left the memory can be sent from there. */
+  /** Pauses writes. Entries that wait for the disk are sent from memory. */
   private block(error: unknown): void {
     this.blocked = error;
     this.parts.warnings.diskFailed(error, error instanceof SpoolFullError);
@@ -261,7 +261,7 @@ export class Spool {
     void work.finally(() => this.work.delete(work));
   }
 
-  /** Reads the oldest segment whose attempts are not in memory, when there is room for it. */
+  /** Reads the oldest segment whose attempts are not in memory, if the memory has enough space. */
   private load(): void {
     const segment = this.spilled[0];
     const room = this.parts.maxMemoryRecords / 2 - (this.held - this.spilling);
