@@ -37,7 +37,7 @@ export const budgetFields: FieldSpecs = {
   enabled: { schema: flag, cleared: true },
 };
 
-/** The fields that are fixed when a budget is created. */
+/** The fields that cannot be changed after the creation of a budget. */
 const fixedFields: FieldSpecs = {
   name: { schema: ownName(limits.budgetName), absent: empty },
   scope: {
@@ -91,7 +91,8 @@ export const newBudget = (): Budget => ({
 export function patchBudget(state: State, before: Budget, patch: Patch): Budget {
   const row = applyPatch(before, patch, newBudgetFields);
   const isStepDown = row.action === 'BUDGET_ACTION_STEP_DOWN';
-  // A change of the action removes the hop, which no other action has. A hop in the request is reported instead.
+  // When the action changes from STEP_DOWN, the hop is removed, because other actions have no hop. If the request
+  // contains a hop, it is reported as a problem instead.
   const dropsHop = !isStepDown && !('step_down_provider' in patch.set) && !('step_down_model' in patch.set);
   const provider = row.step_down_provider;
   return {
@@ -142,7 +143,7 @@ function hopProblems(state: State, row: Budget, patch: Patch, given: Given) {
   const isStepDown = row.action === 'BUDGET_ACTION_STEP_DOWN';
   const { step_down_provider: provider, step_down_model: model } = row;
   const owner = 'BUDGET_ACTION_STEP_DOWN';
-  // A hop that is unchanged is not checked again: the catalogue may have changed since.
+  // An unchanged hop is not checked again, because the catalogue may have changed since.
   const isNew = isStepDown && touches(patch, 'step_down_provider', 'step_down_model');
   const unknown = isNew && provider !== null ? providerProblem(state, provider) : undefined;
   const isChecked = isNew && provider !== null && model !== null && unknown === undefined;

@@ -80,7 +80,7 @@ function fieldAt({ source, chosen }: PlannedHop, value: 'provider' | 'model', pa
 
 const PLAIN_FORM = 'a plain URL such as https://llm.example.com/v1';
 
-/** What a chain is linted with. */
+/** The inputs of the lint of a chain. */
 export interface LintContext {
   readonly view: ResolveView;
   readonly agent: Agent;

@@ -17,7 +17,7 @@ const rates = {
   cache_write_long_micro_usd_per_million: rate,
 };
 
-/** The rates of a tier or window as they are stored, without absent ones. */
+/** The stored form of the rates of a tier or window, without absent rates. */
 const otherRates = z
   .object(rates, 'is required')
   .refine((given) => Object.values(given).some((value) => value !== undefined), 'must have at least one rate')

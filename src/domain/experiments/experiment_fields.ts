@@ -24,7 +24,7 @@ const GUARDRAIL_KINDS: readonly Kind[] = [
   'EXPERIMENT_METRIC_KIND_OUTCOME',
 ];
 
-/** The direction of a kind that has one. */
+/** The default direction of a kind. */
 export const directionOf = (kind: Kind): MetricDirection =>
   kind === 'EXPERIMENT_METRIC_KIND_SUCCESS_RATE'
     ? 'METRIC_DIRECTION_HIGHER_IS_BETTER'
@@ -87,7 +87,7 @@ const guardrail = z
 const schemaOf = (field: string) => (configFields[field] as FieldSpecs[string]).schema.optional();
 const extra = (field: string) => schemaOf(`extra_params.${field}`);
 
-/** The fields of an object that have a value; an empty list is none. */
+/** The fields of an object that have a value; an empty list counts as absent. */
 function given<T extends object>(value: object): T {
   const present = Object.entries(value).filter(
     ([, one]) => one !== undefined && !(Array.isArray(one) && one.length === 0),

@@ -3,7 +3,9 @@
  * subjects, for example the cost of all calls divided by their number, or a mean per subject, whose denominator is 1.
  */
 
-/** Sums over the subjects of one variant; for each subject, `y` is its numerator and `x` its denominator. */
+/**
+ * Sums over the subjects of one variant. For each subject, `y` is the numerator and `x` the denominator of the metric.
+ */
 export interface MetricSums {
   readonly subjects: number;
   readonly x: number;
@@ -13,7 +15,7 @@ export interface MetricSums {
   readonly xy: number;
 }
 
-/** The sums of a mean per subject, from those of the values. */
+/** The sums of a metric that is a mean over subjects, computed from the sums of the values. */
 export const meanSums = (subjects: number, y: number, yy: number): MetricSums => ({
   subjects,
   x: subjects,

@@ -2,7 +2,7 @@ import type { Outcome } from '../../../gen/ts/agentllm/v1/experiment.js';
 import { limits } from '../../limits.js';
 import { nameProblem, textProblem, UUID } from '../text.js';
 
-/** Why an outcome is invalid, as one sentence part; undefined if it is valid. */
+/** The reason why an outcome is invalid, as a part of a sentence; undefined if it is valid. */
 export function outcomeProblem(outcome: Outcome): string | undefined {
   const problems: string[] = [];
   const report = (field: string, problem: string | undefined) => {

@@ -3,7 +3,7 @@
  * recursion, and reads in steps, so that its caller can do other work in between.
  */
 
-/** A number as it is written. */
+/** A number in its written form, so that no digits are lost. */
 export class JsonNumber {
   constructor(readonly text: string) {}
 }
@@ -11,7 +11,7 @@ export class JsonNumber {
 /** The members of an object. */
 export class JsonObject {
   readonly members = new Map<string, JsonValue>();
-  /** The names that occur more than once, if any; readers differ in which member they use. */
+  /** The names that occur more than once. JSON readers differ in which of these members they use. */
   repeated: Set<string> | undefined;
 
   set(name: string, value: JsonValue): void {
