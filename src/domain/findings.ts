@@ -183,7 +183,7 @@ export const baseMissing = (agent: Agent, { experiment, variant }: ChosenVariant
     message:
       `Variant "${variant.name}" of experiment "${experiment.name}" has no base config: ` +
       `${variant.config_id === null ? `agent "${agent.name}" has no primary config` : `config ${variant.config_id} no longer exists`}; ` +
-      'its calls have the settings without the experiment and do not count',
+      'its calls use the settings without the experiment and are not counted',
   });
 
 export const duplicate = (hop: PlannedHop): Finding =>

@@ -16,7 +16,7 @@ import { createCounters, readCounters, type WantedCounter, writeCounters } from 
 /** A new attempt with its cost. */
 export interface PricedUsage {
   readonly agent_id: number;
-  /** Empty: the call is part of no run. */
+  /** Empty: the call has no run. */
   readonly run_id: string;
   readonly started_at: Date;
   /** In nano-USD; null: unknown. */
@@ -34,12 +34,12 @@ interface HeldReservation {
 }
 
 /**
- * Counts attempts in all budgets that cover them, and takes their cost from the reservations under which they were made.
- * It is called in the transaction that stores the attempts, only with attempts that were not stored before. An attempt
- * counts in the period in which it began. Cost beyond a reservation, without one, or under one that has ended, counts as
- * spent too.
- * @param ending the reservations that end in the same transaction. Their counters are locked here with the others, in one
- *   order, so that two transactions do not wait for each other.
+ * Counts attempts in all budgets that cover them, and takes their cost from their reservations. It is called in the
+ * transaction that stores the attempts, only with attempts that were not stored before. An attempt counts in the period
+ * in which it began. Cost without a reservation, beyond a reservation, or with an ended reservation also counts as
+ * spent.
+ * @param ending the reservations that end in the same transaction. Their counters are locked here together with all
+ * other counters in one order, so that two transactions do not wait for each other.
  */
 export async function chargeBudgets(
   tx: Knex,
@@ -81,7 +81,7 @@ async function store(tx: Knex, ledger: Ledger, others: readonly CounterKey[]): P
 class Ledger {
   readonly wanted = new Map<string, WantedCounter>();
   private readonly charges = new Map<string, Charge[]>();
-  /** Amounts that are released without being spent there: the attempt began in another period. */
+  /** Amounts that are released but not spent in a period, because the attempt began in another period. */
   private readonly released = new Map<string, bigint>();
 
   constructor(private readonly state: State) {}
@@ -127,7 +127,7 @@ class Ledger {
   }
 }
 
-/** Takes a cost from a reservation, at most what it still holds. */
+/** Takes a cost from a reservation, at most the amount that the reservation still holds. */
 function take(reservation: HeldReservation, cost: bigint): bigint {
   const taken = cost < reservation.held ? cost : reservation.held;
   reservation.held -= taken;
@@ -160,7 +160,7 @@ interface ReservationRow {
   readonly budget_ids: readonly number[];
   readonly period_starts: readonly Date[];
   readonly held: string;
-  /** The budgets that are for runs. */
+  /** The ids of the budgets for runs. */
   readonly runs: readonly number[] | null;
 }
 

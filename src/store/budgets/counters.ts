@@ -6,7 +6,7 @@ import type { Budget } from '../../domain/rows.js';
 export interface WantedCounter {
   readonly budget: Budget;
   readonly key: CounterKey;
-  /** The end of the period; undefined: it has none, or a rolling one. */
+  /** The end of the period; undefined for total and rolling budgets. */
   readonly end: Date | undefined;
 }
 
@@ -58,8 +58,8 @@ const counterOf = ({ hours, newest_hour, ...row }: CounterRow): Counter => ({
 });
 
 /**
- * Creates the counters that do not exist. Those of a budget that was deleted meanwhile are left out; the lock on the
- * row of the budget prevents its deletion until the transaction ends.
+ * Creates missing counters, except those of budgets that have been deleted meanwhile. The lock on the row of a budget
+ * prevents its deletion until the transaction ends.
  */
 export async function createCounters(db: Knex, wanted: readonly WantedCounter[]): Promise<void> {
   if (wanted.length === 0) return;
@@ -107,8 +107,8 @@ export async function writeCounters(db: Knex, counters: readonly Counter[]): Pro
 }
 
 /**
- * The counters that have changed since a time, oldest change first, and the time of the last change. Of budgets for
- * runs, only the runs that may be exhausted.
+ * The counters that have changed since a time, oldest change first, and the time of the last change. Budgets for runs
+ * are included only with runs that may be exhausted.
  */
 export async function changedCounters(
   db: Knex,

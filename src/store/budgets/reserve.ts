@@ -18,23 +18,23 @@ export interface ReservationRequest {
   readonly wanted: readonly WantedCounter[];
   /** The highest cost of one attempt. */
   readonly cost: bigint;
-  /** The number of attempts to reserve for; fewer are granted if the budgets have less room. */
+  /** The requested number of attempts; fewer are granted if the budgets have less left. */
   readonly attempts: number;
   readonly lifetimeMs: number;
-  /** The latest end: that of the first period; undefined: none. */
+  /** The latest end of the reservation: the earliest end of a period; undefined: no period ends. */
   readonly until: Date | undefined;
-  /** The hour of UTC, counted since 1970, that ends the window of rolling budgets. */
+  /** The last hour of the window of rolling budgets, in hours of UTC since 1970. */
   readonly hour: number;
 }
 
-/** What a statement found. */
+/** The result of a reservation. */
 export interface ReserveOutcome {
   readonly granted: StoredReservation | undefined;
   /** A reservation with this id existed before. */
   readonly exists: boolean;
   /** The agent has too many open reservations. */
   readonly tooMany: boolean;
-  /** The ids of the budgets that have no room for one attempt. */
+  /** The ids of the budgets whose remaining amount does not cover one attempt. */
   readonly full: readonly number[];
 }
 
@@ -45,19 +45,20 @@ const SPENT = `case when c.spent_by_hour is null then c.spent_nano_usd else (
            > w.hour - cardinality(c.spent_by_hour)) end`;
 
 /**
- * A reservation takes at most this part of the room, so that the first of many processes does not take all of it; but
- * always enough for one attempt.
+ * A reservation takes at most one part in SHARE of the remaining amount, so that other processes can reserve too. It
+ * always covers at least one attempt if the remaining amount does.
  */
 const SHARE = 8;
 
-/** More than any request asks for. */
+/** More than any request can state. */
 const ALL_ATTEMPTS = limits.maxInt32;
 
 /**
- * One statement locks the counters of all budgets in the order of their keys, checks the room of each, and holds the
- * amounts in all of them or in none. A row that was changed while the statement waited for its lock is read again by
- * PostgreSQL, so the check is about the newest amounts. It makes all reservations as requested if all budgets have the
- * room that they need together. Otherwise it makes none, or a single one with fewer attempts.
+ * One statement locks the counters of all budgets in the order of their keys, checks the remaining amount of each, and
+ * holds the amounts in all budgets or in none. PostgreSQL reads a row again if it was changed while the statement
+ * waited for its lock, so the check uses the newest amounts. If the remaining amounts cover all requests together, the
+ * statement makes all reservations as requested. Otherwise it makes no reservation, or a single reservation with fewer
+ * attempts.
  */
 const RESERVE = `
 with wanted as (
@@ -118,10 +119,13 @@ interface ReserveRow {
 }
 type ReserveRows = readonly [ReserveRow, ...ReserveRow[]];
 
-/** A deleted budget has no counter, and a state that is one revision old may still have the budget. */
+/**
+ * The number of tries. A deleted budget has no counter, but a state that is one revision behind may still contain the
+ * budget.
+ */
 const TRIES = 3;
 
-/** Makes each reservation in all of its budgets, or in none. All that fit are made by one statement. */
+/** Makes each reservation in all of its budgets or in none. If possible, one statement makes all reservations. */
 export async function reserve(
   db: Knex,
   requests: readonly ReservationRequest[],
@@ -133,7 +137,10 @@ export async function reserve(
   return outcomes;
 }
 
-/** @returns undefined if nothing was reserved: they do not all fit, or one of them would fail. */
+/**
+ * @returns undefined if no amount was reserved, because the remaining amounts do not cover all requests or one of them
+ * would fail.
+ */
 async function reserveTogether(db: Knex, requests: readonly ReservationRequest[]): Promise<ReserveRows | undefined> {
   const sums = sumsOf(requests);
   const run = () =>
@@ -166,7 +173,7 @@ async function reserveOne(db: Knex, request: ReservationRequest): Promise<Reserv
   }
 }
 
-/** Whether a counter does not exist, which is the only reason why nothing was decided. */
+/** Whether a counter is missing, which is the only case in which the statement makes no decision. */
 const isMissing = ([row]: ReserveRows, sums: readonly CounterSum[]): boolean =>
   row.found < sums.length && !row.is_known && !row.too_many;
 
@@ -177,7 +184,7 @@ async function existing(db: Knex, wanted: readonly WantedCounter[]): Promise<rea
   return wanted.filter(({ budget }) => ids.includes(budget.id));
 }
 
-/** What a statement holds in one counter. */
+/** The amount that a statement holds in one counter. */
 interface CounterSum extends WantedCounter {
   readonly hour: number;
   readonly reservations: number;
@@ -200,7 +207,7 @@ function sumsOf(requests: readonly ReservationRequest[]): readonly CounterSum[] 
   return [...sums.values()];
 }
 
-/** The room with which every reservation would be made in full if it were the last one. */
+/** The remaining amount that is needed so that every reservation is made in full, in any order. */
 const neededRoom = ({ amount, largest }: CounterSum): bigint => {
   const needed = amount + largest * BigInt(SHARE - 1);
   return needed > 0n ? needed : 1n;

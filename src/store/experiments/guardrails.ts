@@ -10,8 +10,8 @@ import { readSums } from './read_sums.js';
 export const GUARDRAIL_METHOD = 'guardrail/pause';
 
 /**
- * Pauses the running experiments in which a variant violates a guardrail. Any number of replicas may run it at the same
- * time: the plan of a second pause finds the experiment paused, and writes nothing.
+ * Pauses running experiments in which a variant violates a guardrail. Replicas may do this at the same time: the second
+ * plan finds the experiment paused and writes nothing.
  * @returns the experiments that were paused.
  */
 export async function pauseViolated(store: Store, signal?: AbortSignal): Promise<string[]> {
@@ -39,7 +39,7 @@ async function pause(store: Store, { id, revision }: Experiment, reason: string)
     reason,
     plan(state, draft) {
       const before = state.experiments.withId(id);
-      // What has changed since the sums were read, for example a guardrail, is checked again later.
+      // If the experiment has changed since the sums were read, for example a guardrail, the next check decides.
       isPaused = before?.state === 'EXPERIMENT_STATE_RUNNING' && before.revision === revision;
       if (before && isPaused)
         draft.update('experiment', before, inState(before, 'EXPERIMENT_STATE_PAUSED', draft, { reason }));
@@ -50,7 +50,7 @@ async function pause(store: Store, { id, revision }: Experiment, reason: string)
   return isPaused;
 }
 
-/** One sentence for people: which guardrail, which variant, and by how much. */
+/** The reason for people, one sentence: the guardrail, the variant and the difference. */
 function reasonOf({ guardrail, variant, state }: GuardrailCheck): string {
   const shown = (value: number | undefined) => (value === undefined ? 'unknown' : Number(value.toPrecision(4)));
   const bound = state?.interval && `, at least ${shown(state.interval.low)} with confidence`;

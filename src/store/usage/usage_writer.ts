@@ -13,7 +13,7 @@ import type { NewAttempt } from './new_attempt.js';
 export interface UsageBatch {
   readonly attempts: readonly NewAttempt[];
   readonly losses: readonly NewLoss[];
-  /** The reservation that ends in the same transaction, after the attempts have drawn on it. */
+  /** The reservation that ends in the same transaction, after the cost of the attempts is taken from it. */
   readonly ends?: EndedReservation | undefined;
 }
 
@@ -22,7 +22,7 @@ export interface EndedReservation {
   readonly agentId: number;
 }
 
-/** What became of the attempts of a batch, by id. An id that is in neither set was rejected by the database. */
+/** The results of the attempts of a batch, by id. The database has rejected an id that is in neither set. */
 export interface StoredBatch {
   readonly fresh: ReadonlySet<string>;
   readonly known: ReadonlySet<string>;
@@ -30,15 +30,15 @@ export interface StoredBatch {
   readonly released: bigint;
 }
 
-/** What one or more transactions have stored. */
+/** The combined results of one or more transactions. */
 interface Stored extends Omit<StoredBatch, 'released'> {
   /** By the id of the reservation. */
   readonly released: ReadonlyMap<string, bigint>;
 }
 
 /**
- * Runs in the transaction that stores attempts, with those that are new; a rejection aborts the transaction.
- * @param ending the reservations that end in the same transaction, afterwards.
+ * Runs with the new attempts in the transaction that stores them. A rejection aborts the transaction.
+ * @param ending the reservations that end later in the same transaction.
  */
 export type AttemptsStored = (tx: Knex, attempts: readonly NewAttempt[], ending: readonly string[]) => Promise<void>;
 
@@ -54,8 +54,8 @@ const CONFLICT = /^(40001|40P01)$/;
 const TRIES = 3;
 
 /**
- * Stores usage. It uses at most two connections: writes of the configuration never wait for the pool because of usage, and
- * batches that arrive meanwhile are stored together.
+ * Stores usage on at most two connections, so that usage never makes writes of the configuration wait for the pool.
+ * Batches that arrive while both are busy are stored together.
  */
 export class UsageWriter {
   private readonly queue: WriteQueue<UsageBatch, StoredBatch>;
@@ -64,7 +64,7 @@ export class UsageWriter {
   constructor(
     private readonly store: Store,
     private readonly attemptsStored?: AttemptsStored,
-    /** Whether `attemptsStored` has an effect now. */
+    /** Whether `attemptsStored` currently has an effect on these attempts. */
     private readonly hasEffect: (attempts: readonly NewAttempt[]) => boolean = () => true,
   ) {
     const { maxCallMs: longestWaitMs, batchWrites: items } = limits;
@@ -89,7 +89,7 @@ export class UsageWriter {
   }
 
   private async storeTogether(batches: readonly UsageBatch[]): Promise<readonly PromiseSettledResult<StoredBatch>[]> {
-    // The first batch that has an id owns it; in later ones the attempt is known.
+    // The first batch with an id owns it. In later batches the attempt is known.
     const owners = new Map<string, number>();
     const attempts = batches.flatMap((batch, at) =>
       batch.attempts.filter(({ attempt_id: id }) => !owners.has(id) && owners.set(id, at)),
@@ -111,7 +111,7 @@ export class UsageWriter {
     }
   }
 
-  /** Stores attempts without those that the database rejects: one attempt never affects another one. */
+  /** Stores attempts. An attempt that the database rejects does not affect the other attempts. */
   private async storeValid(all: Together): Promise<Stored> {
     const { attempts, losses, ends } = all;
     try {
@@ -154,7 +154,8 @@ export class UsageWriter {
       const fresh = attempts.length === 0 ? new Set<string>() : await insertAttempts(tx, attempts);
       await insertLosses(tx, losses);
       const stored = attempts.filter(({ attempt_id }) => fresh.has(attempt_id));
-      // All of them before any counter, in one order: two transactions then rarely wait for each other.
+      // All reservations are locked before any counter, in one order, so that two transactions rarely wait for each
+      // other.
       if (ends.length > 0) await lockReservations(tx, [...ends.map(({ id }) => id), ...stored.map(reservationOf)]);
       const ending = ends.map(({ id }) => id);
       if (stored.length > 0) await attemptsStored?.(tx, stored, ending);
@@ -163,7 +164,7 @@ export class UsageWriter {
   }
 }
 
-/** What is stored in one transaction. */
+/** The rows that are stored in one transaction. */
 interface Together {
   readonly attempts: readonly NewAttempt[];
   readonly losses: readonly NewLoss[];

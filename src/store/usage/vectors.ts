@@ -156,7 +156,10 @@ export interface NewAdjustment {
   readonly wasUnpriced: boolean;
 }
 
-/** Reads the current adjustments of attempts again, and lets no other transaction adjust attempts meanwhile. */
+/**
+ * Reads the current adjustments of attempts again, and prevents other transactions from adjusting attempts until the
+ * transaction ends.
+ */
 export async function lockAdjustments(tx: Knex, ids: readonly string[]): Promise<ReadonlyMap<string, bigint>> {
   await tx.raw(`select pg_advisory_xact_lock(hashtext('llm_usage_adjustments'))`);
   const { rows } = await tx.raw<{ rows: { attempt_id: string; amount: string }[] }>(
