@@ -137,13 +137,13 @@ export class AgentHandle implements ResidentAgent {
    */
   private knownFor(view: View, states: BudgetStates, options: ResolveOptions): Resolution | undefined {
     const { subject, providerDown, budgetExhausted, overrides } = options;
-    const known = this.assignable;
-    if (known === undefined || known.view !== view || known.resolutions.budgetVersion !== states.version)
+    const cached = this.assignable;
+    if (cached === undefined || cached.view !== view || cached.resolutions.budgetVersion !== states.version)
       return undefined;
     if (providerDown !== undefined || budgetExhausted !== undefined || overrides !== undefined) return undefined;
     if (typeof subject !== 'string' || subjectProblem(subject) !== undefined) return undefined;
-    const position = known.experiment === undefined ? 0 : known.experiment.choose(subject).position;
-    return known.resolutions.byPosition[position];
+    const position = cached.experiment === undefined ? 0 : cached.experiment.choose(subject).position;
+    return cached.resolutions.byPosition[position];
   }
 
   private resolveWith(view: View, states: BudgetStates, options: ResolveOptions): Resolution {

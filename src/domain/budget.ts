@@ -114,32 +114,32 @@ export function checkBudget(state: State, row: Budget, patch: Patch): Violation[
   required('period', unspecified(row.period));
   required('limit_nano_usd', row.limit_nano_usd === 0n);
   required('action', unspecified(row.action));
-  const given = (isGiven: boolean, belongs: boolean, owner: string) =>
-    isGiven === belongs ? undefined : belongs ? `is required for ${owner}` : `must be absent without ${owner}`;
+  const problemOf = (isPresent: boolean, isRequired: boolean, owner: string) =>
+    isPresent === isRequired ? undefined : isRequired ? `is required for ${owner}` : `must be absent without ${owner}`;
   if (!unspecified(row.scope))
     report(
       'agent_type',
-      given(row.agent_type !== '', row.scope === 'BUDGET_SCOPE_AGENT_TYPE', 'BUDGET_SCOPE_AGENT_TYPE'),
+      problemOf(row.agent_type !== '', row.scope === 'BUDGET_SCOPE_AGENT_TYPE', 'BUDGET_SCOPE_AGENT_TYPE'),
     );
-  if (!unspecified(row.period)) for (const [field, problem] of periodProblems(row, given)) report(field, problem);
+  if (!unspecified(row.period)) for (const [field, problem] of periodProblems(row, problemOf)) report(field, problem);
   if (!unspecified(row.action))
-    for (const [field, problem] of hopProblems(state, row, patch, given)) report(field, problem);
+    for (const [field, problem] of hopProblems(state, row, patch, problemOf)) report(field, problem);
   return problems;
 }
 
-type Given = (isGiven: boolean, belongs: boolean, owner: string) => string | undefined;
+type PresenceProblem = (isPresent: boolean, isRequired: boolean, owner: string) => string | undefined;
 
-function periodProblems({ period, time_zone, rolling_hours }: Budget, given: Given) {
+function periodProblems({ period, time_zone, rolling_hours }: Budget, problemOf: PresenceProblem) {
   const isRolling = period === 'BUDGET_PERIOD_ROLLING_HOURS';
   const isCalendar = period === 'BUDGET_PERIOD_DAY' || period === 'BUDGET_PERIOD_MONTH';
   const owner = 'BUDGET_PERIOD_DAY or BUDGET_PERIOD_MONTH';
   return [
     ['time_zone', time_zone === '' || isCalendar ? undefined : `must be absent without ${owner}`],
-    ['rolling_hours', given(rolling_hours !== null, isRolling, 'BUDGET_PERIOD_ROLLING_HOURS')],
+    ['rolling_hours', problemOf(rolling_hours !== null, isRolling, 'BUDGET_PERIOD_ROLLING_HOURS')],
   ] as const;
 }
 
-function hopProblems(state: State, row: Budget, patch: Patch, given: Given) {
+function hopProblems(state: State, row: Budget, patch: Patch, problemOf: PresenceProblem) {
   const isStepDown = row.action === 'BUDGET_ACTION_STEP_DOWN';
   const { step_down_provider: provider, step_down_model: model } = row;
   const owner = 'BUDGET_ACTION_STEP_DOWN';
@@ -149,7 +149,7 @@ function hopProblems(state: State, row: Budget, patch: Patch, given: Given) {
   const isChecked = isNew && provider !== null && model !== null && unknown === undefined;
   const modelText = isChecked ? modelProblem(state, provider, model, { allowUnknownModel: false }) : undefined;
   return [
-    ['step_down_provider', given(provider !== null, isStepDown, owner) ?? unknown],
-    ['step_down_model', given(model !== null, isStepDown, owner) ?? modelText],
+    ['step_down_provider', problemOf(provider !== null, isStepDown, owner) ?? unknown],
+    ['step_down_model', problemOf(model !== null, isStepDown, owner) ?? modelText],
   ] as const;
 }

@@ -103,24 +103,24 @@ export class BudgetMonitor {
       try {
         const since = this.since ? new Date(this.since.getTime() - OVERLAP_MS) : new Date(0);
         const { counters, next } = await changedCounters(this.store.database.knex, since);
-        for (const counter of counters) this.hold(counter);
+        for (const counter of counters) this.keepCounter(counter);
         this.since = next ?? this.since;
       } catch {
         // The feed reports that the database is unavailable.
       }
     }
-    this.announce();
+    this.publishChanges();
   }
 
-  private hold(counter: Counter): void {
+  private keepCounter(counter: Counter): void {
     const runs = counter.run_id === '' ? 0 : this.counters.size;
     if (runs < MAX_RUNS) this.counters.set(keyText(counter), counter);
   }
 
   /** Publishes changed states: at once if the effect of a budget has changed, otherwise at intervals. */
-  private announce(): void {
+  private publishChanges(): void {
     if (this.isClosed) return;
-    this.forgetPast();
+    this.removePastCounters();
     const changed: BudgetStatus[] = [];
     const now = performance.now();
     for (const status of this.all) {
@@ -137,7 +137,7 @@ export class BudgetMonitor {
     if (changed.length > 0) this.publish(changed);
   }
 
-  private forgetPast(): void {
+  private removePastCounters(): void {
     const now = new Date();
     const { budgets } = this.store.state;
     for (const [text, counter] of this.counters) {

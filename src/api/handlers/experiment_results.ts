@@ -59,7 +59,7 @@ function resultsMessage(
     power: results.power(now.getTime()).map(powerMessage),
     guardrails: results.guardrails().map(guardrailResult),
     verdict: ExperimentVerdict[kind],
-    better_variants: variants.filter(({ standing }) => standing === 'BETTER').map(({ name }) => name),
+    better_variants: variants.filter(({ comparison }) => comparison === 'BETTER').map(({ name }) => name),
     best_variant: best ?? '',
     min_subjects: BigInt(MINIMUM_SUBJECTS),
     computed_at: now,

@@ -30,7 +30,7 @@ export interface ReportedUsage {
   readonly records: readonly UsageRecord[];
   readonly losses: readonly UsageLoss[];
   /** The reservation that is ended together with these attempts. */
-  readonly ends?: EndedReservation;
+  readonly ending?: EndedReservation;
 }
 
 export interface RecordedUsage {
@@ -52,7 +52,7 @@ export interface RecordedUsage {
 export async function recordUsage(
   backend: UsageBackend,
   principal: Principal,
-  { records, losses, ends }: ReportedUsage,
+  { records, losses, ending }: ReportedUsage,
   signal: AbortSignal,
 ): Promise<RecordedUsage> {
   const newLosses = lossesOf(backend, principal, losses);
@@ -64,8 +64,8 @@ export async function recordUsage(
   }
   const { attempts, results } = recording;
   const stored =
-    attempts.size > 0 || newLosses.length > 0 || ends
-      ? await backend.usageWriter.add({ attempts: [...attempts.values()], losses: newLosses, ends }, signal)
+    attempts.size > 0 || newLosses.length > 0 || ending
+      ? await backend.usageWriter.add({ attempts: [...attempts.values()], losses: newLosses, ending }, signal)
       : { fresh: new Set<string>(), known: new Set<string>(), released: 0n };
   const known = recording.complete(stored);
   for (const { attempt_id, outcome, cost_nano_usd, unpriced_reason } of attempts.values())

@@ -98,23 +98,23 @@ class Reserving {
   async run(): Promise<ReserveResponse> {
     // A WARN budget does not limit calls, so no amount is held in it.
     let limiting = this.budgets.filter(({ action }) => action !== 'BUDGET_ACTION_WARN');
-    for (let isSwept = false; ; ) {
+    for (let areExpiredReleased = false; ; ) {
       const hops = this.usableHops(limiting);
       if (hops.length === 0) return this.refuse(limiting);
-      const outcome = await this.tryIn(limiting, hops);
-      if (outcome.exists) return this.respond(await this.existing());
+      const outcome = await this.reserveIn(limiting, hops);
+      if (outcome.exists) return this.respond(await this.existingReservation());
       if (outcome.tooMany) throw this.tooMany();
       if (outcome.granted) return this.respond(outcome.granted);
-      if (!isSwept) {
+      if (!areExpiredReleased) {
         // Expired reservations that are not yet released still hold amounts.
-        isSwept = true;
+        areExpiredReleased = true;
         if ((await onDatabase(this.backend.store, (db) => expireReservations(db))) > 0) continue;
       }
-      const full = limiting.filter(({ id }) => outcome.full.includes(id));
-      for (const budget of full) this.exhausted.set(budget.id, budget);
-      if (full.length === 0 || full.some(({ action }) => action === 'BUDGET_ACTION_BLOCK'))
+      const insufficient = limiting.filter(({ id }) => outcome.insufficient.includes(id));
+      for (const budget of insufficient) this.exhausted.set(budget.id, budget);
+      if (insufficient.length === 0 || insufficient.some(({ action }) => action === 'BUDGET_ACTION_BLOCK'))
         return this.respond(undefined, 'RESERVE_RESULT_BLOCKED');
-      limiting = limiting.filter((budget) => !full.includes(budget));
+      limiting = limiting.filter((budget) => !insufficient.includes(budget));
     }
   }
 
@@ -139,7 +139,7 @@ class Reserving {
     return this.respond(undefined, isUnpriced ? 'RESERVE_RESULT_NO_PRICE' : 'RESERVE_RESULT_BLOCKED');
   }
 
-  private tryIn(limiting: readonly Budget[], hops: readonly ResolvedHop[]): Promise<ReserveOutcome> {
+  private reserveIn(limiting: readonly Budget[], hops: readonly ResolvedHop[]): Promise<ReserveOutcome> {
     const { request, caller, signal } = this.call;
     return this.backend.reservationWriter.reserve(
       {
@@ -147,7 +147,7 @@ class Reserving {
         agent_id: this.agent.id,
         run_id: request.run_id,
         actor: caller,
-        wanted: limiting.map((budget) => ({
+        required: limiting.map((budget) => ({
           budget,
           key: counterKey(budget, request.run_id, this.now),
           end: budget.rolling_hours === null ? budgetPeriod(budget, this.now).end : undefined,
@@ -172,7 +172,7 @@ class Reserving {
     return costs.reduce((highest, cost) => (cost > highest ? cost : highest), 0n);
   }
 
-  private async existing(): Promise<StoredReservation> {
+  private async existingReservation(): Promise<StoredReservation> {
     const id = this.call.request.reservation_id.toLowerCase();
     const found = await onDatabase(this.backend.store, (db) => readReservation(db, id, this.agent.id));
     // The id of a reservation of another agent is not disclosed.

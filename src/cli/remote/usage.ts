@@ -141,9 +141,9 @@ async function runReprice(call: Call): Promise<undefined> {
   const response = await call.api.usage.repriceUsage(call.request(rangeOf(call)));
   const { adjusted_attempts, adjustment_nano_usd, unpriced_attempts, more } = response;
   const isDry = call.inputs.message['validate_only'] === true;
-  const done = isDry ? 'dry run, nothing was stored: would adjust' : 'adjusted';
+  const verb = isDry ? 'dry run, nothing was stored: would adjust' : 'adjusted';
   const lines = [
-    `${done} ${counted(Number(adjusted_attempts), 'attempt')} by ${usdText(adjustment_nano_usd)} USD`,
+    `${verb} ${counted(Number(adjusted_attempts), 'attempt')} by ${usdText(adjustment_nano_usd)} USD`,
     ...(unpriced_attempts > 0n ? [`${counted(Number(unpriced_attempts), 'attempt')} still without a known cost`] : []),
     ...(more ? ['there are more: run the command again'] : []),
   ];

@@ -12,7 +12,7 @@ const ATTEMPT_HEADER = 'x-agentllm-attempt';
  * The cached models of hops. The creation of a model takes longer than a call, because the package builds the schemas
  * of its responses.
  */
-const kept = new WeakMap<ResolutionHop, Promise<PackageModel>>();
+const cache = new WeakMap<ResolutionHop, Promise<PackageModel>>();
 const attempts = new Map<string, Fetch>();
 let last = 0;
 
@@ -34,12 +34,12 @@ export async function modelOf(
   const settings = { modelName: hop.model_name, baseURL: hop.base_url, apiKey, hop };
   if (!dialect.isKept)
     return { model: await dialect.create({ ...settings, fetch }, specification), headers: {}, release: () => {} };
-  let model = kept.get(hop);
+  let model = cache.get(hop);
   if (!model) {
     model = dialect.create({ ...settings, fetch: route }, specification);
-    kept.set(hop, model);
+    cache.set(hop, model);
     // A missing package may be installed before the next call.
-    model.catch(() => kept.delete(hop));
+    model.catch(() => cache.delete(hop));
   }
   const created = await model;
   const attempt = String(++last);

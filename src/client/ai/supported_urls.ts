@@ -5,7 +5,7 @@ import { dialectOf } from './built_in_dialects.js';
 import type { Specification, Urls } from './sdk_types.js';
 
 /** The URLs of the hops of a resolution, which does not change. */
-const known = new WeakMap<readonly ResolutionHop[], Promise<Urls>>();
+const cache = new WeakMap<readonly ResolutionHop[], Promise<Urls>>();
 
 /** The URLs that every hop of an agent can pass to its provider. All other URLs must be downloaded. */
 export async function supportedUrls(
@@ -14,10 +14,10 @@ export async function supportedUrls(
   subject?: string,
 ): Promise<Urls> {
   const { hops } = agent.resolve({ subject });
-  const cached = known.get(hops);
+  const cached = cache.get(hops);
   if (cached) return cached;
   const urls = Promise.all(hops.map((hop) => urlsOf(hop, specification))).then(intersection);
-  known.set(hops, urls);
+  cache.set(hops, urls);
   return urls;
 }
 

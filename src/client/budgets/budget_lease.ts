@@ -17,7 +17,7 @@ export interface Grant {
 export class BudgetLease {
   readonly id: string;
   readonly records: UsageRecord[] = [];
-  private left: number;
+  private unitsLeft: number;
   /** The attempts in progress. */
   private running = 0;
   private endsAt: number;
@@ -32,19 +32,19 @@ export class BudgetLease {
   ) {
     const { reservation_id, attempts, expires_in_ms } = grant.reservation;
     this.id = reservation_id;
-    this.left = attempts;
+    this.unitsLeft = attempts;
     this.lifetimeMs = Number(expires_in_ms);
     this.endsAt = performance.now() + this.lifetimeMs;
   }
 
   /** Whether another attempt may begin. The clock is monotonic, so setting the system time does not extend a lease. */
   get hasUnits(): boolean {
-    return this.left > 0 && this.remainingMs > 0;
+    return this.unitsLeft > 0 && this.remainingMs > 0;
   }
 
   /** Whether the next reservation should be requested. */
   get isLow(): boolean {
-    return this.left <= Math.ceil(this.grant.reservation.attempts / 4);
+    return this.unitsLeft <= Math.ceil(this.grant.reservation.attempts / 4);
   }
 
   get isIdle(): boolean {
@@ -61,14 +61,14 @@ export class BudgetLease {
   }
 
   take(): Admission {
-    this.left--;
+    this.unitsLeft--;
     this.running++;
     this.wasUsed = true;
     let isOpen = true;
     const unused = () => {
       if (!isOpen) return;
       isOpen = false;
-      this.left++;
+      this.unitsLeft++;
       this.end(1);
     };
     return { refused: undefined, reservationId: this.id, unused };
@@ -87,7 +87,7 @@ export class BudgetLease {
 
   /** No further attempt may begin. */
   close(): void {
-    this.left = 0;
+    this.unitsLeft = 0;
   }
 
   private end(attempts: number): void {

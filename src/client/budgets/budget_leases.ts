@@ -88,8 +88,8 @@ export class BudgetLeases {
 
   private of(agent: string, runId: string): AgentBudget {
     const key = keyOf(agent, runId);
-    const known = this.byAgent.get(key);
-    if (known) return known;
+    const existing = this.byAgent.get(key);
+    if (existing) return existing;
     const budget = new AgentBudget(agent, runId, {
       calls: this.calls,
       limiting: () => this.limiting(agent, runId),

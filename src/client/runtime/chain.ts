@@ -79,7 +79,7 @@ export class Chain {
   complete(attempt: HopAttempt): Receipt {
     attempt.responds();
     const { finishReason } = attempt.transport.facts;
-    this.keep(attempt, undefined, { action: 'ATTEMPT_ACTION_NONE' });
+    this.recordAttempt(attempt, undefined, { action: 'ATTEMPT_ACTION_NONE' });
     const outcome = 'RECEIPT_OUTCOME_COMPLETED';
     return this.end({ outcome, errorClass: 'ERROR_CLASS_UNSPECIFIED', hop: attempt.hop, finishReason });
   }
@@ -87,7 +87,7 @@ export class Chain {
   /** Ends the call after a part of the response has been emitted. @param content the text of the part. */
   tear(attempt: HopAttempt, failure: AttemptFailure, content: string): TornStreamError | CallAbortedError {
     attempt.report(failure);
-    this.keep(attempt, failure, { action: 'ATTEMPT_ACTION_STOP' });
+    this.recordAttempt(attempt, failure, { action: 'ATTEMPT_ACTION_STOP' });
     const { errorClass } = failure;
     if (errorClass === 'ERROR_CLASS_CANCELLED') return this.abort(attempt.hop, content);
     const receipt = this.end({ outcome: 'RECEIPT_OUTCOME_TORN', errorClass, hop: attempt.hop });
@@ -170,7 +170,7 @@ export class Chain {
     const failure = error as AttemptFailure;
     attempt.report(failure);
     const next = this.decide(attempt, failure);
-    this.keep(attempt, failure, next);
+    this.recordAttempt(attempt, failure, next);
     if (failure.errorClass === 'ERROR_CLASS_CANCELLED') throw this.abort();
     await this.follow(next, attempt.hop, failure);
   }
@@ -234,7 +234,7 @@ export class Chain {
   }
 
   /** Adds an attempt to the record. */
-  private keep(
+  private recordAttempt(
     attempt: HopAttempt,
     failure: AttemptFailure | undefined,
     next: NextAction | { action: 'ATTEMPT_ACTION_NONE' },

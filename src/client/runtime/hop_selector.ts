@@ -166,8 +166,8 @@ export class HopSelector {
   /** Requests an attempt at a hop from the budgets; undefined if they do not permit it. */
   private async admit(hop: ResolutionHop, signal: AbortSignal | undefined): Promise<Admitted | undefined> {
     const { agent, resolution, runId, record } = this.settings;
-    const asked = agent.admit?.({ resolution, hop, runId, signal }) ?? ADMITTED;
-    const admission = asked instanceof Promise ? await asked : asked;
+    const pending = agent.admit?.({ resolution, hop, runId, signal }) ?? ADMITTED;
+    const admission = pending instanceof Promise ? await pending : pending;
     if (admission.refused === undefined) return admission;
     record.skip(hop, admission.refused, admission.detail);
     if (admission.refused === 'SKIP_REASON_BUDGET_EXHAUSTED') record.exhaustedBy(admission.budgets);

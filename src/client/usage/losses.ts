@@ -16,11 +16,11 @@ export class Losses {
   }
 
   add(agent: string, startedAt: Date): void {
-    const known = this.byAgent.get(agent);
-    if (known) {
-      known.attempts++;
-      if (startedAt < known.first) known.first = startedAt;
-      if (startedAt > known.last) known.last = startedAt;
+    const existing = this.byAgent.get(agent);
+    if (existing) {
+      existing.attempts++;
+      if (startedAt < existing.first) existing.first = startedAt;
+      if (startedAt > existing.last) existing.last = startedAt;
     } else if (this.byAgent.size < MAX_AGENTS)
       this.byAgent.set(agent, { attempts: 1, first: startedAt, last: startedAt });
   }

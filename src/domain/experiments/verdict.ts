@@ -10,11 +10,11 @@ export type VerdictKind =
   | 'SAMPLE_RATIO_MISMATCH';
 
 /** The result of the comparison of a variant with the control in the primary metric. */
-export type Standing = 'BETTER' | 'WORSE' | 'OPEN' | 'TOO_FEW_SUBJECTS';
+export type Comparison = 'BETTER' | 'WORSE' | 'OPEN' | 'TOO_FEW_SUBJECTS';
 
-export interface VariantStanding {
+export interface VariantComparison {
   readonly name: string;
-  readonly standing: Standing;
+  readonly comparison: Comparison;
   /** 1 minus the always-valid p-value of the hypothesis of no difference; 0 without an interval. */
   readonly certainty: number;
 }
@@ -22,7 +22,7 @@ export interface VariantStanding {
 export interface Verdict {
   readonly kind: VerdictKind;
   /** All variants except the control, the best observed value first. */
-  readonly variants: readonly VariantStanding[];
+  readonly variants: readonly VariantComparison[];
   /**
    * The variant that is better than the control and all other variants, with confidence; undefined if there is no such
    * variant.
@@ -42,7 +42,7 @@ export function verdictOf(compared: readonly Compared[], direction: Direction, h
   const sorted = [...compared].sort((a, b) => gain(b, sign) - gain(a, sign));
   const variants = sorted.map(({ name, difference }) => ({
     name,
-    standing: standingOf(difference?.interval, sign),
+    comparison: comparisonOf(difference?.interval, sign),
     certainty: difference?.interval ? 1 - (difference.pValue ?? 1) : 0,
   }));
   return { kind: kindOf(variants, hasMismatch), variants, best: hasMismatch ? undefined : bestOf(sorted, sign) };
@@ -52,19 +52,19 @@ export function verdictOf(compared: readonly Compared[], direction: Direction, h
 const gain = ({ difference }: Compared, sign: number): number =>
   difference ? sign * difference.absolute : Number.NEGATIVE_INFINITY;
 
-function standingOf(interval: Interval | undefined, sign: number): Standing {
+function comparisonOf(interval: Interval | undefined, sign: number): Comparison {
   if (!interval) return 'TOO_FEW_SUBJECTS';
   if (sign > 0 ? interval.low > 0 : interval.high < 0) return 'BETTER';
   if (sign > 0 ? interval.high < 0 : interval.low > 0) return 'WORSE';
   return 'OPEN';
 }
 
-function kindOf(variants: readonly VariantStanding[], hasMismatch: boolean): VerdictKind {
-  const has = (standing: Standing) => variants.some((one) => one.standing === standing);
+function kindOf(variants: readonly VariantComparison[], hasMismatch: boolean): VerdictKind {
+  const has = (comparison: Comparison) => variants.some((one) => one.comparison === comparison);
   if (hasMismatch) return 'SAMPLE_RATIO_MISMATCH';
   if (has('BETTER')) return 'VARIANT_BETTER';
-  if (variants.length > 0 && variants.every(({ standing }) => standing === 'WORSE')) return 'CONTROL_BETTER';
-  return variants.every(({ standing }) => standing === 'TOO_FEW_SUBJECTS') ? 'TOO_FEW_SUBJECTS' : 'INCONCLUSIVE';
+  if (variants.length > 0 && variants.every(({ comparison }) => comparison === 'WORSE')) return 'CONTROL_BETTER';
+  return variants.every(({ comparison }) => comparison === 'TOO_FEW_SUBJECTS') ? 'TOO_FEW_SUBJECTS' : 'INCONCLUSIVE';
 }
 
 /**

@@ -181,7 +181,7 @@ export class JsonReader {
   }
 
   private unexpected(): JsonError {
-    const what = this.at >= this.text.length ? 'it ends too early' : `character ${this.at} is not expected`;
-    return new JsonError(`must be JSON; ${what}`);
+    const problem = this.at >= this.text.length ? 'it ends too early' : `character ${this.at} is not expected`;
+    return new JsonError(`must be JSON; ${problem}`);
   }
 }

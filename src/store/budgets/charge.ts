@@ -11,7 +11,7 @@ import {
 import { budgetPeriod } from '../../domain/budget_period.js';
 import type { Budget } from '../../domain/rows.js';
 import type { State } from '../../domain/state.js';
-import { createCounters, readCounters, type WantedCounter, writeCounters } from './counters.js';
+import { createCounters, readCounters, type RequiredCounter, writeCounters } from './counters.js';
 
 /** A new attempt with its cost. */
 export interface PricedUsage {
@@ -60,15 +60,15 @@ export async function chargeBudgets(
 }
 
 async function store(tx: Knex, ledger: Ledger, others: readonly CounterKey[]): Promise<void> {
-  const wanted = [...ledger.wanted.values()].sort((a, b) => byKey(a.key, b.key));
-  if (wanted.length === 0) return;
-  const keys = wanted.map(({ key }) => key);
+  const required = [...ledger.required.values()].sort((a, b) => byKey(a.key, b.key));
+  if (required.length === 0) return;
+  const keys = required.map(({ key }) => key);
   const locked = [...new Map([...keys, ...others].map((key) => [keyText(key), key])).values()];
   const read = async () =>
-    (await readCounters(tx, locked, true)).filter((counter) => ledger.wanted.has(keyText(counter)));
+    (await readCounters(tx, locked, true)).filter((counter) => ledger.required.has(keyText(counter)));
   let counters = await read();
   if (counters.length < keys.length) {
-    await createCounters(tx, wanted);
+    await createCounters(tx, required);
     counters = await read();
   }
   await writeCounters(
@@ -79,7 +79,7 @@ async function store(tx: Knex, ledger: Ledger, others: readonly CounterKey[]): P
 
 /** The charges of a batch by counter. */
 class Ledger {
-  readonly wanted = new Map<string, WantedCounter>();
+  readonly required = new Map<string, RequiredCounter>();
   private readonly charges = new Map<string, Charge[]>();
   /** Amounts that are released but not spent in a period, because the attempt began in another period. */
   private readonly released = new Map<string, bigint>();
@@ -116,7 +116,7 @@ class Ledger {
 
   private want(budget: Budget, key: CounterKey, at: Date): void {
     const isRolling = budget.rolling_hours !== null;
-    this.wanted.set(keyText(key), { budget, key, end: isRolling ? undefined : budgetPeriod(budget, at).end });
+    this.required.set(keyText(key), { budget, key, end: isRolling ? undefined : budgetPeriod(budget, at).end });
   }
 
   private release(text: string, key: CounterKey, taken: bigint): void {

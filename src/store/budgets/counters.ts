@@ -3,7 +3,7 @@ import { type Counter, type CounterKey, emptyCounter } from '../../domain/budget
 import type { Budget } from '../../domain/rows.js';
 
 /** A counter that is read or created, with its budget and the end of its period. */
-export interface WantedCounter {
+export interface RequiredCounter {
   readonly budget: Budget;
   readonly key: CounterKey;
   /** The end of the period; undefined for total and rolling budgets. */
@@ -61,9 +61,9 @@ const counterOf = ({ hours, newest_hour, ...row }: CounterRow): Counter => ({
  * Creates missing counters, except those of budgets that have been deleted meanwhile. The lock on the row of a budget
  * prevents its deletion until the transaction ends.
  */
-export async function createCounters(db: Knex, wanted: readonly WantedCounter[]): Promise<void> {
-  if (wanted.length === 0) return;
-  const empty = wanted.map(({ budget, key }) => emptyCounter(budget, key));
+export async function createCounters(db: Knex, required: readonly RequiredCounter[]): Promise<void> {
+  if (required.length === 0) return;
+  const empty = required.map(({ budget, key }) => emptyCounter(budget, key));
   await db.raw(
     `insert into llm_budget_counters (budget_id, run_id, period_start, period_end, spent_by_hour, newest_hour)
      select w.budget_id, w.run_id, w.period_start, w.period_end,
@@ -76,7 +76,7 @@ export async function createCounters(db: Knex, wanted: readonly WantedCounter[])
      on conflict do nothing`,
     [
       ...keyColumns(empty),
-      wanted.map(({ end }) => end ?? null) as Date[],
+      required.map(({ end }) => end ?? null) as Date[],
       empty.map(({ hours }) => hours?.length ?? null) as number[],
     ],
   );

@@ -5,7 +5,7 @@ import { limits } from '../../limits.js';
 import { numberArray, timeArray } from '../array_literal.js';
 import { isAboutValues } from '../failure.js';
 import { prepared } from '../session.js';
-import { createCounters, keyColumns, type WantedCounter } from './counters.js';
+import { createCounters, keyColumns, type RequiredCounter } from './counters.js';
 import type { StoredReservation } from './reservations.js';
 
 /** A reservation to make. Amounts are in nano-USD. */
@@ -15,7 +15,7 @@ export interface ReservationRequest {
   readonly run_id: string;
   readonly actor: string;
   /** The budgets to hold the amount in. */
-  readonly wanted: readonly WantedCounter[];
+  readonly required: readonly RequiredCounter[];
   /** The highest cost of one attempt. */
   readonly cost: bigint;
   /** The requested number of attempts; fewer are granted if the budgets have less left. */
@@ -35,7 +35,7 @@ export interface ReserveOutcome {
   /** The agent has too many open reservations. */
   readonly tooMany: boolean;
   /** The ids of the budgets whose remaining amount does not cover one attempt. */
-  readonly full: readonly number[];
+  readonly insufficient: readonly number[];
 }
 
 /** The cost of the current window of a rolling budget; otherwise the spent amount. */
@@ -61,7 +61,7 @@ const ALL_ATTEMPTS = limits.maxInt32;
  * attempts.
  */
 const RESERVE = `
-with wanted as (
+with required as (
   select * from unnest(?::int[], ?::text[], ?::timestamptz[], ?::bigint[], ?::bigint[], ?::numeric[], ?::numeric[], ?::int[])
     as w (budget_id, run_id, period_start, limit_nano_usd, hour, amount, needed, reservations)),
 asked as (
@@ -77,11 +77,11 @@ known as (
 locked as materialized (
   select c.budget_id, c.run_id, c.period_start, w.amount, w.needed, w.reservations,
          w.limit_nano_usd - c.reserved_nano_usd - ${SPENT} as room
-    from llm_budget_counters c join wanted w using (budget_id, run_id, period_start)
+    from llm_budget_counters c join required w using (budget_id, run_id, period_start)
    order by c.budget_id, c.run_id collate "C", c.period_start for update of c),
 granted as materialized (
   select case
-      when (select is_known or too_many from known) or count(*) < (select count(*) from wanted) then 0
+      when (select is_known or too_many from known) or count(*) < (select count(*) from required) then 0
       when bool_and(room >= needed) is not false then ${ALL_ATTEMPTS}
       when (select count > 1 or min(room) < cost from known) then 0
       else greatest(1, floor(min(room) / ((select cost from known) * ${SHARE})))
@@ -102,7 +102,7 @@ reserved as (
   returning reservation_id, amount_nano_usd::text as amount, attempts, expires_at)
 select k.is_known, k.too_many, r.reservation_id, r.amount, r.attempts, r.expires_at, now() as now,
        (select count(*)::int from locked) as found,
-       (select array_agg(budget_id) from locked l where l.room < k.cost) as "full"
+       (select array_agg(budget_id) from locked l where l.room < k.cost) as insufficient
   from known k left join reserved r on true`;
 
 /** The result of the statement: one row for each new reservation, or one row without a reservation. */
@@ -115,7 +115,7 @@ interface ReserveRow {
   readonly expires_at: Date;
   readonly now: Date;
   readonly found: number;
-  readonly full: number[] | null;
+  readonly insufficient: number[] | null;
 }
 type ReserveRows = readonly [ReserveRow, ...ReserveRow[]];
 
@@ -157,19 +157,19 @@ async function reserveTogether(db: Knex, requests: readonly ReservationRequest[]
 }
 
 async function reserveOne(db: Knex, request: ReservationRequest): Promise<ReserveOutcome> {
-  let { wanted } = request;
+  let { required } = request;
   for (let tries = 1; ; tries++) {
-    const own = { ...request, wanted };
+    const own = { ...request, required };
     const sums = sumsOf([own]);
     const rows = await runReserve(db, [own], sums).catch((error: unknown) => {
       // The same reservation was made at the same time.
       if (errorCode(error) === '23505') return undefined;
       throw error;
     });
-    if (!rows) return { granted: undefined, exists: true, tooMany: false, full: [] };
+    if (!rows) return { granted: undefined, exists: true, tooMany: false, insufficient: [] };
     if (!isMissing(rows, sums)) return outcomeOf(own, rows);
-    await createCounters(db, wanted);
-    if (tries >= TRIES) wanted = await existing(db, wanted);
+    await createCounters(db, required);
+    if (tries >= TRIES) required = await existing(db, required);
   }
 }
 
@@ -177,15 +177,15 @@ async function reserveOne(db: Knex, request: ReservationRequest): Promise<Reserv
 const isMissing = ([row]: ReserveRows, sums: readonly CounterSum[]): boolean =>
   row.found < sums.length && !row.is_known && !row.too_many;
 
-async function existing(db: Knex, wanted: readonly WantedCounter[]): Promise<readonly WantedCounter[]> {
+async function existing(db: Knex, required: readonly RequiredCounter[]): Promise<readonly RequiredCounter[]> {
   const ids: number[] = await db('llm_budgets')
-    .whereRaw('id = any(?::int[])', [wanted.map(({ budget }) => budget.id)])
+    .whereRaw('id = any(?::int[])', [required.map(({ budget }) => budget.id)])
     .pluck('id');
-  return wanted.filter(({ budget }) => ids.includes(budget.id));
+  return required.filter(({ budget }) => ids.includes(budget.id));
 }
 
 /** The amount that a statement holds in one counter. */
-interface CounterSum extends WantedCounter {
+interface CounterSum extends RequiredCounter {
   readonly hour: number;
   readonly reservations: number;
   readonly amount: bigint;
@@ -195,9 +195,9 @@ interface CounterSum extends WantedCounter {
 /** The counters of all requests, each once. */
 function sumsOf(requests: readonly ReservationRequest[]): readonly CounterSum[] {
   const sums = new Map<string, CounterSum>();
-  for (const { wanted, cost, attempts, hour } of requests) {
+  for (const { required, cost, attempts, hour } of requests) {
     const own = cost * BigInt(attempts);
-    for (const counter of wanted) {
+    for (const counter of required) {
       const id = keyText(counter.key);
       const { amount, largest, reservations } = sums.get(id) ?? { amount: 0n, largest: 0n, reservations: 0 };
       const sum = { amount: amount + own, largest: own > largest ? own : largest, reservations: reservations + 1 };
@@ -232,8 +232,8 @@ async function runReserve(
     requests.map(({ run_id }) => run_id),
     requests.map(({ cost }) => String(cost)),
     requests.map(({ attempts }) => attempts),
-    requests.map(({ wanted }) => numberArray(byId(wanted).map(({ budget }) => budget.id))),
-    requests.map(({ wanted }) => timeArray(byId(wanted).map(({ key }) => key.period_start))),
+    requests.map(({ required }) => numberArray(byId(required).map(({ budget }) => budget.id))),
+    requests.map(({ required }) => timeArray(byId(required).map(({ key }) => key.period_start))),
     requests.map(({ actor }) => actor),
     requests.map(({ lifetimeMs }) => lifetimeMs),
     requests.map(({ until }) => until ?? null),
@@ -244,19 +244,19 @@ async function runReserve(
   return rows;
 }
 
-const byId = (wanted: readonly WantedCounter[]) => [...wanted].sort((a, b) => a.budget.id - b.budget.id);
+const byId = (required: readonly RequiredCounter[]) => [...required].sort((a, b) => a.budget.id - b.budget.id);
 
 function outcomeOf(request: ReservationRequest, rows: ReserveRows): ReserveOutcome {
   const { reservation_id, agent_id, run_id } = request;
-  const [{ is_known, too_many, full, now }] = rows;
+  const [{ is_known, too_many, insufficient, now }] = rows;
   const row = rows.find((one) => one.reservation_id === reservation_id);
-  const wanted = byId(request.wanted);
+  const required = byId(request.required);
   const granted = row && {
     reservation_id,
     agent_id,
     run_id,
-    budget_ids: wanted.map(({ budget }) => budget.id),
-    period_starts: wanted.map(({ key }) => key.period_start),
+    budget_ids: required.map(({ budget }) => budget.id),
+    period_starts: required.map(({ key }) => key.period_start),
     amount: BigInt(row.amount),
     held: BigInt(row.amount),
     attempts: row.attempts,
@@ -264,5 +264,5 @@ function outcomeOf(request: ReservationRequest, rows: ReserveRows): ReserveOutco
     expires_at: row.expires_at,
     now,
   };
-  return { granted, exists: is_known, tooMany: too_many, full: full ?? [] };
+  return { granted, exists: is_known, tooMany: too_many, insufficient: insufficient ?? [] };
 }

@@ -14,7 +14,7 @@ export interface UsageBatch {
   readonly attempts: readonly NewAttempt[];
   readonly losses: readonly NewLoss[];
   /** The reservation that ends in the same transaction, after the cost of the attempts is taken from it. */
-  readonly ends?: EndedReservation | undefined;
+  readonly ending?: EndedReservation | undefined;
 }
 
 export interface EndedReservation {
@@ -96,14 +96,14 @@ export class UsageWriter {
     );
     try {
       const losses = batches.flatMap((batch) => batch.losses);
-      const ends = batches.flatMap((batch) => batch.ends ?? []);
-      const { fresh, known, released } = await this.storeValid({ attempts, losses, ends });
+      const ending = batches.flatMap((batch) => batch.ending ?? []);
+      const { fresh, known, released } = await this.storeValid({ attempts, losses, ending });
       return batches.map((batch, at): PromiseFulfilledResult<StoredBatch> => {
         const [mine, rest] = [new Set<string>(), new Set<string>()];
         for (const { attempt_id: id } of batch.attempts)
           if (fresh.has(id) && owners.get(id) === at) mine.add(id);
           else if (fresh.has(id) || known.has(id)) rest.add(id);
-        const amount = (batch.ends && released.get(batch.ends.id)) ?? 0n;
+        const amount = (batch.ending && released.get(batch.ending.id)) ?? 0n;
         return { status: 'fulfilled', value: { fresh: mine, known: rest, released: amount } };
       });
     } catch (error) {
@@ -113,7 +113,7 @@ export class UsageWriter {
 
   /** Stores attempts. An attempt that the database rejects does not affect the other attempts. */
   private async storeValid(all: Together): Promise<Stored> {
-    const { attempts, losses, ends } = all;
+    const { attempts, losses, ending } = all;
     try {
       const { fresh, released } = await this.commit(all);
       const known = new Set<string>();
@@ -121,11 +121,11 @@ export class UsageWriter {
       return { fresh, known, released };
     } catch (error) {
       if (!isAboutValues(error) || attempts.length === 0) throw error;
-      if (attempts.length === 1) return this.storeValid({ attempts: [], losses, ends });
+      if (attempts.length === 1) return this.storeValid({ attempts: [], losses, ending });
     }
     const middle = attempts.length >>> 1;
-    const first = await this.storeValid({ attempts: attempts.slice(0, middle), losses, ends: [] });
-    const second = await this.storeValid({ attempts: attempts.slice(middle), losses: [], ends });
+    const first = await this.storeValid({ attempts: attempts.slice(0, middle), losses, ending: [] });
+    const second = await this.storeValid({ attempts: attempts.slice(middle), losses: [], ending });
     return {
       fresh: union(first.fresh, second.fresh),
       known: union(first.known, second.known),
@@ -143,12 +143,12 @@ export class UsageWriter {
     }
   }
 
-  private async commitOnce({ attempts, losses, ends }: Together): Promise<Pick<Stored, 'fresh' | 'released'>> {
+  private async commitOnce({ attempts, losses, ending }: Together): Promise<Pick<Stored, 'fresh' | 'released'>> {
     const { knex } = this.store.database;
     // Without a further effect one statement is the transaction.
     const attemptsStored = this.hasEffect(attempts) ? this.attemptsStored : undefined;
     const released = new Map<string, bigint>();
-    if (losses.length === 0 && ends.length === 0 && !attemptsStored)
+    if (losses.length === 0 && ending.length === 0 && !attemptsStored)
       return { fresh: attempts.length === 0 ? new Set() : await insertAttempts(knex, attempts), released };
     return knex.transaction(async (tx) => {
       const fresh = attempts.length === 0 ? new Set<string>() : await insertAttempts(tx, attempts);
@@ -156,10 +156,10 @@ export class UsageWriter {
       const stored = attempts.filter(({ attempt_id }) => fresh.has(attempt_id));
       // All reservations are locked before any counter, in one order, so that two transactions rarely wait for each
       // other.
-      if (ends.length > 0) await lockReservations(tx, [...ends.map(({ id }) => id), ...stored.map(reservationOf)]);
-      const ending = ends.map(({ id }) => id);
-      if (stored.length > 0) await attemptsStored?.(tx, stored, ending);
-      return { fresh, released: ends.length > 0 ? await endReservations(tx, ends, 'committed') : released };
+      if (ending.length > 0) await lockReservations(tx, [...ending.map(({ id }) => id), ...stored.map(reservationOf)]);
+      const endingIds = ending.map(({ id }) => id);
+      if (stored.length > 0) await attemptsStored?.(tx, stored, endingIds);
+      return { fresh, released: ending.length > 0 ? await endReservations(tx, ending, 'committed') : released };
     });
   }
 }
@@ -168,7 +168,7 @@ export class UsageWriter {
 interface Together {
   readonly attempts: readonly NewAttempt[];
   readonly losses: readonly NewLoss[];
-  readonly ends: readonly EndedReservation[];
+  readonly ending: readonly EndedReservation[];
 }
 
 const reservationOf = ({ reservation_id }: NewAttempt): string => reservation_id;

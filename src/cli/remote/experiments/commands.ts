@@ -115,11 +115,11 @@ const create: RemoteCommand = {
 function completeCreate(parsed: ParsedInputs): ParsedInputs {
   const typedControl = parsed.local.get('control') as TypedVariant | undefined;
   const others = (parsed.local.get('variant') ?? []) as readonly TypedVariant[];
-  const given = parsed.message['experiment'] as Partial<Experiment>;
+  const typedFields = parsed.message['experiment'] as Partial<Experiment>;
   const problems = [
     ...('agent' in parsed.message ? [] : ['--agent']),
-    ...(given.primary_metric ? [] : ['--metric']),
-    ...(others.length > 0 || (given.variants ?? []).length > 0 ? [] : ['--variant']),
+    ...(typedFields.primary_metric ? [] : ['--metric']),
+    ...(others.length > 0 || (typedFields.variants ?? []).length > 0 ? [] : ['--variant']),
   ];
   if (problems.length > 0) throw UsageError.of(problems.map((typed) => ({ typed, description: 'is required' })));
   if (typedControl === undefined && others.length === 0) return parsed;
@@ -127,7 +127,7 @@ function completeCreate(parsed: ParsedInputs): ParsedInputs {
   const path = 'experiment.variants';
   return {
     ...parsed,
-    message: { ...parsed.message, experiment: { ...given, variants } },
+    message: { ...parsed.message, experiment: { ...typedFields, variants } },
     causes: [
       ...parsed.causes,
       { path: `${path}[0]`, typed: `--control ${typedControl?.typed ?? 'primary'}` },

@@ -141,8 +141,8 @@ function bucketsText({ buckets }: ExperimentVariant): string {
  * The agent of an experiment: the agent of the command line, or the only agent that has an experiment with this name.
  */
 export async function agentOf(call: Call, name: string): Promise<{ readonly agent: object }> {
-  const { agent: given } = call.inputs.message as { agent?: object };
-  if (given) return { agent: given };
+  const { agent: typedAgent } = call.inputs.message as { agent?: object };
+  if (typedAgent) return { agent: typedAgent };
   const listed = await readAll<Experiment>(call, {
     ...experimentList,
     fetchPage: (api, { page_size, page_token }: { page_size?: number; page_token?: string }) =>

@@ -17,8 +17,8 @@ export const CHART_HEAD = `lower${'0'.padStart(MIDDLE - 4)}${'higher'.padStart(W
 /** The largest distance from 0, which is the common scale of the charts of one metric. */
 export function extentOf(intervals: readonly Interval[]): number {
   const ends = intervals.flatMap(({ value, low, high }) => [value, low, high]);
-  const known = ends.filter((end): end is number => end !== undefined && Number.isFinite(end));
-  return Math.max(0, ...known.map(Math.abs)) || 1;
+  const finite = ends.filter((end): end is number => end !== undefined && Number.isFinite(end));
+  return Math.max(0, ...finite.map(Math.abs)) || 1;
 }
 
 /**
