@@ -58,7 +58,7 @@ const QUANTITIES = ['successes', 'cost_nano_usd', 'latency_ms', 'tokens'];
 
 /**
  * One row for each subject and variant. The columns `other_…` are the part of the calls that another hop than the first
- * one served; what is left without them is the view as served.
+ * one served; the sums minus these columns are the view as served.
  */
 async function createAssignments(knex: Knex): Promise<void> {
   await knex.schema.createTable('llm_experiment_assignments', (table) => {

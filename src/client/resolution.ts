@@ -118,7 +118,7 @@ function checkOverrides(overrides: ParameterValues): ParameterValues {
   const violations = set.flatMap(([name, value]) => {
     const known = (PARAMETERS as readonly string[]).includes(name);
     if (known && isParameterValue(value)) return [];
-    const description = known ? 'must be a finite number, a text or a list of texts' : 'is no parameter';
+    const description = known ? 'must be a finite number, a text or a list of texts' : 'is not a parameter';
     return [{ field: `overrides.${name}`, description }];
   });
   if (violations.length > 0) throw toClientError(invalidFields(violations));

@@ -48,9 +48,9 @@ export interface ResolveOptions {
    */
   readonly budgetExhausted?: readonly string[] | undefined;
   /**
-   * Parameters of one call, which replace the configured ones in every hop. They are adapted to each model like configured
-   * values: a parameter that the model rejects is left out, and a finding states the reason. A value that is no finite
-   * number, text or list of texts fails with INVALID_ARGUMENT. Default: none.
+   * Parameters of one call, which replace the configured ones in every hop. They are adapted to each model like
+   * configured values: a parameter that the model rejects is left out, and a finding states the reason. A value that is
+   * not a finite number, text or list of texts fails with INVALID_ARGUMENT. Default: none.
    */
   readonly overrides?: ParameterValues | undefined;
   /**

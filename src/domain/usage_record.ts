@@ -3,7 +3,7 @@ import type { AttemptOutcome, UsageCall, UsageRecord } from '../../gen/ts/agentl
 import { limits } from '../limits.js';
 import { textProblem, UUID } from './text.js';
 
-/* The checks of a reported attempt. They run for every attempt, so they allocate nothing for a valid one. */
+/* The checks of a reported attempt. They run for every attempt, so they allocate no memory for a valid attempt. */
 
 /** A field of a record and its problem, as one sentence part. */
 type Report = (field: string, problem: string | undefined) => void;

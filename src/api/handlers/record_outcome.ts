@@ -19,7 +19,8 @@ import type { Call } from '../dispatch/method.js';
 import type { Backend } from './backend.js';
 
 /**
- * Records a batch of outcomes. Each outcome counts once. An invalid outcome is rejected without affecting the others.
+ * Records a batch of outcomes. Each outcome counts once. An invalid outcome is rejected without affecting other
+ * outcomes.
  */
 export async function recordOutcome(
   backend: Backend,

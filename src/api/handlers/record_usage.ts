@@ -45,8 +45,8 @@ export interface RecordedUsage {
 }
 
 /**
- * Records a batch. Each attempt is stored once, with its cost. An invalid attempt is rejected without affecting the
- * others.
+ * Records a batch. Each attempt is stored once, with its cost. An invalid attempt is rejected without affecting other
+ * attempts.
  * @throws INVALID_FIELDS or AGENT_NOT_ALLOWED if a loss is invalid, and DATABASE_UNAVAILABLE. Nothing is stored then.
  */
 export async function recordUsage(

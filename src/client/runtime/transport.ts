@@ -218,7 +218,7 @@ export class Transport {
     if (json === undefined) return { kind: 'invalid', message: 'The response is not JSON' };
     const problem = this.wire.body(json);
     if (problem) return problem;
-    if (this.body?.['stream'] === true) return { kind: 'invalid', message: 'The response is no stream' };
+    if (this.body?.['stream'] === true) return { kind: 'invalid', message: 'The response is not a stream' };
     return this.settings.refusalFails && this.facts.finishReason === 'content-filter' ? { kind: 'refused' } : undefined;
   }
 

@@ -23,7 +23,7 @@ export const newFacts = (): ResponseFacts => ({ model: '', finishReason: '', usa
 export type Problem =
   /** It contains an error of the provider. */
   | { readonly kind: 'error'; readonly error: ProviderError }
-  /** It is no response of the wire API, or an event of it is no event. */
+  /** The data is not a response of the wire API, or not one of its events. */
   | { readonly kind: 'invalid'; readonly message: string }
   /** A tool call in it is incomplete, although the response is not. */
   | { readonly kind: 'truncated'; readonly message: string }

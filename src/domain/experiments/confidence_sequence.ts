@@ -1,6 +1,6 @@
 /*
  * Confidence sequences: intervals that contain the true value at all times together with the probability 1 - alpha, so
- * that anyone may look after every call and stop at any time.
+ * that the results can be read after every call and the experiment can be stopped at any time.
  *
  * The boundary is the two-sided normal mixture of Robbins (1970, "Statistical methods related to the law of the iterated
  * logarithm"). With variances that are estimated it is asymptotic, in the sense of Waudby-Smith, Arbour, Sinha, Kennedy and

@@ -18,7 +18,7 @@ export interface AttemptRow {
   readonly price_revision: number;
   readonly price_from_config: boolean;
   readonly record: Buffer;
-  /** The sum of the adjustments; null without one. */
+  /** The sum of the adjustments; null if there are none. */
   readonly adjustment: string | null;
 }
 

@@ -22,7 +22,7 @@ export interface StoredVector extends Tokens {
   readonly cost_nano_usd: number | null;
   readonly price_revision: number;
   readonly price_from_config: boolean;
-  /** The sum of the adjustments; null without one. */
+  /** The sum of the adjustments; null if there are none. */
   readonly adjustment: string | null;
 }
 

@@ -81,7 +81,7 @@ describe.each(MODES)('stream in %s mode', (mode) => {
     expect([a.requests.length, b.requests.length]).toEqual([1, 1]);
   });
 
-  it('records the content type and the bytes of a response that is no stream', async () => {
+  it('records the content type and the bytes of a response that is not a stream', async () => {
     const { agent, runtime } = await twoHops(
       raw('<html>busy</html>', 200, { 'content-type': 'text/html; charset=utf-8' }),
     );

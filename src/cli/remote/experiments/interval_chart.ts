@@ -22,7 +22,7 @@ export function extentOf(intervals: readonly Interval[]): number {
 }
 
 /**
- * ` ├──●──┤ │ `: the interval, the value and 0. If there is no interval, `○` marks the value.
+ * `   ├──●──┤  │      `: the interval, the value and 0. If there is no interval, `○` marks the value.
  * @param extent the distance from 0 of both ends of the line.
  */
 export function intervalChart(interval: Interval | undefined, extent: number): string {

@@ -142,8 +142,8 @@ describe('updatedVariants', () => {
   });
 
   it.each([
-    [{ weights: weights('z=10%') }, '--weight z=10%', /is no variant; the variants are control, a, b/],
-    [{ removed: ['z'] }, '--remove-variant z', /is no variant/],
+    [{ weights: weights('z=10%') }, '--weight z=10%', /is not a variant; the variants are control, a, b/],
+    [{ removed: ['z'] }, '--remove-variant z', /is not a variant/],
     [{ set: typed('z=a/b') }, '--variant z=a/b', /needs a weight/],
   ])('rejects %j', (changes, option, description) => {
     const problems = [{ typed: option, description: expect.stringMatching(description) }];
