@@ -9,8 +9,8 @@ import { openDatabase } from '../src/store/database.js';
 import { closedLoop, serveJobs } from './script.js';
 
 /*
- * Reserve as the service runs it, and its reference: one UPDATE … RETURNING of the row that has the amounts. The row is
- * the same for all callers on both sides.
+ * Measures Reserve as the service runs it, and a reference: one UPDATE … RETURNING of the row that has the amounts. In both
+ * cases all callers use the same row.
  */
 
 export interface ReserveJob {

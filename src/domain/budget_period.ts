@@ -2,8 +2,8 @@ import type { BudgetPeriod } from '../../gen/ts/agentllm/v1/budget.js';
 import { instantOf, wallTime } from './time_zone.js';
 
 /*
- * The periods of budgets, and the days and months of reports. Periods of one kind follow each other without gaps: each
- * instant is in exactly one. A day begins at the first instant of its date, so a day in which daylight saving time
+ * The periods of budgets, and the days and months of reports. Periods of one kind have no gaps and no overlap: each
+ * instant is in exactly one period. A day begins at the first instant of its date, so a day in which daylight saving time
  * begins or ends has 23 or 25 hours, and a date that a zone skips has no period.
  */
 

@@ -6,7 +6,7 @@ import type { Config, Price, PriceTier, PriceWindow, Rates, TieredRates } from '
 
 /*
  * The cost of an attempt. Rates are integers in micro-USD per million model tokens, which is 10^-12 USD per token, so a
- * sum of tokens times rates is exact. It is rounded once, to whole nano-USD.
+ * sum of tokens times rates is exact. The sum is rounded once, to whole nano-USD.
  */
 
 /** The counts of model tokens that a cost depends on; undefined: the provider did not report the kind. */

@@ -5,7 +5,7 @@ import { overlap } from './cost.js';
 import { int64, integer, list, text } from './fields.js';
 import type { OtherRates, PriceTier, PriceWindow } from './rows.js';
 
-/* The types of a price in a request. */
+/* The schemas of a price in a request. */
 
 const rate = int64(limits.rate).optional();
 const rates = {

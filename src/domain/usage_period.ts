@@ -1,6 +1,6 @@
 import { instantOf, wallTime } from './time_zone.js';
 
-/* The hours, days and months of a time zone, as reports group by them. All times are in ms since 1970. */
+/* The hours, days and months of a time zone by which reports are grouped. All times are in ms since 1970. */
 
 export type PeriodUnit = 'hour' | 'day' | 'month';
 

@@ -1,6 +1,6 @@
 /*
- * The form of one record in a segment: a marker, the length and the checksum of the content, and the content. The marker
- * makes it possible to read on after damaged bytes.
+ * A frame is one record in a segment: a marker, the length and the checksum of the content, and the content. With the
+ * marker, a reader finds the next frame after damaged bytes.
  */
 import { createHash } from 'node:crypto';
 

@@ -1,11 +1,11 @@
 /*
- * Confidence sequences: intervals that contain the true value at all times together with the probability 1 - alpha, so
- * that the results can be read after every call and the experiment can be stopped at any time.
+ * Confidence sequences: with a probability of at least 1 - alpha, the intervals at all times contain the true value.
+ * Results can therefore be read after every call, and the experiment can be stopped at any time.
  *
  * The boundary is the two-sided normal mixture of Robbins (1970, "Statistical methods related to the law of the iterated
- * logarithm"). With variances that are estimated it is asymptotic, in the sense of Waudby-Smith, Arbour, Sinha, Kennedy and
- * Ramdas (2021, "Time-uniform central limit theory and asymptotic confidence sequences", theorem 2.2): it holds for any
- * distribution with a finite variance, from a sufficient number of subjects on.
+ * logarithm"). With estimated variances the guarantee is asymptotic, in the sense of Waudby-Smith, Arbour, Sinha, Kennedy
+ * and Ramdas (2021, "Time-uniform central limit theory and asymptotic confidence sequences", theorem 2.2): it holds for any
+ * distribution with a finite variance if the number of subjects is large enough.
  */
 
 /** The minimum number of subjects of each variant for an interval. */

@@ -1,6 +1,6 @@
 /*
- * The durations of calls are counted in bins whose width grows with the duration: ten for each doubling, so each is at most
- * 7.2 % wide. The first bin has the durations below 1 ms, the last one those from 2^22 ms (70 minutes) on.
+ * Counts the durations of calls in bins whose width grows with the duration: there are ten bins for each doubling, so a bin
+ * is at most 7.2 % wide. The first bin has the durations below 1 ms, the last bin those of at least 2^22 ms (70 minutes).
  */
 
 const BINS_PER_DOUBLING = 10;

@@ -1,6 +1,7 @@
 /*
- * The unit of analysis is the subject: the calls of one subject are not independent. A metric is a ratio of sums over the
- * subjects, for example the cost of all calls divided by their number, or a mean per subject, whose denominator is 1.
+ * The unit of analysis is the subject, because the calls of one subject are not independent. A metric is a ratio of sums
+ * over the subjects: for example, the cost of all calls divided by the number of calls. For a mean over subjects, the
+ * denominator of each subject is 1.
  */
 
 /**

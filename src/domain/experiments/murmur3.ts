@@ -1,6 +1,7 @@
 /*
  * MurmurHash3_x86_32 with seed 0 (Austin Appleby, https://github.com/aappleby/smhasher, public domain) of the UTF-8 bytes
- * of a text. It encodes while it hashes, so that a call allocates nothing; every number stays a local of 32 bits.
+ * of a text. The text is encoded while it is hashed, so that a call allocates no memory; all numbers are local 32-bit
+ * integers.
  */
 
 const REPLACEMENT = 0xfffd;

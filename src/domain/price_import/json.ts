@@ -1,6 +1,6 @@
 /*
- * A reader of JSON that keeps numbers as they are written, because a number of JavaScript is not exact. It has no
- * recursion, and reads in steps, so that its caller can do other work in between.
+ * A JSON reader that keeps the written form of numbers, because numbers of JavaScript are not exact. It uses no recursion,
+ * and reads in steps, so that the caller can do other work between two steps.
  */
 
 /** A number in its written form, so that no digits are lost. */

@@ -3,9 +3,9 @@ import { type NewAttempt, slotOf } from './new_attempt.js';
 import { TOKENS } from './sums.js';
 
 /*
- * The arrays in which attempts are sent. Most columns have few distinct values in a batch, so their combinations are sent
- * once, as groups, and each attempt has the number of its group. The database then reads half as many values and adds up
- * attempts by one integer.
+ * The arrays in which attempts are sent to the database. Most columns have few distinct values in a batch. Each combination
+ * of these values is sent once, as a group, and each attempt has the number of its group. The database then reads half as
+ * many values and adds up attempts by one integer.
  */
 
 type Column<Row> = readonly [name: string, type: string, values: (rows: readonly Row[]) => string];

@@ -2,7 +2,7 @@ import type { Knex } from 'knex';
 
 /*
  * The time before which attempts have been deleted. It never moves back: if USAGE_RETENTION is shortened and lengthened
- * again, the attempts of the time between are gone, so they are neither read for a report nor accepted a second time.
+ * again, the attempts of the time between are deleted. They are neither read for a report nor accepted a second time.
  */
 
 /** The time before which attempts have been deleted, in ms since 1970; 0: no attempts have been deleted. */

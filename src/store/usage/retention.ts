@@ -7,8 +7,8 @@ import { raiseHorizon, usageHorizon } from './horizon.js';
 import { compactLosses } from './losses.js';
 
 /*
- * Attempts are retained in whole months of UTC: a month is removed by truncating its partition. The sums are kept for
- * ever, and so are the sums of the losses, without which a report would not state that it is incomplete.
+ * Attempts are retained in whole UTC months, because a month is deleted by truncating its partition. The sums are kept
+ * permanently. The sums of losses are kept too, so that a report on a past period can state that it is incomplete.
  */
 
 /** The earliest start of attempts that are accepted and that reports can read, in ms since 1970. */

@@ -7,7 +7,7 @@ import { slotOf } from './new_attempt.js';
 import { addSums, SUM_TABLES, TOKENS } from './sums.js';
 import { inRanges } from './unit_ranges.js';
 
-/* What stored attempts need in order to be priced again. */
+/* Reads the token counts by which stored attempts are priced again, and stores adjustments. */
 
 type Tokens = Readonly<Record<(typeof TOKENS)[number], number | null>>;
 
