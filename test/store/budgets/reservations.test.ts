@@ -83,7 +83,7 @@ describe.each(['embedded', 'postgres'] as const)('reservations on %s', (engine) 
     expect(await counterOf(budget)).toMatchObject({ reserved: 5n, open: 1 });
   });
 
-  it('of callers at the same time are made in full while there is room', async () => {
+  it('of concurrent callers are made in full while the remaining amount suffices', async () => {
     const [wide, narrow] = [await ofAgent({ limit_nano_usd: 10_000n }), await ofAgent({ limit_nano_usd: 2000n })];
     const costs = Array.from({ length: 20 }, (_, n) => BigInt(n + 1));
     const wish = (cost: bigint) => ({ cost, attempts: 2 });
