@@ -58,7 +58,7 @@ export class UsageSender {
 
   constructor(private readonly parts: SenderParts) {
     this.backoff = parts.backoff ?? new Backoff();
-    parts.spool.onReady = () => this.wake();
+    parts.spool.onReady = () => this.scheduleSend();
   }
 
   /** Whether the service has acknowledged all attempts. */
@@ -97,7 +97,7 @@ export class UsageSender {
   }
 
   /** Starts to send when the spool has attempts. */
-  private wake(): void {
+  private scheduleSend(): void {
     this.checkFlushes();
     if (this.isClosed || this.cancelPause) return;
     if (this.flushes.size > 0 || this.parts.spool.readyCount >= BATCH.records) this.send();
@@ -113,7 +113,7 @@ export class UsageSender {
     this.cancelBatch = undefined;
     if (this.isClosed) return;
     if (!this.abort) this.openStream();
-    else if (this.requests) this.pump(this.requests);
+    else if (this.requests) this.sendBatches(this.requests);
   }
 
   private openStream(): void {
@@ -121,12 +121,12 @@ export class UsageSender {
     this.abort = this.parts.open({
       opened: (requests) => {
         this.requests = requests;
-        this.pump(requests);
+        this.sendBatches(requests);
       },
       acknowledged: (response) => this.acknowledge(response),
       ended: (error) => this.ended(error),
     });
-    this.watch();
+    this.startWatchdog();
   }
 
   private hasWork(): boolean {
@@ -135,7 +135,7 @@ export class UsageSender {
   }
 
   /** Sends batches until the window is full; batches of the previous stream come first. */
-  private pump(requests: RequestStream): void {
+  private sendBatches(requests: RequestStream): void {
     this.cancelIdle();
     for (let inFlight = this.unacknowledged.filter(({ sequence }) => sequence > 0).length; inFlight < this.window; ) {
       const batch = this.unacknowledged[inFlight] ?? this.nextBatch();
@@ -172,8 +172,8 @@ export class UsageSender {
       this.parts.warnings.lost(rejection, `the service rejects attempts: ${message}`);
     this.succeeded();
     this.parts.spool.acknowledge(batch.entries);
-    this.watch();
-    if (this.requests) this.pump(this.requests);
+    this.startWatchdog();
+    if (this.requests) this.sendBatches(this.requests);
     this.checkFlushes();
   }
 
@@ -192,7 +192,7 @@ export class UsageSender {
     for (const batch of this.unacknowledged) batch.sequence = 0;
     if (this.isClosed) return;
     if (!error && this.unacknowledged.length === 0) {
-      if (this.hasWork()) this.wake();
+      if (this.hasWork()) this.scheduleSend();
       return;
     }
     this.pauseAfter(
@@ -231,11 +231,11 @@ export class UsageSender {
   }
 
   /** Ends a stream on which a batch is not acknowledged in time. */
-  private watch(): void {
+  private startWatchdog(): void {
     this.cancelWatchdog();
     this.cancelWatchdog = this.parts.clock.after(SILENCE_MS, () => {
       if (this.unacknowledged.length > 0 || !this.requests) this.abort?.();
-      else this.watch();
+      else this.startWatchdog();
     });
   }
 

@@ -91,15 +91,15 @@ class Ledger {
     const cost = attempt.cost_nano_usd ?? undefined;
     const isOwn = reservation?.agent_id === agent_id && reservation.run_id === run_id;
     const taken = isOwn && cost !== undefined ? take(reservation, cost) : 0n;
-    const held = new Map(taken > 0n ? reservation?.keys.map((key) => [keyText(key), key]) : []);
+    const heldKeys = new Map(taken > 0n ? reservation?.keys.map((key) => [keyText(key), key]) : []);
     const agent = this.state.agents.get(agent_id);
     for (const budget of this.state.budgets.covering(agent, run_id !== '')) {
       const key = counterKey(budget, run_id, at);
       const text = keyText(key);
-      this.want(budget, key, at);
-      this.push(text, { cost, taken: held.delete(text) ? taken : 0n, at });
+      this.addRequired(budget, key, at);
+      this.addCharge(text, { cost, taken: heldKeys.delete(text) ? taken : 0n, at });
     }
-    for (const [text, key] of held) this.release(text, key, taken);
+    for (const [text, key] of heldKeys) this.release(text, key, taken);
   }
 
   applyTo(counter: Counter): Counter {
@@ -108,13 +108,13 @@ class Ledger {
     return { ...next, reserved: next.reserved - (this.released.get(text) ?? 0n) };
   }
 
-  private push(text: string, charge: Charge): void {
-    const others = this.charges.get(text);
-    if (others) others.push(charge);
+  private addCharge(text: string, charge: Charge): void {
+    const charges = this.charges.get(text);
+    if (charges) charges.push(charge);
     else this.charges.set(text, [charge]);
   }
 
-  private want(budget: Budget, key: CounterKey, at: Date): void {
+  private addRequired(budget: Budget, key: CounterKey, at: Date): void {
     const isRolling = budget.rolling_hours !== null;
     this.required.set(keyText(key), { budget, key, end: isRolling ? undefined : budgetPeriod(budget, at).end });
   }
@@ -122,7 +122,7 @@ class Ledger {
   private release(text: string, key: CounterKey, taken: bigint): void {
     const budget = this.state.budgets.withId(key.budget_id);
     if (!budget) return;
-    this.want(budget, key, key.period_start);
+    this.addRequired(budget, key, key.period_start);
     this.released.set(text, (this.released.get(text) ?? 0n) + taken);
   }
 }
@@ -140,8 +140,8 @@ async function lockReservations(
   attempts: readonly PricedUsage[],
   ending: readonly string[],
 ): Promise<Map<string, HeldReservation>> {
-  const drawn = attempts.map(({ reservation_id }) => reservation_id).filter((id) => id !== '');
-  const ids = [...new Set([...drawn, ...ending])].sort();
+  const reservationIds = attempts.map(({ reservation_id }) => reservation_id).filter((id) => id !== '');
+  const ids = [...new Set([...reservationIds, ...ending])].sort();
   if (ids.length === 0) return new Map();
   const { rows } = await tx.raw<{ rows: ReservationRow[] }>(
     `select reservation_id, agent_id, run_id, budget_ids, period_starts, held_nano_usd::text as held,

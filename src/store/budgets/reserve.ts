@@ -64,16 +64,16 @@ const RESERVE = `
 with required as (
   select * from unnest(?::int[], ?::text[], ?::timestamptz[], ?::bigint[], ?::bigint[], ?::numeric[], ?::numeric[], ?::int[])
     as w (budget_id, run_id, period_start, limit_nano_usd, hour, amount, needed, reservations)),
-asked as (
+requested as (
   select * from unnest(?::uuid[], ?::int[], ?::text[], ?::numeric[], ?::int[], ?::text[], ?::text[], ?::text[],
                        ?::bigint[], ?::timestamptz[])
     as a (reservation_id, agent_id, run_id, cost, attempts, budget_ids, period_starts, actor, lifetime_ms, latest_end)),
 known as (
-  select exists (select from llm_budget_reservations join asked using (reservation_id)) as is_known,
-         exists (select from (select agent_id, count(*) as count from asked group by agent_id) a
+  select exists (select from llm_budget_reservations join requested using (reservation_id)) as is_known,
+         exists (select from (select agent_id, count(*) as count from requested group by agent_id) a
            where a.count + (select count(*) from (select from llm_budget_reservations r
              where r.agent_id = a.agent_id and r.state = 'open' limit ?) as few) > ?) as too_many,
-         greatest(max(cost), 1) as cost, count(*) as count from asked),
+         greatest(max(cost), 1) as cost, count(*) as count from requested),
 locked as materialized (
   select c.budget_id, c.run_id, c.period_start, w.amount, w.needed, w.reservations,
          w.limit_nano_usd - c.reserved_nano_usd - ${SPENT} as room
@@ -98,7 +98,7 @@ reserved as (
   select a.reservation_id, a.agent_id, a.run_id, a.budget_ids::int[], a.period_starts::timestamptz[],
          least(a.attempts, g.attempts) * a.cost, least(a.attempts, g.attempts) * a.cost, least(a.attempts, g.attempts),
          a.actor, least(now() + a.lifetime_ms * interval '1 millisecond', a.latest_end)
-    from granted g, asked a where g.attempts > 0
+    from granted g, requested a where g.attempts > 0
   returning reservation_id, amount_nano_usd::text as amount, attempts, expires_at)
 select k.is_known, k.too_many, r.reservation_id, r.amount, r.attempts, r.expires_at, now() as now,
        (select count(*)::int from locked) as found,

@@ -54,13 +54,13 @@ type Term = (name: string) => string;
  * SQL for the differences of the sums over the subjects: of the values, of their squares, and of their products with
  * the calls.
  */
-const differences = (prefix: string, after: Term, then: Term): (readonly [name: string, sql: string])[] => [
-  [`${prefix}calls`, `sum(${after('calls')} - ${then('calls')})`],
-  [`${prefix}calls_squared`, `sum(${after('calls')} * ${after('calls')} - ${then('calls')} * ${then('calls')})`],
+const differences = (prefix: string, after: Term, previous: Term): (readonly [name: string, sql: string])[] => [
+  [`${prefix}calls`, `sum(${after('calls')} - ${previous('calls')})`],
+  [`${prefix}calls_squared`, `sum(${after('calls')} * ${after('calls')} - ${previous('calls')} * ${previous('calls')})`],
   ...QUANTITIES.flatMap((name): (readonly [string, string])[] => [
-    [prefix + name, `sum(${after(name)} - ${then(name)})`],
-    [`${prefix}${name}_squared`, `sum(${after(name)} * ${after(name)} - ${then(name)} * ${then(name)})`],
-    [`${prefix}${name}_by_calls`, `sum(${after(name)} * ${after('calls')} - ${then(name)} * ${then('calls')})`],
+    [prefix + name, `sum(${after(name)} - ${previous(name)})`],
+    [`${prefix}${name}_squared`, `sum(${after(name)} * ${after(name)} - ${previous(name)} * ${previous(name)})`],
+    [`${prefix}${name}_by_calls`, `sum(${after(name)} * ${after('calls')} - ${previous(name)} * ${previous('calls')})`],
   ]),
 ];
 
