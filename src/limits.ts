@@ -244,8 +244,7 @@ export const limits = {
   importBytes: 3 * 1024 * 1024,
   importSource: 150,
   /**
-   * JSON values of an imported catalogue, and models of known providers; the published files have about a third of
-   * these numbers.
+   * JSON values and models of known providers of an imported catalogue; the published files have about a third as many.
    */
   importValues: 500_000,
   importEntries: 5_000,
@@ -296,10 +295,7 @@ export const limits = {
   subjectKind: 50,
   variantName: 100,
   variants: { min: 2, max: 10 },
-  /**
-   * The sum of the weights of all variants in basis points, which is also the number of buckets: one basis point is one
-   * bucket.
-   */
+  /** The number of buckets, which equals the sum of all weights: one basis point is one bucket. */
   buckets: 10_000,
   weight: { min: 0, max: 10_000 },
   alphaBasisPoints: { min: 1, max: 5000 },

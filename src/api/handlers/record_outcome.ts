@@ -151,7 +151,10 @@ class Recording {
     if (problem) return [OutcomeRejection.INVALID, `${problem}.`];
     const { agents } = this.principal;
     if (agents && !agents.has(this.state.storedAgentName(outcome.agent)))
-      return [OutcomeRejection.AGENT_NOT_ALLOWED, 'The token permits outcomes only of certain agents, and this agent is not one of them.'];
+      return [
+        OutcomeRejection.AGENT_NOT_ALLOWED,
+        'The token permits outcomes only of certain agents, and this agent is not one of them.',
+      ];
     const observed = outcome.observed_at?.getTime() ?? this.now;
     if (observed > this.now + limits.usageSkewMs)
       return [

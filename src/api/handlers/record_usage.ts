@@ -160,7 +160,10 @@ class Recording {
     const problem = recordProblem(record);
     if (problem) return [UsageRejection.INVALID, `${problem}.`];
     if (!this.mayReport(record))
-      return [UsageRejection.AGENT_NOT_ALLOWED, 'The token permits attempts only of certain agents, and this agent is not one of them.'];
+      return [
+        UsageRejection.AGENT_NOT_ALLOWED,
+        'The token permits attempts only of certain agents, and this agent is not one of them.',
+      ];
     const started = record.attempt?.started_at?.getTime() ?? 0;
     if (started > this.now + limits.usageSkewMs)
       return [

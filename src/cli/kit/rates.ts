@@ -20,7 +20,9 @@ export const conditionsOf = ({ tiers, windows, ...base }: ModelPrice): string[] 
   ...tiers.map((tier) => `${aboveText(tier)} ${inOut({ ...base, ...knownRates(tier.rates) })}`),
   ...windows.map((window) => {
     const rates = { ...base, ...knownRates(window.rates) };
-    const tierTexts = window.tiers.map((tier) => `, ${aboveText(tier)} ${inOut({ ...rates, ...knownRates(tier.rates) })}`);
+    const tierTexts = window.tiers.map(
+      (tier) => `, ${aboveText(tier)} ${inOut({ ...rates, ...knownRates(tier.rates) })}`,
+    );
     return `${timesText(window)} ${inOut(rates)}${tierTexts.join('')}`;
   }),
 ];

@@ -79,7 +79,12 @@ const fields: readonly Input[] = [
     clears: true,
     help: 'warn when this part of the limit is spent, in percent, 1 to 100 (default: 80)',
   },
-  { name: 'enabled', to: 'budget.enabled', kind: negatableFlag, help: 'apply the budget; --no-enabled only counts the cost' },
+  {
+    name: 'enabled',
+    to: 'budget.enabled',
+    kind: negatableFlag,
+    help: 'apply the budget; --no-enabled only counts the cost',
+  },
   {
     name: 'description',
     to: 'budget.description',

@@ -142,7 +142,12 @@ const fileInputs: readonly Input[] = [
     help: 'format of the file (default: detected)',
   },
   { name: 'provider', to: 'providers', kind: listOf(provider), help: 'only models of this provider; can be repeated' },
-  { name: 'new-models', to: 'new_models', kind: flag, help: 'also propose models that are not in the catalogue of the service' },
+  {
+    name: 'new-models',
+    to: 'new_models',
+    kind: flag,
+    help: 'also propose models that are not in the catalogue of the service',
+  },
 ];
 
 const diff: RemoteCommand = {

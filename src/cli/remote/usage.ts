@@ -112,9 +112,7 @@ function whatIfText(models: readonly WhatIfModel[], totals: WhatIfModel | undefi
   const rows = models.map((one) => row(`${one.provider}/${one.model_name}`, one));
   const heads = ['MODEL', 'ATTEMPTS', 'USD', 'WHAT IF', 'DIFFERENCE', 'UNPRICED'];
   const note =
-    approximate > 0n
-      ? `\n${counted(Number(approximate), 'attempt')} calculated from hourly sums, without tiers`
-      : '';
+    approximate > 0n ? `\n${counted(Number(approximate), 'attempt')} calculated from hourly sums, without tiers` : '';
   return `${table(heads, [...rows, row('total', totals)])}${note}`;
 }
 

@@ -62,7 +62,9 @@ export const usageReport: RemoteCommand = {
         textOf(heads, rows, groups, totals, isPeriod(group_by)),
       );
     if (lost_attempts > 0n && !call.json)
-      terminal.err(`${counted(Number(lost_attempts), 'attempt')} of this range were lost: their processes had to drop them before the service could record them`);
+      terminal.err(
+        `${counted(Number(lost_attempts), 'attempt')} of this range were lost: their processes had to drop them before the service could record them`,
+      );
     return undefined;
   },
 };

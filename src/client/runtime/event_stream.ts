@@ -129,7 +129,9 @@ export class EventStream {
   private readEvent(data: string) {
     if (data === END_MARKER) return this.observer.reader.event(END_MARKER);
     const json = parseJson(data);
-    return json === undefined ? failed(invalid('An event of the stream is not JSON')) : this.observer.reader.event(json);
+    return json === undefined
+      ? failed(invalid('An event of the stream is not JSON'))
+      : this.observer.reader.event(json);
   }
 
   private observeContent(): void {

@@ -157,7 +157,8 @@ export class Spool {
   private problemOf(content: Uint8Array): string | undefined {
     const { disk, maxMemoryRecords } = this.parts;
     if (this.isClosed) return 'the client is closed';
-    if (content.length > MAX_CONTENT_BYTES) return `an attempt has ${content.length} bytes, more than the spool accepts`;
+    if (content.length > MAX_CONTENT_BYTES)
+      return `an attempt has ${content.length} bytes, more than the spool accepts`;
     if (this.heldInMemory < maxMemoryRecords) return undefined;
     if (!disk) return `${maxMemoryRecords} attempts wait for the service`;
     return `the memory is full, and the disk accepts no attempts: ${errorMessage(this.writeError ?? 'writes are too slow')}`;
@@ -165,7 +166,8 @@ export class Spool {
 
   private addEntry(content: Uint8Array): void {
     const { disk, maxMemoryRecords } = this.parts;
-    const isSpilled = disk !== undefined && !this.writeError && this.heldInMemory - this.spilling >= maxMemoryRecords / 2;
+    const isSpilled =
+      disk !== undefined && !this.writeError && this.heldInMemory - this.spilling >= maxMemoryRecords / 2;
     const entry = { content, number: this.recorded, segment: undefined, isAcknowledged: false, isSpilled };
     this.heldInMemory++;
     if (isSpilled) this.spilling++;
@@ -316,7 +318,11 @@ export class Spool {
 
   private resolveWaiters(): void {
     if (this.waiters.length === 0) return;
-    const oldest = this.parts.disk ? this.oldestNumber(this.unwritten) : this.heldInMemory > 0 ? 0 : Number.POSITIVE_INFINITY;
+    const oldest = this.parts.disk
+      ? this.oldestNumber(this.unwritten)
+      : this.heldInMemory > 0
+        ? 0
+        : Number.POSITIVE_INFINITY;
     const isStuck = this.parts.disk === undefined || this.writeError !== undefined;
     this.waiters = this.waiters.filter(({ upTo, resolve }) => {
       if (oldest > upTo) resolve(true);

@@ -51,7 +51,8 @@ function checkWeights(weights: readonly VariantWeight[]): void {
   const sum = weights.reduce((total, { weight }) => total + weight, 0);
   const isValid = weights.every(({ weight }) => Number.isInteger(weight) && weight >= 0) && sum === BUCKETS;
   if (!isValid) throw new Error(`weights are whole basis points with the sum ${BUCKETS}, not ${sum}`);
-  if (new Set(weights.map(({ name }) => name)).size !== weights.length) throw new Error('two variants have the same name');
+  if (new Set(weights.map(({ name }) => name)).size !== weights.length)
+    throw new Error('two variants have the same name');
 }
 
 function checkCover(variants: readonly VariantBuckets[]): void {

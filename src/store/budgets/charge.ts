@@ -11,7 +11,7 @@ import {
 import { budgetPeriod } from '../../domain/budget_period.js';
 import type { Budget } from '../../domain/rows.js';
 import type { State } from '../../domain/state.js';
-import { createCounters, readCounters, type RequiredCounter, writeCounters } from './counters.js';
+import { createCounters, type RequiredCounter, readCounters, writeCounters } from './counters.js';
 
 /** A new attempt with its cost. */
 export interface PricedUsage {

@@ -56,7 +56,10 @@ type Term = (name: string) => string;
  */
 const differences = (prefix: string, after: Term, previous: Term): (readonly [name: string, sql: string])[] => [
   [`${prefix}calls`, `sum(${after('calls')} - ${previous('calls')})`],
-  [`${prefix}calls_squared`, `sum(${after('calls')} * ${after('calls')} - ${previous('calls')} * ${previous('calls')})`],
+  [
+    `${prefix}calls_squared`,
+    `sum(${after('calls')} * ${after('calls')} - ${previous('calls')} * ${previous('calls')})`,
+  ],
   ...QUANTITIES.flatMap((name): (readonly [string, string])[] => [
     [prefix + name, `sum(${after(name)} - ${previous(name)})`],
     [`${prefix}${name}_squared`, `sum(${after(name)} * ${after(name)} - ${previous(name)} * ${previous(name)})`],

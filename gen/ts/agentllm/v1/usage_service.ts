@@ -1989,8 +1989,8 @@ export const UsageServiceService = {
    * their price was known, or with a wrong price. The stored cost does not change: for
    * each attempt with a different cost, an adjustment is stored with the caller and the
    * reason. Reports include adjustments; budgets do not. A second request with the same
-   * range adjusts no attempt. One request adjusts at most 100000 attempts; the response
-   * states whether there are more. Attempts that were priced by a config are not
+   * range adjusts no attempt. At most 100000 attempts are adjusted by one request; the
+   * response states whether there are more. Attempts that were priced by a config are not
    * adjusted.
    */
   repriceUsage: {
@@ -2069,8 +2069,8 @@ export interface UsageServiceServer extends UntypedServiceImplementation {
    * their price was known, or with a wrong price. The stored cost does not change: for
    * each attempt with a different cost, an adjustment is stored with the caller and the
    * reason. Reports include adjustments; budgets do not. A second request with the same
-   * range adjusts no attempt. One request adjusts at most 100000 attempts; the response
-   * states whether there are more. Attempts that were priced by a config are not
+   * range adjusts no attempt. At most 100000 attempts are adjusted by one request; the
+   * response states whether there are more. Attempts that were priced by a config are not
    * adjusted.
    */
   repriceUsage: handleUnaryCall<RepriceUsageRequest, RepriceUsageResponse>;
@@ -2201,8 +2201,8 @@ export interface UsageServiceClient extends Client {
    * their price was known, or with a wrong price. The stored cost does not change: for
    * each attempt with a different cost, an adjustment is stored with the caller and the
    * reason. Reports include adjustments; budgets do not. A second request with the same
-   * range adjusts no attempt. One request adjusts at most 100000 attempts; the response
-   * states whether there are more. Attempts that were priced by a config are not
+   * range adjusts no attempt. At most 100000 attempts are adjusted by one request; the
+   * response states whether there are more. Attempts that were priced by a config are not
    * adjusted.
    */
   repriceUsage(

@@ -45,7 +45,10 @@ const list: RemoteCommand = {
   ],
   examples: [
     ['agentllm experiments list', 'all experiments'],
-    ['agentllm experiments list --agent trader --state running --json', 'the running experiments of one agent, as JSON'],
+    [
+      'agentllm experiments list --agent trader --state running --json',
+      'the running experiments of one agent, as JSON',
+    ],
   ],
   next: 'agentllm experiments results <name> shows the results of an experiment',
   run: (call) => printList(call, experimentList),

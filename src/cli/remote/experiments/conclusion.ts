@@ -56,9 +56,7 @@ function verdictLines(results: Results, experiment: Experiment): string[] {
   const each = compared.filter(({ shown }) => shown?.low !== undefined).map((one) => `  ${sentenceOf(one, control)}`);
   switch (results.verdict) {
     case 'EXPERIMENT_VERDICT_SAMPLE_RATIO_MISMATCH':
-      return [
-        'The results cannot be trusted: the numbers of subjects do not match the weights of the variants.',
-      ];
+      return ['The results cannot be trusted: the numbers of subjects do not match the weights of the variants.'];
     case 'EXPERIMENT_VERDICT_VARIANT_BETTER': {
       const [best = '', ...others] = results.better_variants;
       const also = others.length > 0 ? [`Also better than ${control}: ${others.join(', ')}. ${NOT_COMPARED}`] : [];

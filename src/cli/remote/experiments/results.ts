@@ -15,7 +15,8 @@ const CREATE = 'agentllm experiments create model --agent trader --variant cheap
 /** `agentllm experiments results`: the metrics of each variant, with intervals. */
 export const results: RemoteCommand = {
   name: 'results',
-  description: 'show the metrics of each variant with intervals, the better variant, and the subjects that are still needed',
+  description:
+    'show the metrics of each variant with intervals, the better variant, and the subjects that are still needed',
   more: `The intervals contain the true difference to the control with the confidence of the experiment, however often and
 whenever they are read, so the experiment may be ended at any time. All charts of a metric have the same scale.
 All calls of the subjects of a variant count, even if a fallback served them; rows "as served" leave these calls out.`,

@@ -131,7 +131,8 @@ export function updatedVariants(
   const problems: Problem[] = [];
   const known = (name: string) => before.some((one) => one.name === name) || set.some((one) => one.name === name);
   const names = before.map(({ name }) => name).join(', ');
-  const unknown = (typed: string) => problems.push({ typed, description: `is not a variant; the variants are ${names}` });
+  const unknown = (typed: string) =>
+    problems.push({ typed, description: `is not a variant; the variants are ${names}` });
   for (const { name, typed } of weights) if (!known(name)) unknown(`--weight ${typed}`);
   for (const name of removed) if (!before.some((one) => one.name === name)) unknown(`--remove-variant ${name}`);
   const shares = new Map<string, number>();
