@@ -344,7 +344,7 @@ export interface Provider {
    * WIRE_API_CHAT_COMPLETIONS (default) or WIRE_API_RESPONSES. DIALECT_OPENAI_RESPONSES:
    * WIRE_API_RESPONSES. DIALECT_ANTHROPIC: WIRE_API_MESSAGES. Other combinations are
    * rejected. A `wire_name` in the rules of the provider and its models applies to every
-   * wire API: set it anew when this field changes.
+   * wire API: set it again when this field changes.
    */
   wire_api: WireApi;
 }
