@@ -243,9 +243,7 @@ export const limits = {
   /** Bytes of an imported catalogue; the published files have about half as many. */
   importBytes: 3 * 1024 * 1024,
   importSource: 150,
-  /**
-   * JSON values and models of known providers of an imported catalogue; the published files have about a third as many.
-   */
+  /** JSON values, and models of known providers, in a catalogue; the published files have about a third as many. */
   importValues: 500_000,
   importEntries: 5_000,
   driftPercent: { min: 0, max: 1000 },
