@@ -6,8 +6,8 @@ import { type Loop, rounds } from './call_loop.js';
 import { serveJobs } from './script.js';
 
 /*
- * A process that assigns subjects to variants in a loop: alone, in resolve() of an agent with a running experiment, and with
- * the experiment of a flag library.
+ * A process that assigns subjects to variants in a loop: by the assignment function, by resolve() of an agent with a running
+ * experiment, and by an experiment of a feature flag library.
  */
 
 export interface AssignmentJob {

@@ -7,8 +7,8 @@ import { built } from './built.js';
 import { closedLoop, serveJobs } from './script.js';
 
 /*
- * Reserve as the service runs it, and its reference: one UPDATE … RETURNING of the row that has the amounts. The row is
- * the same for all callers on both sides.
+ * Measures Reserve as the service runs it, and a reference: one UPDATE … RETURNING of the row that has the amounts. In both
+ * cases all callers use the same row.
  */
 
 export interface ReserveJob {
@@ -39,15 +39,15 @@ async function reserveAll(job: ReserveJob): Promise<object> {
   const database = await openDatabase({ url, poolSize, dataDir: '', acquireTimeoutMs: 5_000 });
   const limits = { limit_nano_usd: LIMIT, period: 'BUDGET_PERIOD_TOTAL', scope: 'BUDGET_SCOPE_ALL' } as const;
   const budget = { ...newBudget(), ...limits, id, created_at: new Date(createdAt) };
-  const wanted = [{ budget, key: counterKey(budget, '', new Date()), end: undefined }];
+  const required = [{ budget, key: counterKey(budget, '', new Date()), end: undefined }];
   let agent_id = 0;
   try {
-    await createCounters(database.knex, wanted);
+    await createCounters(database.knex, required);
     const writer = new ReservationWriter({ database });
     return await closedLoop(job, async () => {
       const ids = { reservation_id: randomUUID(), agent_id: ++agent_id, run_id: '', actor: 'bench' };
       const size = { cost: 1n, attempts: 1, lifetimeMs: 300_000, until: undefined, hour: hourOf(new Date()) };
-      const { granted } = await writer.reserve({ ...ids, ...size, wanted }, undefined);
+      const { granted } = await writer.reserve({ ...ids, ...size, required }, undefined);
       if (!granted) throw new Error('nothing was reserved');
     });
   } finally {

@@ -2,7 +2,7 @@ import type { Knex } from 'knex';
 import { newestLogged } from './columns.js';
 
 // Adds long cache writes, context tiers and time windows to prices. `tiers` and `windows` are lists of PriceTier and
-// PriceWindow of the contract, with rates as numbers. A price is immutable, so its tiers never change on their own.
+// PriceWindow of the contract, with rates as numbers. Prices are immutable, so the tiers of a price never change.
 
 const TABLE = 'llm_prices';
 const RATE = 'cache_write_long_micro_usd_per_million';

@@ -1,13 +1,13 @@
 import type { Knex } from 'knex';
 
-// Recorded attempts, their sums for each hour, day and month of UTC, adjustments, and reports of dropped attempts. None of them takes a
-// revision.
+// Recorded attempts, their sums for each hour, day and month of UTC, adjustments, and reports of dropped attempts. None
+// of these rows has a revision.
 
 /**
- * The attempts are partitioned by month into a fixed ring of partitions: a month and the month 13 months later share
- * one. Partitions are not created later, because a role that only uses the schema may not create them, and because the
- * catalogue must be the same after `down` and `up`. A month that is no longer retained is removed by TRUNCATE of its
- * partition, or by DELETE if the partition also has attempts that are retained (a retention above 12 months).
+ * The attempts are partitioned by month into a fixed ring of partitions: a month and the month 13 months later share a
+ * partition. No partition is created later, because a role that only uses the schema may not create tables, and because
+ * the schema must be the same after `down` and `up`. An old month is deleted by TRUNCATE of its partition, or by DELETE
+ * if the partition also contains attempts that must be kept (with a retention above 12 months).
  */
 export const USAGE_PARTITIONS = 13;
 const MONTH = `(extract(year from started_at at time zone 'UTC')::int * 12
@@ -17,9 +17,9 @@ export const usagePartition = (slot: number): string => `llm_usage_attempts_${St
 const SLOTS = Array.from({ length: USAGE_PARTITIONS }, (_, slot) => slot);
 
 /**
- * A unique index of a partitioned table must contain the partition key, so it would accept an attempt again with
- * another start. This table makes the id alone unique; the writer inserts here first, and stores and sums only the
- * attempts whose id was new. It needs no index by time: the ids of a month are those of its partition.
+ * A unique index of a partitioned table must contain the partition key, so it would accept the same attempt again with
+ * another start. This table ensures that ids are unique. The writer inserts ids first, and stores and sums only
+ * attempts with a new id. The table needs no index by time, because the ids of a month are read from its partition.
  */
 async function createAttemptIds(knex: Knex): Promise<void> {
   await knex.schema.createTable('llm_usage_attempt_ids', (table) => {
@@ -27,7 +27,7 @@ async function createAttemptIds(knex: Knex): Promise<void> {
   });
 }
 
-/** The columns are those that reports read. `record` is the encoded UsageRecord, complete as it was reported. */
+/** The columns contain the values that reports read. `record` is the complete encoded UsageRecord, as reported. */
 async function createAttempts(knex: Knex): Promise<void> {
   await knex.raw(`create table llm_usage_attempts (
     slot smallint not null,
@@ -68,14 +68,17 @@ async function createAttempts(knex: Knex): Promise<void> {
   );
 }
 
-/** The tables of sums, by their unit. A longer range is read from larger units, so its cost does not grow with its length. */
+/**
+ * The tables of sums, by their unit. Longer ranges are read from larger units, so the duration of a report does not
+ * grow with its range.
+ */
 const SUMS = { hour: 'llm_usage_hourly', day: 'llm_usage_daily', month: 'llm_usage_monthly' } as const;
 
 /**
  * The key has the dimensions of QueryUsage. `config_id` is 0 for the default model of an agent, because null is never
  * equal to null in a key. A writer updates the rows of a batch in the order of the key, so that two writers do not wait
- * for each other. The sum of costs is numeric: a bigint would overflow, and fail a batch, if a reporter sent absurd
- * counts for long enough.
+ * for each other. The sum of costs is numeric, because a bigint could overflow and fail a batch if a reporter sent very
+ * large counts for a long time.
  */
 async function createSums(knex: Knex, unit: keyof typeof SUMS): Promise<void> {
   const name = SUMS[unit];
@@ -89,8 +92,8 @@ async function createSums(knex: Knex, unit: keyof typeof SUMS): Promise<void> {
     table.string('variant', 100).notNullable();
     table.string('outcome', 40).notNullable();
     table.boolean('fallback').notNullable();
-    // The name in the newest attempt, and the start of that attempt. They are not part of the key, because an agent can
-    // be renamed. Without the start, the name would depend on the order in which attempts arrive.
+    // The agent's name in the newest attempt, and the start of this attempt. The name is not part of the key, because
+    // an agent can be renamed. Without the start, the name would depend on the order in which attempts arrive.
     table.string('agent_name', 255).notNullable();
     table.timestamp('newest_at').notNullable();
     for (const count of ['attempts', 'unpriced_attempts', ...TOKENS]) table.bigInteger(count).notNullable();
@@ -104,7 +107,7 @@ async function createSums(knex: Knex, unit: keyof typeof SUMS): Promise<void> {
       undefined,
       `ck_${name}_${unit}`,
     );
-    // A filter finds the agents that have had a name.
+    // A filter by name uses this index to find the agents that have had the name.
     if (unit === 'hour') table.index(['agent_name', 'agent_id', 'hour'], `ix_${name}_agent_name`);
   });
 }
@@ -149,7 +152,7 @@ async function createLosses(knex: Knex): Promise<void> {
   });
 }
 
-/** One row: the time before which attempts have been deleted, which a change of the retention does not move back. */
+/** One row: the time before which attempts have been deleted. A longer retention does not move it back. */
 async function createHorizon(knex: Knex): Promise<void> {
   await knex.schema.createTable('llm_usage_horizon', (table) => {
     table.smallint('id').primary();

@@ -1,8 +1,8 @@
 import type { Knex } from 'knex';
 import { timestamps } from './columns.js';
 
-// Budgets, the amounts of their periods, and reservations. Budgets are configuration; the amounts and the reservations
-// take no revision.
+// Budgets, the amounts of their periods, and reservations. Budgets are configuration; amounts and reservations have no
+// revision.
 
 const SCOPES = ['ALL', 'AGENT', 'AGENT_TYPE', 'RUN'];
 const PERIODS = ['DAY', 'MONTH', 'ROLLING_HOURS', 'TOTAL'];
@@ -53,13 +53,13 @@ async function createBudgets(knex: Knex): Promise<void> {
 }
 
 /**
- * All numbers that decide whether a reservation fits are in one row for each budget, run and period. A statement that
- * waits for the lock of a row reads the newest version of that row, but of other rows the version at its own start. A
- * sum over several rows could therefore miss what a concurrent transaction has just reserved.
+ * All amounts that decide about a reservation are in one row for each budget, run and period. A statement that waits
+ * for the lock of a row reads the newest version of this row, but reads other rows as of the start of the statement. A
+ * sum over several rows could therefore miss an amount that a concurrent transaction has just reserved.
  *
  * For this reason the hours of a rolling budget are one array: `spent_by_hour[hour % rolling_hours + 1]` is the cost of
- * an hour, counted in hours since 1970. The newest hour in it is `newest_hour`; a slot whose hour is not in the window
- * counts as 0. The row of a rolling or total budget has its creation as `period_start`.
+ * an hour, counted in hours since 1970. The newest hour in the array is `newest_hour`; a slot whose hour is not in the
+ * window counts as 0. For a rolling or total budget, `period_start` is the creation of the budget.
  *
  * Reserve locks the rows of all budgets in the order of the key, checks each of them, and adds the amount to all or to
  * none, in one statement:
@@ -72,7 +72,7 @@ async function createBudgets(knex: Knex): Promise<void> {
  *        reserved as (insert into llm_budget_reservations select … where yes)
  *   select …
  *
- * A row that does not exist yet is inserted before (ON CONFLICT DO NOTHING), and the statement is repeated.
+ * If a row does not exist yet, it is inserted (ON CONFLICT DO NOTHING), and the statement is repeated.
  */
 async function createCounters(knex: Knex): Promise<void> {
   await knex.schema.createTable('llm_budget_counters', (table) => {
@@ -85,9 +85,9 @@ async function createCounters(knex: Knex): Promise<void> {
       .onDelete('CASCADE');
     table.string('run_id', 100).notNullable().defaultTo('');
     table.timestamp('period_start').notNullable();
-    // Null: the budget has no end, or a rolling one.
+    // Null: the period has no end, or the budget is rolling.
     table.timestamp('period_end');
-    // Of a rolling budget, the cost since its creation.
+    // The spent amount; for a rolling budget, the cost since its creation.
     table.specificType('spent_nano_usd', 'numeric(38, 0)').notNullable().defaultTo(0);
     // The part of the spent amount that was taken from reservations.
     table.specificType('committed_nano_usd', 'numeric(38, 0)').notNullable().defaultTo(0);
@@ -98,7 +98,7 @@ async function createCounters(knex: Knex): Promise<void> {
     table.bigInteger('newest_hour');
     table.timestamp('updated_at').notNullable().defaultTo(knex.fn.now());
     table.primary(['budget_id', 'run_id', 'period_start'], { constraintName: 'llm_budget_counters_pkey' });
-    // For the states on the watch, and for the deletion of old periods.
+    // The index is used for the states on the watch, and for the deletion of old periods.
     table.index(['updated_at'], 'ix_llm_budget_counters_updated_at');
     table.check(
       `spent_nano_usd >= committed_nano_usd and committed_nano_usd >= 0 and reserved_nano_usd >= 0
@@ -111,9 +111,9 @@ async function createCounters(knex: Knex): Promise<void> {
 }
 
 /**
- * The budgets of a reservation, with their periods, are in arrays: they never change, and Reserve inserts one row. The
- * held amount is the same in all of them. A reservation ends at the latest with the first of its periods, so that what
- * it covers is spent in the period in which it is held.
+ * The budgets of a reservation and their periods are arrays, because they never change and Reserve then inserts only
+ * one row. The held amount is the same in all budgets. A reservation ends at the latest at the first end of one of its
+ * periods, so that the covered cost is spent in the period in which the amount is held.
  */
 async function createReservations(knex: Knex): Promise<void> {
   await knex.schema.createTable('llm_budget_reservations', (table) => {

@@ -1,9 +1,10 @@
 import type { Knex } from 'knex';
 import { timestamps } from './columns.js';
 
-// Experiments, and the sums that their results are computed from. Experiments are configuration; the sums take no
-// revision. No sum refers to `llm_experiments` with a foreign key: deleting an experiment would then delete millions of
-// rows while the revision counter is locked. The maintenance deletes what no experiment has any more.
+// Experiments, and the sums that their results are computed from. Experiments are configuration; the sums have no
+// revision. The sums do not refer to `llm_experiments` with a foreign key: with a foreign key, deleting an experiment
+// would delete millions of rows while the revision counter is locked. Maintenance deletes the rows of experiments that
+// no longer exist.
 
 const STATES = ['DRAFT', 'RUNNING', 'PAUSED', 'CONCLUDED'].map((state) => `'EXPERIMENT_STATE_${state}'`);
 const ACTIVE = `state in ('EXPERIMENT_STATE_RUNNING', 'EXPERIMENT_STATE_PAUSED')`;
@@ -49,7 +50,7 @@ async function createExperiments(knex: Knex): Promise<void> {
     }))
       table.check(condition, undefined, `ck_llm_experiments_${name}`);
   });
-  // One experiment of an agent at most has an effect.
+  // At most one experiment of an agent is running or paused.
   await knex.raw(`create unique index uq_llm_experiments_active on llm_experiments (agent_id) where ${ACTIVE}`);
 }
 
@@ -58,7 +59,7 @@ const QUANTITIES = ['successes', 'cost_nano_usd', 'latency_ms', 'tokens'];
 
 /**
  * One row for each subject and variant. The columns `other_…` are the part of the calls that another hop than the first
- * one served; what is left without them is the view as served.
+ * one served; the sums minus these columns are the view as served.
  */
 async function createAssignments(knex: Knex): Promise<void> {
   await knex.schema.createTable('llm_experiment_assignments', (table) => {
@@ -78,9 +79,9 @@ async function createAssignments(knex: Knex): Promise<void> {
 }
 
 /**
- * The sums over the subjects of a variant. For ratios of sums, such as the cost per call, the variance of the ratio needs
- * the squares and the products with the number of calls. They are updated by the difference that a transaction makes to
- * each subject, and are exact.
+ * The sums over the subjects of a variant. For ratios of sums, such as the cost per call, the variance of the ratio
+ * needs the squares and the products with the number of calls. A transaction adds to the sums the change that it makes
+ * to each subject, so the sums are exact.
  */
 async function createVariants(knex: Knex): Promise<void> {
   const sum = (table: Knex.CreateTableBuilder, name: string) =>

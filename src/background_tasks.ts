@@ -10,7 +10,10 @@ import type { Store } from './store/store.js';
 /** The first run is soon, because a service may be restarted often, and not at the same time on all replicas. */
 const FIRST_RUN_MS = { min: 60_000, max: 300_000 };
 const INTERVAL_MS = 3_600_000;
-/** How soon what a crashed process held is available to others; Reserve also releases it when it finds no room. */
+/**
+ * The interval at which reservations of crashed processes are released. Reserve also releases expired reservations when
+ * a budget has not enough left.
+ */
 const EXPIRY_MS = 5_000;
 
 /**
@@ -115,7 +118,7 @@ const expiryOf = (store: Store, log: Log): Periodic =>
     log,
   );
 
-/** Pauses experiments that violate a guardrail, while some are running. */
+/** Pauses experiments that violate a guardrail, while experiments are running. */
 const guardrailsOf = (store: Store, log: Log): Periodic =>
   new Periodic(
     {

@@ -214,7 +214,7 @@ export const settings = {
   USAGE_RETENTION: setting(
     retention('365d'),
     '365d',
-    'How long recorded attempts are kept, at least 1d, in whole months of UTC. Their sums are kept for ever',
+    'How long recorded attempts are kept, at least 1d. Attempts are deleted in whole UTC months; their sums are kept permanently',
   ),
   SHUTDOWN_GRACE_MS: setting(
     whole(0, 600_000, 10_000),

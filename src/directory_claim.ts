@@ -1,5 +1,5 @@
 /**
- * Claims on a directory, which ensure a single owner of what is in it.
+ * Claims on a directory, which ensure that its files have a single owner.
  *
  * A file with a PID is not reliable across containers and after a PID is reused. With a timestamp in a file, a process
  * that is only slow loses the lock. Therefore a listening UNIX-domain socket shows that the owner is alive: the kernel

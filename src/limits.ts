@@ -240,10 +240,10 @@ export const limits = {
   windowEnd: { min: 1, max: 1440 },
   /** Days of the week as in ISO 8601: Monday is 1. */
   weekday: { min: 1, max: 7 },
-  /** Bytes of an imported catalogue; the published files have about half of it. */
+  /** Bytes of an imported catalogue; the published files have about half as many. */
   importBytes: 3 * 1024 * 1024,
   importSource: 150,
-  /** JSON values of an imported catalogue, and models of known providers; the published files have a third of it. */
+  /** JSON values, and models of known providers, in a catalogue; the published files have about a third as many. */
   importValues: 500_000,
   importEntries: 5_000,
   driftPercent: { min: 0, max: 1000 },
@@ -253,9 +253,9 @@ export const limits = {
   /** Prices of a model that become valid later, on the watch. */
   watchedNextPrices: 10,
   // Usage
-  /** Model tokens of one kind in one attempt; the largest context windows have a tenth of it. */
+  /** Model tokens of one kind in one attempt; the largest context windows have a tenth of this number. */
   attemptTokens: { min: 0, max: 100_000_000 },
-  /** Nano-USD of one attempt: a million USD. The cost of a dearer one is unknown, because its price must be wrong. */
+  /** Nano-USD of one attempt: a million USD. A higher cost is treated as unknown, because the price must be wrong. */
   attemptCost: 1_000_000_000_000_000n,
   experimentName: 100,
   subject: 255,
@@ -278,7 +278,7 @@ export const limits = {
   warnPercent: { min: 1, max: 100 },
   defaultWarnPercent: 80,
   periodsAgo: { min: 0, max: 1000 },
-  /** Tokens and attempts that a reservation is for, its lifetime in s, and its defaults. */
+  /** Tokens and attempts of a reservation, its lifetime in s, and the defaults. */
   reservedOutputTokens: { min: 1, max: 100_000_000 },
   defaultReservedOutputTokens: 16_384,
   reservedAttempts: { min: 1, max: 1000 },
@@ -293,7 +293,7 @@ export const limits = {
   subjectKind: 50,
   variantName: 100,
   variants: { min: 2, max: 10 },
-  /** Basis points of the weights of all variants; as many buckets exist, so that one basis point is one bucket. */
+  /** The number of buckets, which equals the sum of all weights: one basis point is one bucket. */
   buckets: 10_000,
   weight: { min: 0, max: 10_000 },
   alphaBasisPoints: { min: 1, max: 5000 },

@@ -12,7 +12,7 @@ export interface Metrics {
 
 /** Counts the attempts that this replica records. */
 export interface UsageMetrics {
-  /** @param unpricedReason why the cost is unknown; null if it is known. */
+  /** @param unpricedReason the reason why the cost is unknown; null if it is known. */
   countStored(outcome: string, nanoUsd: bigint | null, unpricedReason: string | null): void;
   countRejected(reason: string): void;
 }
@@ -70,7 +70,7 @@ export function createMetrics(sources: Sources): Metrics {
   return { registry, forMethod, usage: usageMetrics(registers) };
 }
 
-/** The labels have no names of models: reporters could make up any number of them. */
+/** Labels contain no model names, because a reporter could send any number of different names. */
 function usageMetrics(registers: Registry[]): UsageMetrics {
   const counter = (name: string, help: string, labelNames: string[] = []) =>
     new Counter({ name: `agentllm_usage_${name}`, help, labelNames, registers });

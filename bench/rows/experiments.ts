@@ -6,8 +6,7 @@ import type { SimulationJob, SimulationResult } from '../simulation/simulate.js'
 
 export const row: Row = {
   name: 'experiments',
-  about:
-    'errors of a person who looks at an experiment after every call and stops when there is a result, by simulation',
+  about: 'false results if an experiment is read after every call and stopped at the first result, by simulation',
   target: 'no more often than promised; every planted difference is found',
   async run(lab) {
     const program = lab.startScript('simulation/simulate.ts');
@@ -28,7 +27,10 @@ function figuresOf({ name, runs, wrong, level, naive, found }: SimulationResult[
       reference: promised,
       compared: wrong / runs / promised,
       goal: { kind: 'ratio at most', value: 1 },
-      note: naive === undefined ? `${runs} runs` : `${runs} runs; a test for one look is wrong in ${naive} of them`,
+      note:
+        naive === undefined
+          ? `${runs} runs`
+          : `${runs} runs; an ordinary test, read in the same way, is wrong in ${naive} of them`,
     },
   ];
   if (found !== undefined)

@@ -4,7 +4,7 @@ import type { MetricSums } from '../../src/domain/experiments/metric_sums.js';
 import { Random } from './random.js';
 import { type Scenario, Traffic } from './traffic.js';
 
-/** The results of many runs of a scenario with a look after every call. */
+/** The results of many runs of a scenario in which the results are read after every call. */
 export interface Peeks {
   readonly runs: number;
   /** Runs in which an interval of a difference does not contain the true difference at some time. */
@@ -13,7 +13,9 @@ export interface Peeks {
   readonly relativeMissed: number;
   /** Runs in which an interval excludes 0 at some time. */
   readonly different: number;
-  /** Runs in which a test for one look, 1.96 standard errors at alpha = 0.05, excludes the true difference at some time. */
+  /**
+   * Runs in which an ordinary test (1.96 standard errors at alpha = 0.05) excludes the true difference at some time.
+   */
   readonly naiveMissed: number;
   /** The mean number of calls until an interval excludes 0, in the runs in which one does. */
   readonly callsUntilDifferent: number;

@@ -51,7 +51,7 @@ export interface QuantilePeeks {
   readonly different: number;
 }
 
-/** Runs with a look after every 25th call. */
+/** Runs in which the results are read after every 25th call. */
 export function peekAtQuantiles(scenario: QuantileScenario, runs: number, seed = 1): QuantilePeeks {
   const results = Array.from({ length: runs }, (_, at) => peekOnce(scenario, new Random(seed + at)));
   return {

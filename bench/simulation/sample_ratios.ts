@@ -2,7 +2,7 @@ import { checkSampleRatio } from '../../src/domain/experiments/sample_ratio.js';
 import { Random } from './random.js';
 
 /**
- * The number of runs in which the check states a mismatch at some time, with a look after every subject.
+ * The number of runs in which the check, read after every subject, reports a mismatch at some time.
  *
  * @param lost the part of the subjects of the last variant that are not counted.
  */

@@ -41,9 +41,9 @@ async function run(address: string): Promise<void> {
       ...['--variant', `${VARIANT}=claude/claude-sonnet-5-5@50%`],
       ...['--metric', 'outcome:hit:higher', '--guardrail', 'error rate +5pp'],
     );
-    // The output follows when the client has received the experiment.
+    // The output of the next command is printed when the client has received the experiment.
     await command('experiments', 'start', EXPERIMENT, '--wait', '10000');
-    console.log(`\nThe analyst is asked about ${ROUND} shares at a time, and the results are read each time:`);
+    console.log(`\nThe analyst judges ${ROUND} shares at a time, and the results are read after each round:`);
     const winner = await callUntilDecided(client, providers);
     await command('experiments', 'results', EXPERIMENT);
     await command('experiments', 'conclude', EXPERIMENT, '--winner', winner, '--reason', 'more hits');
@@ -53,7 +53,7 @@ async function run(address: string): Promise<void> {
   }
 }
 
-/** Makes calls until the results say which variant is better. Returns its name. */
+/** Makes calls until the results show which variant is better. Returns the name of this variant. */
 async function callUntilDecided(client: Client, providers: Providers): Promise<string> {
   for (let round = 0; round < MAX_ROUNDS; round++) {
     const shares = Array.from({ length: ROUND }, (_, at) => `share-${round * ROUND + at + 1}`);

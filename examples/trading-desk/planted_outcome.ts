@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto';
 
 /*
- * In an application, the world decides whether an analyst was right. Here the difference between the models is planted, so
- * that the experiment has something to find.
+ * In a real application, the market shows whether an analyst was right. This file simulates it: the larger model is right
+ * more often, so that the experiment has a known difference to detect.
  */
 
 /** How often each model is right. */

@@ -20,8 +20,9 @@ export interface ResidentAgent {
   readonly name: string;
   /**
    * Resolves the agent from the state that this process holds: synchronously, without the network, well over a million
-   * times per second. Returns the same frozen object until something changes. With `subject`, a running experiment of the
-   * agent assigns it to a variant, also in this process: then there is one object for each variant.
+   * times per second. Returns the same frozen object until the agent, the catalogue or the state of a budget changes.
+   * With `subject`, a running experiment of the agent assigns the subject to a variant, without a request; each variant
+   * has one object.
    *
    * Throws the AgentLLMError that ResolveConfig returns: NOT_FOUND with reason AGENT_NOT_FOUND when the store has no such
    * agent; FAILED_PRECONDITION with reason AGENT_INACTIVE or NO_ENABLED_CONFIG; INVALID_ARGUMENT with reason
@@ -53,12 +54,12 @@ export interface ResidentAgent {
    */
   apiKey(hop?: KeyedHop, options?: ListenOptions): Promise<string | undefined>;
   /**
-   * Reports an outcome of a subject or a run, for the results of an experiment. Outcomes may arrive late, also after the
-   * experiment is concluded. The service attributes them to calls whose usage it has recorded, so the usage of this
-   * client is sent first, and the report is repeated within `deadlineMs` while the service has not seen a call. Outcomes
-   * are not kept for later: the promise resolves when the outcome is stored and rejects with an AgentLLMError otherwise.
-   * If it rejects with UNAVAILABLE or DEADLINE_EXCEEDED, report the outcome again with the same `outcomeId`: it counts
-   * once.
+   * Reports an outcome of a subject or a run for the results of an experiment. Outcomes can be reported late, even
+   * after the conclusion of the experiment. The service attributes an outcome to calls whose usage is recorded. The
+   * client therefore sends its usage first, and repeats the report within `deadlineMs` while the service has no
+   * recorded call. The promise resolves when the outcome is stored, and rejects with an AgentLLMError otherwise; the
+   * client does not keep the outcome. After UNAVAILABLE or DEADLINE_EXCEEDED, report the outcome again with the same
+   * `outcomeId`: it counts once.
    *
    * It rejects with a TypeError for a value that is neither a finite number nor a boolean.
    */
@@ -99,7 +100,7 @@ export interface Holder {
   readonly id?: string;
 }
 
-/** What is known for the subjects of an agent in one view. */
+/** The cached resolutions of an agent's variants in one view. */
 interface Assignable {
   readonly view: View;
   readonly experiment: HeldAgent['experiment'];
@@ -131,16 +132,18 @@ export class AgentHandle implements ResidentAgent {
     return this.resolution;
   }
 
-  /** The resolution of a variant that was resolved before. It allocates nothing: a program may resolve for each call. */
+  /**
+   * The cached resolution of a variant. The method allocates no memory, because a program may resolve for each call.
+   */
   private knownFor(view: View, states: BudgetStates, options: ResolveOptions): Resolution | undefined {
     const { subject, providerDown, budgetExhausted, overrides } = options;
-    const known = this.assignable;
-    if (known === undefined || known.view !== view || known.resolutions.budgetVersion !== states.version)
+    const cached = this.assignable;
+    if (cached === undefined || cached.view !== view || cached.resolutions.budgetVersion !== states.version)
       return undefined;
     if (providerDown !== undefined || budgetExhausted !== undefined || overrides !== undefined) return undefined;
     if (typeof subject !== 'string' || subjectProblem(subject) !== undefined) return undefined;
-    const position = known.experiment === undefined ? 0 : known.experiment.choose(subject).position;
-    return known.resolutions.byPosition[position];
+    const position = cached.experiment === undefined ? 0 : cached.experiment.choose(subject).position;
+    return cached.resolutions.byPosition[position];
   }
 
   private resolveWith(view: View, states: BudgetStates, options: ResolveOptions): Resolution {

@@ -144,7 +144,7 @@ export class Catalogue implements ResolveView {
     return this.contents.credentials;
   }
 
-  /** The budgets that are not for one agent. */
+  /** The budgets that are not for a single agent. */
   get budgets(): readonly Budget[] {
     return this.contents.budgets;
   }
@@ -166,8 +166,8 @@ export class Catalogue implements ResolveView {
   }
 
   /**
-   * The next time after `after` at which resolutions change: when a model is shut down, each whole day before it, because
-   * the finding states the days that are left, and when another price becomes valid.
+   * The next time after `after` at which resolutions change: the shutdown of a model, each whole day before it (the
+   * finding states the remaining days), and the start of a price.
    */
   nextTimedChange(after: Date): TimedChange | undefined {
     const { models, prices } = this.contents;
@@ -185,7 +185,7 @@ export class Catalogue implements ResolveView {
 /** A change of resolutions without a change in the store. */
 interface TimedChange {
   readonly at: Date;
-  /** Whether more than a text changes. */
+  /** Whether the change affects more than the text of a finding. */
   readonly isEffect: boolean;
 }
 

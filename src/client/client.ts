@@ -44,7 +44,7 @@ export interface AgentLLM extends AsyncDisposable {
   readonly access: Methods<typeof access.AccessServiceService>;
   /** The audit log: events with actor and time. */
   readonly audit: Methods<typeof audit.AuditServiceService>;
-  /** What the models of agents used and what it cost. A stream of attempts (StreamUsage) has no method here. */
+  /** The usage and the cost of the models that agents call. StreamUsage has no method here. */
   readonly usage: Omit<Methods<typeof usage.UsageServiceService>, 'streamUsage'>;
   /**
    * Resolves when the health check of the service reports that it serves. Calls need not wait for it.
@@ -79,7 +79,7 @@ export interface ResidentAgentLLM<Extension = unknown> extends AgentLLM {
   readonly clientId: string;
   /** Whether the held state is current. */
   readonly state: ClientState;
-  /** The attempts of model calls that the service has not acknowledged yet. */
+  /** The attempts of model calls that the service has not yet acknowledged. */
   readonly spool: UsageSpool;
   /** The last 20 warnings, the oldest first. */
   readonly warnings: readonly ClientWarning[];
@@ -114,9 +114,9 @@ export interface ResidentAgentLLM<Extension = unknown> extends AgentLLM {
    */
   ready(deadlineMs?: number, options?: ListenOptions): Promise<void>;
   /**
-   * Closes the connection and the watch. Calls in progress finish first, the last acknowledgement and the usage that is not
-   * recorded yet are sent, and the cache file is written. The held state can still be resolved. `await using` and `Symbol.asyncDispose` wait until the client
-   * is closed.
+   * Closes the connection and the watch. Calls in progress finish first. Then the client sends the last acknowledgement
+   * and the unacknowledged usage, and writes the cache file. The held state can still be resolved. `await using` and
+   * `Symbol.asyncDispose` wait until the client is closed.
    */
   close(): void;
 }

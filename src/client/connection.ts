@@ -38,10 +38,10 @@ export interface Outgoing {
   readonly requestId?: string | undefined;
 }
 
-/** The side of the client of a stream in both directions. */
-export interface Outlet {
+/** The client's side of a bidirectional stream. */
+export interface RequestStream {
   send(bytes: Buffer): void;
-  /** Sends nothing more; the service then ends the stream. */
+  /** Ends the client's side; the service then ends the stream. */
   end(): void;
 }
 
@@ -141,10 +141,10 @@ export class Connection {
     return this.background(method, open, onMessage, signal);
   }
 
-  /** Opens a stream in both directions, like `stream`. @param onOpen receives the side of the client. */
+  /** Opens a bidirectional stream, like `stream`. @param onOpen receives the client's side. */
   async duplex<Response>(
     method: Method<Response>,
-    onOpen: (outlet: Outlet) => void,
+    onOpen: (requests: RequestStream) => void,
     onMessage: (message: Response) => void,
     signal: AbortSignal,
   ): Promise<void> {

@@ -14,7 +14,7 @@ export type WatchEvent =
   /** `newest` is the newest revision of the service. */
   | { readonly kind: 'started'; readonly started: WatchStarted; readonly newest: bigint }
   | { readonly kind: 'batch'; readonly batch: Batch }
-  /** States of budgets, which belong to no revision. */
+  /** States of budgets, which have no revision. */
   | { readonly kind: 'budget_states'; readonly states: readonly BudgetState[]; readonly complete: boolean }
   /** Everything up to the revision has been delivered. */
   | { readonly kind: 'bookmark'; readonly revision: bigint; readonly token: string };

@@ -61,10 +61,11 @@ export interface ResidentOptions extends ConnectOptions {
    */
   readonly leaseMs?: number | undefined;
   /**
-   * How the usage of model calls is recorded: the attempts of all receipts are reported to the service, in the background.
-   * false: it is not recorded. Default: `{}`, the defaults of its options. Only the entry points for AI SDKs have calls.
+   * How the client reports the usage of model calls: it sends the attempts of all receipts to the service in the
+   * background. `false`: usage is not reported. Default: `{}`, the defaults of these options. Only the entry points for
+   * AI SDKs make model calls.
    */
   readonly usage?: false | UsageOptions | undefined;
-  /** What amounts are reserved for, if budgets limit the agents. Default: see its fields. */
+  /** The size of reservations if budgets limit the agents. Default: see the fields. */
   readonly reservation?: ReservationOptions | undefined;
 }

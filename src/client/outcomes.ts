@@ -6,26 +6,26 @@ import { type CallOptions, type Connection, checkDeadline } from './connection.j
 import { AgentLLMError, type Code } from './error.js';
 import type { UsageSpool } from './usage/usage_spool.js';
 
-/** What a program observed about a subject, for example whether a recommendation was right. */
+/** An outcome that a program observed for a subject, for example whether a recommendation was right. */
 export interface OutcomeInput {
   /** The name of the outcome, as in the metrics of the experiment, 1 to 100 characters. */
   readonly name: string;
   /** The value; a boolean counts as 1 or 0. */
   readonly value: number | boolean;
-  /** The subject that the outcome is about. Required without `runId`, also of the run of the agent. */
+  /** The subject of the outcome. Required if the outcome has no run: neither `runId` nor an agent of a run. */
   readonly subject?: string | undefined;
-  /** The run that the outcome is about. Default: the run of the agent, if it is of one. */
+  /** The run of the outcome. Default: the run of the agent, if the agent belongs to a run. */
   readonly runId?: string | undefined;
   /**
    * The name of the experiment. Default: the experiment of the agent in which the subject or the run had its latest call
    * before the outcome.
    */
   readonly experiment?: string | undefined;
-  /** When it was observed. Default: now. */
+  /** The time of the observation. Default: now. */
   readonly observedAt?: Date | undefined;
   /**
-   * The id of the outcome, a UUID, with which it counts once. Set it if a later process may report the same outcome.
-   * Default: a generated UUID.
+   * The id of the outcome, a UUID. An outcome that is reported again with the same id counts once. Set the id if
+   * another process may report the same outcome. Default: a generated UUID.
    */
   readonly outcomeId?: string | undefined;
 }
@@ -33,17 +33,17 @@ export interface OutcomeInput {
 /** A stored outcome. */
 export interface RecordedOutcome {
   readonly outcomeId: string;
-  /** Whether the outcome was stored before, with the same id. */
+  /** Whether an outcome with this id was already stored. */
   readonly isKnown: boolean;
-  /** The experiment that it counts for; empty if it was stored before. */
+  /** The experiment that the outcome counts for; empty if the outcome was already stored. */
   readonly experiment: string;
-  /** The variant that it counts for; empty if it was stored before. */
+  /** The variant that the outcome counts for; empty if the outcome was already stored. */
   readonly variant: string;
 }
 
 const METHOD = ExperimentServiceService.recordOutcome;
 const NAME = METHOD.path.slice(1);
-/** Usage that another process has recorded may arrive within seconds. */
+/** The usage of another process can arrive a few seconds later. */
 const RETRY_MS = [200, 500, 1000, 2000] as const;
 
 const CODES: Partial<Record<OutcomeResult['rejection'], Code>> = {
@@ -52,7 +52,7 @@ const CODES: Partial<Record<OutcomeResult['rejection'], Code>> = {
   OUTCOME_REJECTION_UNKNOWN_EXPERIMENT: 'NOT_FOUND',
 };
 
-/** Reports outcomes to the service. Nothing is kept for later: the promise states whether the outcome is stored. */
+/** Reports outcomes to the service. It keeps no outcome: the promise states whether the outcome is stored. */
 export class OutcomeReporter {
   constructor(
     private readonly calls: Connection,
@@ -62,7 +62,7 @@ export class OutcomeReporter {
   async record(agent: string, runId: string, input: OutcomeInput, options: CallOptions = {}): Promise<RecordedOutcome> {
     const outcome = messageOf(agent, runId, input);
     const endsAt = Date.now() + checkDeadline(options.deadlineMs ?? this.calls.deadlineMs);
-    // The service attributes an outcome to a call that it has recorded, which may still be in the spool.
+    // The service attributes an outcome to a recorded call. This call may still be in the spool.
     if (this.spool.stats().inMemory > 0) await this.spool.flush(endsAt - Date.now());
     for (let attempt = 0; ; attempt++) {
       const result = await this.send(outcome, { ...options, deadlineMs: Math.max(1, endsAt - Date.now()) });
@@ -83,7 +83,7 @@ export class OutcomeReporter {
   }
 }
 
-/** The id and the time are the same in every attempt, so that the outcome counts once. */
+/** The id and the time are the same in every repetition, so that the outcome counts once. */
 function messageOf(agent: string, runId: string, input: OutcomeInput): Outcome {
   const { name, value, subject = '', experiment = '', observedAt = new Date(), outcomeId = randomUUID() } = input;
   if (typeof value !== 'boolean' && !Number.isFinite(value))

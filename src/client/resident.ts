@@ -86,12 +86,12 @@ export class Resident implements WatchObserver, RunSource {
     // Without a resume token the store may be another one, in which the held revision has no meaning.
     const revision = () => (this.token === '' ? this.minRevision : this.view.revision);
     this.connection = connection;
-    // Only extensions have calls of models.
+    // Only the entry points for AI SDKs make model calls.
     this.recorder = extend && usage && new UsageRecorder(usage, { open: openStreamOver(connection), warn });
     this.spool = this.recorder ?? NO_USAGE;
     this.outcomes = new OutcomeReporter(calls, this.spool);
     this.budgets = new BudgetLeases({ calls, stream: connection, options, view: () => this.held });
-    this.extend = extend?.(this.budgets.settling((receipt) => this.onReceipt(receipt))) ?? (() => {});
+    this.extend = extend?.(this.budgets.settleBefore((receipt) => this.onReceipt(receipt))) ?? (() => {});
     this.leases = new LeaseManager({ calls, stream: connection, lifetimeMs, revision, warn });
     this.names = agents === 'all' ? undefined : new Set(agents);
     this.cache = cache && new SnapshotCache(cache, agents, warn);
@@ -292,7 +292,7 @@ export class Resident implements WatchObserver, RunSource {
     this.events.emit('change', change);
   }
 
-  /** The shutdown date of a model, and the start of a price, change resolutions without a change in the store. */
+  /** At the shutdown date of a model and at the start of a price, resolutions change without a change in the store. */
   private scheduleTimedChange(): void {
     clearTimeout(this.timedChange);
     const next = this.held?.catalogue.nextTimedChange(new Date());
@@ -300,7 +300,7 @@ export class Resident implements WatchObserver, RunSource {
     const due = () => {
       if (this.held && next.at <= new Date()) {
         this.hold(this.held.withNewCatalogue());
-        // One day less to a shutdown is no event for listeners.
+        // Listeners are not notified when only the number of days before a shutdown changes.
         if (next.isEffect) this.publishEffect();
       }
       this.scheduleTimedChange();

@@ -45,7 +45,7 @@ export function resolveFrom(view: View, name: string, states: BudgetStates, opti
   return byPosition[position];
 }
 
-/** Programs without types may pass the number of a user. */
+/** A program without static types may pass a number, for example the id of a user. */
 function checkSubject(subject: string): void {
   const description = typeof subject === 'string' ? subjectProblem(subject) : `must be a text, not ${typeof subject}`;
   if (description) throw toClientError(invalidFields([{ field: 'subject', description }]));
@@ -65,7 +65,9 @@ function compute(catalogue: Catalogue, held: HeldAgent, options: DomainOptions):
   });
 }
 
-/** The enabled budgets that cover an agent, with their states; those for runs only if they are simulated. */
+/**
+ * The enabled budgets that cover an agent, with their states. Budgets for runs are included only if they are simulated.
+ */
 function coveringIn(view: View, name: string, states: BudgetStates, simulated: ReadonlySet<string>): CoveringBudget[] {
   return budgetsOf(view, name, simulated.size > 0).flatMap((budget) => {
     if (simulated.has(budget.name)) return [{ budget, exhausted: true, warning: true }];
@@ -73,7 +75,9 @@ function coveringIn(view: View, name: string, states: BudgetStates, simulated: R
   });
 }
 
-/** The budgets to treat as exhausted. This client knows only the budgets that cover its agents. */
+/**
+ * Checks the names of budgets that are treated as exhausted. This client knows only the budgets that cover its agents.
+ */
 function checkBudgets(view: View, agent: string, names: readonly string[]): ReadonlySet<string> {
   if (names.length === 0) return NO_BUDGETS;
   const known = new Set([...view.catalogue.budgets, ...budgetsOf(view, agent, true)].map(({ name }) => name));
@@ -114,7 +118,7 @@ function checkOverrides(overrides: ParameterValues): ParameterValues {
   const violations = set.flatMap(([name, value]) => {
     const known = (PARAMETERS as readonly string[]).includes(name);
     if (known && isParameterValue(value)) return [];
-    const description = known ? 'must be a finite number, a text or a list of texts' : 'is no parameter';
+    const description = known ? 'must be a finite number, a text or a list of texts' : 'is not a parameter';
     return [{ field: `overrides.${name}`, description }];
   });
   if (violations.length > 0) throw toClientError(invalidFields(violations));

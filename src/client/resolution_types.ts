@@ -12,8 +12,9 @@ export type ResolutionSkip = Resolved['skipped'][number];
 
 /**
  * The effective hops and parameters of an agent: the response of ResolveConfig, computed in this process by the same
- * function. It is deeply frozen and shared; until something changes, each `resolve()` returns the same object. With an
- * experiment, that is one object for each variant: `experiment` names the variant, but not the subject.
+ * function. It is deeply frozen and shared: each `resolve()` returns the same object until the configuration or the
+ * state of a budget changes. With an experiment, each variant has one object; `experiment` names the variant, but not
+ * the subject.
  */
 export interface Resolution extends Resolved {
   /** The agent that was resolved. */
@@ -42,20 +43,20 @@ export interface ResolveOptions {
    */
   readonly providerDown?: readonly string[] | undefined;
   /**
-   * Budgets to treat as exhausted, by name, at most 100; a budget for runs covers every agent. An unknown name fails with
-   * INVALID_ARGUMENT. The budgets that are exhausted now apply in any case. Default: none.
+   * The names of budgets that are treated as exhausted, at most 100; a budget for runs covers every agent. An unknown
+   * name fails with INVALID_ARGUMENT. Budgets that are exhausted now always apply. Default: none.
    */
   readonly budgetExhausted?: readonly string[] | undefined;
   /**
-   * Parameters of one call, which replace the configured ones in every hop. They are adapted to each model like configured
-   * values: a parameter that the model rejects is left out, and a finding states the reason. A value that is no finite
-   * number, text or list of texts fails with INVALID_ARGUMENT. Default: none.
+   * Parameters of one call, which replace the configured ones in every hop. They are adapted to each model like
+   * configured values: a parameter that the model rejects is left out, and a finding states the reason. A value that is
+   * not a finite number, text or list of texts fails with INVALID_ARGUMENT. Default: none.
    */
   readonly overrides?: ParameterValues | undefined;
   /**
-   * The subject that a running experiment of the agent assigns to a variant: the id of a run, a user or whatever the
-   * experiment is about, 1 to 255 characters. It is assigned in this process; the same subject always gets the same
-   * variant until the weights change. Default: none, so that the agent has the settings of the control.
+   * The subject that a running experiment of the agent assigns to a variant, for example the id of a run or a user, 1
+   * to 255 characters. The assignment is computed in this process. A subject keeps its variant until the weights
+   * change. Default: none; the agent then has the settings of the control.
    */
   readonly subject?: string | undefined;
 }

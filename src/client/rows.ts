@@ -187,11 +187,12 @@ export function modelRow(message: ModelMessage, ids: Ids): Model {
 }
 
 /**
- * The prices of a model that are in effect now and later, oldest first. The watch does not deliver the whole price book.
+ * The current and the future prices of a model, oldest first. The watch does not deliver the whole price book.
  */
 export function priceRows({ model: message, next_prices }: CatalogueItem, model: Model): readonly Price[] {
   const price = message?.price;
-  // The service sends a price that is valid by its own clock; later ones become valid by the clock of this process.
+  // The service sends the price that is valid by the service's clock. Later prices become valid by the clock of this
+  // process.
   const current = price ? [priceRow(price, model, price.valid_from)] : [];
   // A cache file of an earlier release has no later prices.
   return [...current, ...(next_prices ?? []).map((next) => priceRow(next, model, undefined))];
@@ -233,7 +234,7 @@ const otherRates = (rates: PriceRates = {}): OtherRates =>
     Object.entries(rates).flatMap(([rate, value]) => (typeof value === 'bigint' ? [[rate, Number(value)]] : [])),
   );
 
-/** What resolution reads of an experiment of the watch. */
+/** The fields of an experiment that a resolution uses. */
 export const experimentSettings = (message: ExperimentMessage): ExperimentSettings => ({
   name: message.name,
   salt: message.salt,
@@ -255,7 +256,7 @@ function variantSettings({ name, control, config_id, overrides = NO_OVERRIDES, b
 }
 const NO_OVERRIDES: NonNullable<ExperimentVariant['overrides']> = { extra_params: undefined };
 
-/** A budget of the watch. */
+/** The row of a budget that the watch has delivered. */
 export const budgetRow = ({ revision, agent_name: _, etag: __, ...budget }: BudgetMessage): Budget => ({
   ...budget,
   description: budget.description ?? null,

@@ -51,7 +51,7 @@ export interface RunSource {
   readonly view: View;
   /** Keys are not pinned: a run must not use a revoked key. */
   readonly leases: LeaseManager;
-  /** Budgets are not pinned: money that is spent is spent. */
+  /** Budgets are not pinned: their current states always apply. */
   readonly budgets: BudgetLeases;
   readonly outcomes: OutcomeReporter;
   /** Throws for an agent that the client does not hold. */

@@ -12,11 +12,14 @@ import type { Change } from './change.js';
 import type { Resolution } from './resolution_types.js';
 import { agentRow, configRow, experimentSettings, type Ids } from './rows.js';
 
-/** The resolutions of an agent without assumptions, and the catalogue and states of budgets that they are made with. */
+/**
+ * The cached resolutions of an agent without assumptions, with the catalogue and the version of budget states from
+ * which they were computed.
+ */
 export interface HeldResolutions {
   readonly catalogue: Catalogue;
   readonly budgetVersion: number;
-  /** By the position of the variant in the choices of the experiment; without an experiment, only the first. */
+  /** By the position of the variant in the experiment; without an experiment, only the first element is used. */
   readonly byPosition: (Resolution | undefined)[];
 }
 

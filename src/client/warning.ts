@@ -7,7 +7,7 @@ export interface ClientWarning {
    * - `LISTENER_FAILED`: a listener threw or rejected;
    * - `USAGE_LOST`: attempts were dropped, and the service will not count them;
    * - `USAGE_NOT_RECORDED`: the service does not store the usage that this process reports;
-   * - `USAGE_SPOOL_FAILED`: usage cannot be kept on disk.
+   * - `USAGE_SPOOL_FAILED`: usage cannot be stored on disk.
    */
   readonly kind:
     | 'CACHE_IGNORED'

@@ -49,7 +49,7 @@ export interface WatchObserver {
   started(started: WatchStarted, newest: bigint): void;
   batch(batch: Batch): void;
   bookmark(revision: bigint, token: string): void;
-  /** States of budgets. @param complete a state that is missing has the amounts 0. */
+  /** States of budgets. @param complete whether missing states have the amounts 0. */
   budgetStates?(states: readonly BudgetState[], complete: boolean): void;
   /** The stream failed or could not be opened; a retry follows. @param permanent retries alone will not help. */
   broken(error: AgentLLMError, permanent: boolean): void;

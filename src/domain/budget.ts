@@ -37,7 +37,7 @@ export const budgetFields: FieldSpecs = {
   enabled: { schema: flag, cleared: true },
 };
 
-/** The fields that are fixed when a budget is created. */
+/** The fields that cannot be changed after the creation of a budget. */
 const fixedFields: FieldSpecs = {
   name: { schema: ownName(limits.budgetName), absent: empty },
   scope: {
@@ -91,7 +91,8 @@ export const newBudget = (): Budget => ({
 export function patchBudget(state: State, before: Budget, patch: Patch): Budget {
   const row = applyPatch(before, patch, newBudgetFields);
   const isStepDown = row.action === 'BUDGET_ACTION_STEP_DOWN';
-  // A change of the action removes the hop, which no other action has. A hop in the request is reported instead.
+  // When the action changes from STEP_DOWN, the hop is removed, because other actions have no hop. If the request
+  // contains a hop, it is reported as a problem instead.
   const dropsHop = !isStepDown && !('step_down_provider' in patch.set) && !('step_down_model' in patch.set);
   const provider = row.step_down_provider;
   return {
@@ -113,42 +114,42 @@ export function checkBudget(state: State, row: Budget, patch: Patch): Violation[
   required('period', unspecified(row.period));
   required('limit_nano_usd', row.limit_nano_usd === 0n);
   required('action', unspecified(row.action));
-  const given = (isGiven: boolean, belongs: boolean, owner: string) =>
-    isGiven === belongs ? undefined : belongs ? `is required for ${owner}` : `must be absent without ${owner}`;
+  const problemOf = (isPresent: boolean, isRequired: boolean, owner: string) =>
+    isPresent === isRequired ? undefined : isRequired ? `is required for ${owner}` : `must be absent without ${owner}`;
   if (!unspecified(row.scope))
     report(
       'agent_type',
-      given(row.agent_type !== '', row.scope === 'BUDGET_SCOPE_AGENT_TYPE', 'BUDGET_SCOPE_AGENT_TYPE'),
+      problemOf(row.agent_type !== '', row.scope === 'BUDGET_SCOPE_AGENT_TYPE', 'BUDGET_SCOPE_AGENT_TYPE'),
     );
-  if (!unspecified(row.period)) for (const [field, problem] of periodProblems(row, given)) report(field, problem);
+  if (!unspecified(row.period)) for (const [field, problem] of periodProblems(row, problemOf)) report(field, problem);
   if (!unspecified(row.action))
-    for (const [field, problem] of hopProblems(state, row, patch, given)) report(field, problem);
+    for (const [field, problem] of hopProblems(state, row, patch, problemOf)) report(field, problem);
   return problems;
 }
 
-type Given = (isGiven: boolean, belongs: boolean, owner: string) => string | undefined;
+type PresenceProblem = (isPresent: boolean, isRequired: boolean, owner: string) => string | undefined;
 
-function periodProblems({ period, time_zone, rolling_hours }: Budget, given: Given) {
+function periodProblems({ period, time_zone, rolling_hours }: Budget, problemOf: PresenceProblem) {
   const isRolling = period === 'BUDGET_PERIOD_ROLLING_HOURS';
   const isCalendar = period === 'BUDGET_PERIOD_DAY' || period === 'BUDGET_PERIOD_MONTH';
   const owner = 'BUDGET_PERIOD_DAY or BUDGET_PERIOD_MONTH';
   return [
     ['time_zone', time_zone === '' || isCalendar ? undefined : `must be absent without ${owner}`],
-    ['rolling_hours', given(rolling_hours !== null, isRolling, 'BUDGET_PERIOD_ROLLING_HOURS')],
+    ['rolling_hours', problemOf(rolling_hours !== null, isRolling, 'BUDGET_PERIOD_ROLLING_HOURS')],
   ] as const;
 }
 
-function hopProblems(state: State, row: Budget, patch: Patch, given: Given) {
+function hopProblems(state: State, row: Budget, patch: Patch, problemOf: PresenceProblem) {
   const isStepDown = row.action === 'BUDGET_ACTION_STEP_DOWN';
   const { step_down_provider: provider, step_down_model: model } = row;
   const owner = 'BUDGET_ACTION_STEP_DOWN';
-  // A hop that is unchanged is not checked again: the catalogue may have changed since.
+  // An unchanged hop is not checked again, because the catalogue may have changed since.
   const isNew = isStepDown && touches(patch, 'step_down_provider', 'step_down_model');
   const unknown = isNew && provider !== null ? providerProblem(state, provider) : undefined;
   const isChecked = isNew && provider !== null && model !== null && unknown === undefined;
   const modelText = isChecked ? modelProblem(state, provider, model, { allowUnknownModel: false }) : undefined;
   return [
-    ['step_down_provider', given(provider !== null, isStepDown, owner) ?? unknown],
-    ['step_down_model', given(model !== null, isStepDown, owner) ?? modelText],
+    ['step_down_provider', problemOf(provider !== null, isStepDown, owner) ?? unknown],
+    ['step_down_model', problemOf(model !== null, isStepDown, owner) ?? modelText],
   ] as const;
 }

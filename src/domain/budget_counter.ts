@@ -1,7 +1,7 @@
 import { budgetPeriod, hourOf, type Period } from './budget_period.js';
 import type { Budget } from './rows.js';
 
-/** What identifies the amounts of one period of a budget. */
+/** Identifies the amounts of one period of a budget. */
 export interface CounterKey {
   readonly budget_id: number;
   /** The run, for BUDGET_SCOPE_RUN; otherwise empty. */
@@ -11,14 +11,14 @@ export interface CounterKey {
 
 /** A row of `llm_budget_counters`. Amounts are in nano-USD. */
 export interface Counter extends CounterKey {
-  /** Of a rolling budget, the cost since its creation. */
+  /** The spent amount; for a rolling budget, the cost since its creation. */
   readonly spent: bigint;
   /** The part of the spent amount that was taken from reservations. */
   readonly committed: bigint;
   readonly reserved: bigint;
   readonly unpriced: number;
   readonly open: number;
-  /** The cost by hour of a rolling budget: that of an hour is at the index `hour % length`. */
+  /** The cost by hour of a rolling budget. The cost of an hour is at the index `hour % length`. */
   readonly hours: readonly bigint[] | undefined;
   readonly newestHour: number | undefined;
 }
@@ -33,7 +33,7 @@ export interface Charge {
   readonly at: Date;
 }
 
-/** The key of the counter that an attempt or a reservation at an instant belongs to. */
+/** The key of the counter for an attempt or a reservation at an instant. */
 export function counterKey(budget: Budget, runId: string, at: Date): CounterKey {
   const run_id = budget.scope === 'BUDGET_SCOPE_RUN' ? runId : '';
   // The hours of a rolling budget are in one row, whose period begins with the budget.
@@ -44,13 +44,13 @@ export function counterKey(budget: Budget, runId: string, at: Date): CounterKey 
 export const keyText = ({ budget_id, run_id, period_start }: CounterKey): string =>
   `${budget_id} ${period_start.getTime()} ${run_id}`;
 
-/** The order in which the rows of counters are locked, which is the same everywhere. */
+/** The order in which all statements lock the rows of counters. */
 export const byKey = (a: CounterKey, b: CounterKey): number =>
   a.budget_id - b.budget_id ||
   (a.run_id < b.run_id ? -1 : a.run_id > b.run_id ? 1 : 0) ||
   a.period_start.getTime() - b.period_start.getTime();
 
-/** A counter without any amount. */
+/** A counter whose amounts are 0. */
 export const emptyCounter = (budget: Budget, key: CounterKey): Counter => ({
   ...key,
   spent: 0n,
@@ -62,7 +62,7 @@ export const emptyCounter = (budget: Budget, key: CounterKey): Counter => ({
   newestHour: budget.rolling_hours === null ? undefined : 0,
 });
 
-/** A counter after charges. What they took from reservations is no longer reserved. */
+/** A counter after charges. Amounts that the charges take from reservations are no longer reserved. */
 export function charged(counter: Counter, charges: readonly Charge[]): Counter {
   let { spent, committed, reserved, unpriced, hours, newestHour } = counter;
   for (const { cost, taken, at } of charges) {
@@ -81,19 +81,22 @@ export function charged(counter: Counter, charges: readonly Charge[]): Counter {
   return { ...counter, spent, committed, reserved, unpriced, hours, newestHour };
 }
 
-/** The costs by hour after a cost in an hour. An hour that is older than all of them has no slot. */
+/** Adds the cost of an hour to the costs by hour. An hour that is older than the oldest slot is ignored. */
 function withHour(hours: readonly bigint[], newest: number, hour: number, cost: bigint): readonly bigint[] {
   const length = hours.length;
   if (hour <= newest - length) return hours;
   const next = [...hours];
-  // The slots of the hours in between have the costs of hours that are no longer in the window.
+  // The slots of the hours in between still contain the costs of hours that have left the window.
   for (let empty = Math.max(newest + 1, hour - length + 1); empty <= hour; empty++) next[empty % length] = 0n;
   const slot = hour % length;
   next[slot] = (next[slot] as bigint) + cost;
   return next;
 }
 
-/** The amount that counts in the period that contains an instant. An hour that is still to come counts too. */
+/**
+ * The spent amount of the period that contains an instant. It includes hours after the instant, because the clocks of
+ * reporters differ.
+ */
 export function spentAt({ spent, hours, newestHour }: Counter, at: Date): bigint {
   if (!hours || newestHour === undefined) return spent;
   const { length } = hours;
@@ -124,7 +127,7 @@ export function amountsAt(budget: Budget, counter: Counter | undefined, at: Date
   const { reserved = 0n, unpriced = 0, open = 0 } = counter ?? {};
   const left = budget.limit_nano_usd - spent - reserved;
   return {
-    // Of a rolling budget, the cost without a reservation is only known since its creation.
+    // For a rolling budget, the cost without a reservation is known only since its creation.
     period,
     spent,
     reserved,

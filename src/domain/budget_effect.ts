@@ -17,14 +17,14 @@ export type BudgetSkip = 'SKIP_REASON_BUDGET_EXHAUSTED' | 'SKIP_REASON_NO_PRICE'
 
 type Named = Pick<ChainHop, 'index' | 'provider' | 'model_name'>;
 
-/** What the budgets that cover an agent do to the hops of its chain. */
+/** The effect of the budgets that cover an agent on the hops of its chain. */
 export class BudgetEffect {
   /** The hops before this index are skipped; Infinity: all of them. */
   readonly start: number;
   /** Whether hops without a price are skipped. */
   readonly needsPrice: boolean;
 
-  /** @param budgets only enabled ones. */
+  /** @param budgets the enabled budgets. */
   constructor(
     private readonly budgets: readonly CoveringBudget[],
     private readonly hops: readonly Named[],
@@ -36,7 +36,7 @@ export class BudgetEffect {
     this.needsPrice = budgets.some(({ budget }) => budget.action === 'BUDGET_ACTION_BLOCK');
   }
 
-  /** Why budgets skip a hop; undefined if they do not. */
+  /** The reason why budgets skip a hop; undefined if no budget skips it. */
   skip({ index }: Pick<Named, 'index'>, price: HopPrice | undefined): BudgetSkip | undefined {
     if (index < this.start) return 'SKIP_REASON_BUDGET_EXHAUSTED';
     return this.needsPrice && !isPriced(price) ? 'SKIP_REASON_NO_PRICE' : undefined;

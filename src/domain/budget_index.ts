@@ -4,13 +4,13 @@ import type { Agent, Budget } from './rows.js';
 
 const NONE: readonly Budget[] = [];
 
-/** The budgets of a state, with the indexes that find those that cover a call. */
+/** The budgets of a state, with indexes by which the budgets of a call are found. */
 export class BudgetIndex {
   readonly inOrder = new Ordered<Budget>(byName);
   private readonly byName = new NameIndex<Budget>();
   private readonly byId = new Map<number, Budget>();
   private readonly byAgent = new Map<number, readonly Budget[]>();
-  /** Those that are not for one agent. */
+  /** The budgets that are not for a single agent. */
   private shared: readonly Budget[] = NONE;
 
   get size(): number {
@@ -34,7 +34,7 @@ export class BudgetIndex {
     return this.byAgent.get(agentId) ?? NONE;
   }
 
-  /** The budgets that cover an agent, enabled or not. Those for runs are included if they are asked for. */
+  /** The budgets that cover an agent, enabled or not. Budgets for runs are included if `withRuns` is set. */
   covering(agent: Pick<Agent, 'id' | 'agent_type'> | undefined, withRuns: boolean): readonly Budget[] {
     const shared = this.shared.filter((budget) => covers(budget, agent, withRuns));
     const own = agent ? this.ofAgent(agent.id) : NONE;

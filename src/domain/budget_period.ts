@@ -2,15 +2,15 @@ import type { BudgetPeriod } from '../../gen/ts/agentllm/v1/budget.js';
 import { instantOf, wallTime } from './time_zone.js';
 
 /*
- * The periods of budgets, and the days and months of reports. Periods of one kind follow each other without gaps: each
- * instant is in exactly one. A day begins at the first instant of its date, so a day in which daylight saving time
+ * The periods of budgets, and the days and months of reports. Periods of one kind have no gaps and no overlap: each
+ * instant is in exactly one period. A day begins at the first instant of its date, so a day in which daylight saving time
  * begins or ends has 23 or 25 hours, and a date that a zone skips has no period.
  */
 
 /** A range of time that contains its start and not its end. */
 export interface Period {
   readonly start: Date;
-  /** undefined: it never ends. */
+  /** undefined: the period never ends. */
   readonly end: Date | undefined;
 }
 
@@ -28,13 +28,13 @@ export function calendarPeriod(unit: CalendarUnit, zone: string, at: Date): Peri
     const wall = unit === 'day' ? Date.UTC(year, month, date + offset) : Date.UTC(year, month + offset, 1);
     return instantOf(zone, wall);
   };
-  // A clock that is set back across midnight shows the earlier date again; that hour belongs to the later one.
+  // When a clock is set back across midnight, it shows the earlier date again. This hour belongs to the later date.
   let offset = 0;
   while (startOf(offset + 1) <= time) offset += 1;
   return { start: new Date(startOf(offset)), end: new Date(startOf(offset + 1)) };
 }
 
-/** The days or months that have an instant in a range, in order; the first can begin before the range. */
+/** The days or months that overlap a range, in order; the first one can begin before the range. */
 export function* calendarPeriods(
   unit: CalendarUnit,
   zone: string,
@@ -60,9 +60,9 @@ export interface BudgetPeriods {
 }
 
 /**
- * The period of a budget that contains an instant. The period of rolling hours consists of the hour of UTC that contains
- * the instant and of the hours before it; it ends with this hour. An instant before the creation of a budget is in the
- * only period of a total budget too, because the clocks of reporters differ.
+ * The period of a budget that contains an instant. The period of rolling hours consists of the hour of UTC that
+ * contains the instant and of the hours before it; it ends with this hour. The only period of a total budget also
+ * contains instants before its creation, because the clocks of reporters differ.
  */
 export function budgetPeriod(budget: BudgetPeriods, at: Date): Period {
   const { period, time_zone, rolling_hours, created_at } = budget;

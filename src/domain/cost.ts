@@ -6,7 +6,7 @@ import type { Config, Price, PriceTier, PriceWindow, Rates, TieredRates } from '
 
 /*
  * The cost of an attempt. Rates are integers in micro-USD per million model tokens, which is 10^-12 USD per token, so a
- * sum of tokens times rates is exact. It is rounded once, to whole nano-USD.
+ * sum of tokens times rates is exact. The sum is rounded once, to whole nano-USD.
  */
 
 /** The counts of model tokens that a cost depends on; undefined: the provider did not report the kind. */
@@ -25,7 +25,7 @@ export type TokenCounts = Partial<
 /** Model tokens by the rate that they are billed at. Every token is in exactly one kind. */
 export type TokenKinds = Readonly<Record<keyof Rates, number>>;
 
-/** A cost in nano-USD, or why it is unknown. */
+/** A cost in nano-USD, or the reason why it is unknown. */
 export type Cost =
   | { readonly nanoUsd: bigint; readonly unpriced: undefined }
   | { readonly nanoUsd: undefined; readonly unpriced: Exclude<UnpricedReason, 'UNPRICED_REASON_UNSPECIFIED'> };
@@ -57,8 +57,9 @@ export function priceAt(prices: readonly Price[], at: Date): Price | undefined {
 }
 
 /**
- * The rates that apply to a request: those of the time window that it begins in, otherwise those of the price; and of
- * these, those of the tier that its input tokens reach. A tier and a window state only the rates that differ.
+ * The rates for a request: first those of the time window in which the request begins, or else those of the price; then
+ * the rates of the tier that matches its input tokens replace them. A tier and a window state only the rates that
+ * differ.
  */
 export function ratesAt(price: TieredRates, at: Date, inputTokens: number): Rates {
   const { tiers, windows, ...base } = price;
@@ -118,7 +119,8 @@ export function tokenKindsOf(usage: TokenCounts): TokenKinds | undefined {
 
 /** The cost of tokens at fixed rates in nano-USD, half a nano-USD rounded up; undefined if a rate is unknown. */
 export function nanoUsdOf(kinds: TokenKinds, rates: Rates): bigint | undefined {
-  // As a number while it is exact: a bigint for each product would take longer than the rest of the calculation.
+  // A number is used while it is exact, because a bigint for each product would take longer than the rest of the
+  // calculation.
   let picoUsd = PICO_PER_NANO / 2;
   for (const kind of KINDS) {
     const count = kinds[kind];
@@ -137,14 +139,14 @@ function largeNanoUsdOf(kinds: TokenKinds, rates: Rates): bigint {
   return picoUsd / BigInt(PICO_PER_NANO);
 }
 
-/** Reasoning without a rate of its own costs as much as other output. */
+/** Reasoning without a rate is priced as output. */
 const rateOf = (rates: Rates, kind: keyof Rates): number | null =>
   rates[kind] ?? (kind === 'reasoning_micro_usd_per_million' ? rates.output_micro_usd_per_million : null);
 
 /**
- * The price that applies to an attempt: the one that its config gives for its own model, otherwise the one of the price
- * book that is valid at the start of the attempt. The inline fallback of a config is priced by the price book.
- * @param config the config of the attempt, as it was when the call began.
+ * The price of an attempt: the price of its config if the attempt used the model of the config, or else the price of
+ * the price book that is valid at the start of the attempt. The price book also applies to the fallback of a config.
+ * @param config the config of the attempt at the start of the call.
  * @param prices of the model, oldest first; undefined if the model is not in the catalogue.
  */
 export function priceOfAttempt(attempt: PricedAttempt): TieredRates | undefined {
@@ -154,7 +156,7 @@ export function priceOfAttempt(attempt: PricedAttempt): TieredRates | undefined 
   return prices && priceAt(prices, started_at);
 }
 
-/** What the cost of an attempt depends on. */
+/** The inputs of the cost of an attempt. */
 export interface PricedAttempt {
   readonly provider: string;
   readonly model_name: string;
@@ -169,7 +171,7 @@ type PricedConfig = Pick<
   'provider' | 'model_name' | 'price_given' | 'cost_per_1k_input_tokens' | 'cost_per_1k_output_tokens'
 >;
 
-/** The price of a config, which applies to all kinds of input and of output alike. */
+/** The price of a config. Its two rates apply to all kinds of input and to all kinds of output. */
 export function configRates(config: PricedConfig): TieredRates {
   const input = microUsdPerMillion(config.cost_per_1k_input_tokens);
   const output = microUsdPerMillion(config.cost_per_1k_output_tokens);

@@ -10,8 +10,8 @@ export interface TokenBound {
 
 /**
  * The highest cost of an attempt of at most this size, in nano-USD, rounded up. Every input token is priced at the
- * highest rate of input that could apply, in every time window and every context tier that the input can reach.
- * @returns undefined if a rate of input or output is unknown, so that the cost has no bound.
+ * highest input rate of all time windows and of all context tiers that the input can reach.
+ * @returns undefined if a rate of input or output is unknown, because the cost then has no bound.
  */
 export function highestCost(price: TieredRates, bound: TokenBound): bigint | undefined {
   let highest = 0n;

@@ -80,7 +80,7 @@ function fieldAt({ source, chosen }: PlannedHop, value: 'provider' | 'model', pa
 
 const PLAIN_FORM = 'a plain URL such as https://llm.example.com/v1';
 
-/** What a chain is linted with. */
+/** The inputs of the lint of a chain. */
 export interface LintContext {
   readonly view: ResolveView;
   readonly agent: Agent;
@@ -181,7 +181,7 @@ export const baseMissing = (agent: Agent, { experiment, variant }: ChosenVariant
     message:
       `Variant "${variant.name}" of experiment "${experiment.name}" has no base config: ` +
       `${variant.config_id === null ? `agent "${agent.name}" has no primary config` : `config ${variant.config_id} no longer exists`}; ` +
-      'its calls have the settings without the experiment and do not count',
+      'its calls use the settings without the experiment and are not counted',
   });
 
 export const duplicate = (hop: PlannedHop): Finding =>

@@ -1,7 +1,7 @@
 import type { Price, TieredRates } from './rows.js';
 
 /*
- * The prices of a model in time. A price is valid from its start until the start of the next one; it may have been added
+ * The prices of a model over time. A price is valid from its start until the start of the next price. A price can be added
  * before its start.
  */
 

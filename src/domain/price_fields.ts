@@ -5,7 +5,7 @@ import { overlap } from './cost.js';
 import { int64, integer, list, text } from './fields.js';
 import type { OtherRates, PriceTier, PriceWindow } from './rows.js';
 
-/* The types of a price in a request. */
+/* The schemas of a price in a request. */
 
 const rate = int64(limits.rate).optional();
 const rates = {
@@ -17,7 +17,7 @@ const rates = {
   cache_write_long_micro_usd_per_million: rate,
 };
 
-/** The rates of a tier or window as they are stored, without absent ones. */
+/** The stored form of the rates of a tier or window, without absent rates. */
 const otherRates = z
   .object(rates, 'is required')
   .refine((given) => Object.values(given).some((value) => value !== undefined), 'must have at least one rate')

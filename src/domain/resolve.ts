@@ -97,7 +97,7 @@ export interface Resolution {
   readonly findings: readonly Finding[];
   /** The names of the exhausted budgets that cover the agent. */
   readonly exhausted_budgets: readonly string[];
-  /** The names of those of them that skip hops. */
+  /** The names of the exhausted budgets that skip hops. */
   readonly limiting_budgets: readonly string[];
   /** undefined: the agent has no experiment that is running or paused, or its variant cannot be used. */
   readonly experiment: ResolvedExperiment | undefined;
@@ -141,7 +141,7 @@ export function resolve(
   const findings = [...analysis.findings, ...aboutBudgets(budgets, planned)];
   if (chosen && !used) findings.push(baseMissing(agent, chosen));
   if (hops.length === 0) findings.push(noUsableHop(agent));
-  // The budgets that skip a later hop skip the first one too.
+  // A budget that skips a later hop also skips the first hop.
   const first = skipped.find(({ reason }) => reason === 'SKIP_REASON_BUDGET_EXHAUSTED');
   const limiting_budgets = first ? effect.skipping(first) : [];
   const experiment = used && resolvedExperiment(used);

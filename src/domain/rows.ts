@@ -146,11 +146,11 @@ export interface Rates {
   readonly cache_write_micro_usd_per_million: number | null;
   readonly output_micro_usd_per_million: number | null;
   readonly reasoning_micro_usd_per_million: number | null;
-  /** Of cache writes for one hour; `cache_write_…` is the rate of those for 5 minutes. */
+  /** The rate of one-hour cache writes; `cache_write_…` is the rate of 5-minute cache writes. */
   readonly cache_write_long_micro_usd_per_million: number | null;
 }
 
-/** The rates of a tier or window: those that differ from the rates without it. */
+/** The rates of a tier or window that differ from the rates without it. */
 export type OtherRates = { readonly [R in keyof Rates]?: number };
 
 /** A context tier: rates of the whole request if it has more input tokens than the threshold. */
@@ -262,9 +262,9 @@ export interface Experiment extends Row {
   readonly winner: string;
   readonly started_at: Date | null;
   readonly ended_at: Date | null;
-  /** When it began to run last; null unless it is running. */
+  /** The time of the last start or resumption; null unless the experiment is running. */
   readonly running_since: Date | null;
-  /** How long it ran before, in ms. */
+  /** The total running time before `running_since`, in ms. */
   readonly ran_ms: number;
   /** The revision at which the buckets last changed. */
   readonly allocation_revision: number;

@@ -28,7 +28,10 @@ function formatOf(zone: string): Intl.DateTimeFormat {
   return format;
 }
 
-/** Why a name is not a time zone of the IANA database; undefined if it is one. Offsets such as +01:00 are not names. */
+/**
+ * The reason why a name is not a time zone of the IANA database; undefined if it is. Offsets such as +01:00 are not
+ * names.
+ */
 export function timeZoneProblem(zone: string): string | undefined {
   const problem = 'must be a time zone of the IANA database, for example Europe/Berlin';
   if (!/^[A-Za-z][A-Za-z0-9+_/-]*$/.test(zone)) return problem;

@@ -1,15 +1,15 @@
 import { instantOf, wallTime } from './time_zone.js';
 
-/* The hours, days and months of a time zone, as reports group by them. All times are in ms since 1970. */
+/* The hours, days and months of a time zone by which reports are grouped. All times are in ms since 1970. */
 
 export type PeriodUnit = 'hour' | 'day' | 'month';
 
 const HOUR_MS = 3_600_000;
 const DAY_MS = 24 * HOUR_MS;
-/** A zone keeps an offset for longer than this. */
+/** A sampling interval that is shorter than the time for which any zone keeps an offset. */
 const SAMPLE_MS = 7 * DAY_MS;
 
-/** Whether the hours of a zone are those of UTC in a range, so that no hour has to be split. */
+/** Whether the hours of a zone coincide with the hours of UTC in a range, so that no hour has to be split. */
 export function hasWholeHours(zone: string, since: number, until: number): boolean {
   const isWhole = (at: number) => (wallTime(zone, at) - at) % HOUR_MS === 0;
   for (let at = since; at < until; at += SAMPLE_MS) if (!isWhole(at)) return false;
@@ -17,8 +17,8 @@ export function hasWholeHours(zone: string, since: number, until: number): boole
 }
 
 /**
- * The starts of the periods of a range, in order; the first period contains `since`. Daylight saving time makes a day of
- * 23 or 25 hours; an hour that occurs twice is two periods, and one that is skipped is none.
+ * The starts of the periods of a range, in order; the first period contains `since`. With daylight saving time, a day
+ * can have 23 or 25 hours; an hour that occurs twice is two periods, and a skipped hour has no period.
  */
 export function* periodStarts(unit: PeriodUnit, zone: string, since: number, until: number): Generator<number> {
   let [wall, start] = firstPeriod(unit, zone, since);
@@ -51,7 +51,7 @@ function nextPeriod(unit: PeriodUnit, zone: string, wall: number, start: number)
 
 const remainder = (wall: number) => ((wall % HOUR_MS) + HOUR_MS) % HOUR_MS;
 
-/** A half-open range of time. */
+/** A range of time with an exclusive end. */
 export interface TimeRange {
   readonly from: number;
   readonly to: number;
@@ -61,14 +61,17 @@ export interface TimeRange {
 export const SUMMED_UNITS = ['month', 'day', 'hour'] as const;
 export type SummedUnit = (typeof SUMMED_UNITS)[number];
 
-/** A report as whole months, days and hours of UTC, and the parts of hours that remain; each in order, without overlap. */
+/**
+ * The ranges of a report: whole months, days and hours of UTC, and the remaining parts of hours. Each list is in order,
+ * without overlap.
+ */
 export interface ReportedRanges extends Readonly<Record<SummedUnit, readonly TimeRange[]>> {
   /** Each is within one month of UTC. */
   readonly parts: readonly TimeRange[];
 }
 
 /**
- * Divides a report into the largest units that no period divides.
+ * Divides a report into the largest units of UTC that lie within a single period.
  * @param starts of the periods of the report, in order; `hours`: the hours of UTC.
  */
 export function reportedRanges(since: number, until: number, starts: readonly number[] | 'hours'): ReportedRanges {
@@ -91,7 +94,7 @@ interface Range {
   to: number;
 }
 
-/** Extends the last range; that of parts only within a month. */
+/** Extends the last range or adds a new one. A range of parts stays within one month. */
 function append(ranges: Range[], range: Range, isWhole: boolean): void {
   const last = ranges.at(-1);
   const isNext = last?.to === range.from && (isWhole || UNITS.month.startOf(range.from) <= last.from);

@@ -3,12 +3,12 @@ import type { AttemptOutcome, UsageCall, UsageRecord } from '../../gen/ts/agentl
 import { limits } from '../limits.js';
 import { textProblem, UUID } from './text.js';
 
-/* The checks of a reported attempt. They run for every attempt, so they allocate nothing for a valid one. */
+/* The checks of a reported attempt. They run for every attempt, so they allocate no memory for a valid attempt. */
 
 /** A field of a record and its problem, as one sentence part. */
 type Report = (field: string, problem: string | undefined) => void;
 
-/** Why a record is invalid, as one sentence; undefined if it is valid. */
+/** The reason why a record is invalid, as one sentence; undefined if it is valid. */
 export function recordProblem(record: UsageRecord): string | undefined {
   let problems = '';
   const report: Report = (field, problem) => {
@@ -107,7 +107,7 @@ function checkUsage(usage: ModelUsage, report: Report): void {
   report('attempt.usage.raw_json', textProblem(usage.raw_json, limits.usageJsonBytes));
 }
 
-/** How an attempt ended. */
+/** The outcome of an attempt with this error class. */
 export function outcomeOf(errorClass: ErrorClass): AttemptOutcome {
   if (errorClass === 'ERROR_CLASS_UNSPECIFIED') return 'ATTEMPT_OUTCOME_SUCCEEDED';
   if (errorClass === 'ERROR_CLASS_TORN') return 'ATTEMPT_OUTCOME_TORN';

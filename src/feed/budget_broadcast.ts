@@ -2,7 +2,7 @@ import type { BudgetMonitor, BudgetStatus } from './budget_monitor.js';
 import type { Filter } from './filter.js';
 import type { Watch } from './watch.js';
 
-/** The parts of the watches that the states of budgets are sent with. */
+/** The functions of the watches by which the states of budgets are sent. */
 interface Streams {
   readonly every: Iterable<Watch>;
   /** Writes a message to a live watch. */
@@ -12,8 +12,8 @@ interface Streams {
 type Encode = (states: readonly BudgetStatus[], complete: boolean) => Buffer;
 
 /**
- * Sends the states of budgets to the watches. A watch that is not ready gets all states when it is: states in between
- * can be left out.
+ * Sends the states of budgets to the watches. A watch that is not ready receives all states when it becomes ready;
+ * intermediate states are skipped.
  */
 export class BudgetBroadcast {
   monitor: Pick<BudgetMonitor, 'all'> | undefined;
@@ -24,7 +24,7 @@ export class BudgetBroadcast {
     private readonly agentNames: (id: number) => string | undefined,
   ) {}
 
-  /** A watch has caught up. */
+  /** Called when a watch has caught up. */
   readonly live = (watch: Watch): void => {
     if (watch.statesDue) this.sendAll(watch);
   };

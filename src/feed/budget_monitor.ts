@@ -16,12 +16,13 @@ export interface BudgetStatus {
 const POLL_MS = 400;
 /** Transactions that were open at the last poll may have committed since with an earlier time. */
 const OVERLAP_MS = 15_000;
-/** The exhausted runs that are held in memory. */
+/** The maximum number of exhausted runs that are held in memory. */
 const MAX_RUNS = 10_000;
 
 /**
- * Holds the current amounts of all budgets, so that resolutions and watches need no query. They are read from the
- * database shortly after they have changed on any replica. While the database is unavailable, the last ones apply.
+ * Holds the current amounts of all budgets, so that resolutions and watches need no query. Changed amounts are read
+ * from the database shortly after a change on any replica. While the database is unavailable, the last known amounts
+ * apply.
  */
 export class BudgetMonitor {
   /** Changes when the effect of a budget on resolutions changes. */
@@ -51,7 +52,7 @@ export class BudgetMonitor {
     this.schedule();
   }
 
-  /** The amounts of a budget that is not for runs, as far as they are known. */
+  /** The last known amounts of a budget that is not for runs. */
   amountsOf(budget: Budget, now = new Date()): BudgetAmounts {
     return amountsAt(budget, this.counters.get(keyText(counterKey(budget, '', now))), now);
   }
@@ -102,24 +103,24 @@ export class BudgetMonitor {
       try {
         const since = this.since ? new Date(this.since.getTime() - OVERLAP_MS) : new Date(0);
         const { counters, next } = await changedCounters(this.store.database.knex, since);
-        for (const counter of counters) this.hold(counter);
+        for (const counter of counters) this.keepCounter(counter);
         this.since = next ?? this.since;
       } catch {
         // The feed reports that the database is unavailable.
       }
     }
-    this.announce();
+    this.publishChanges();
   }
 
-  private hold(counter: Counter): void {
+  private keepCounter(counter: Counter): void {
     const runs = counter.run_id === '' ? 0 : this.counters.size;
     if (runs < MAX_RUNS) this.counters.set(keyText(counter), counter);
   }
 
-  /** Publishes what has changed: effects at once, amounts at intervals. */
-  private announce(): void {
+  /** Publishes changed states: at once if the effect of a budget has changed, otherwise at intervals. */
+  private publishChanges(): void {
     if (this.isClosed) return;
-    this.forgetPast();
+    this.removePastCounters();
     const changed: BudgetStatus[] = [];
     const now = performance.now();
     for (const status of this.all) {
@@ -136,7 +137,7 @@ export class BudgetMonitor {
     if (changed.length > 0) this.publish(changed);
   }
 
-  private forgetPast(): void {
+  private removePastCounters(): void {
     const now = new Date();
     const { budgets } = this.store.state;
     for (const [text, counter] of this.counters) {
@@ -158,7 +159,7 @@ export class BudgetMonitor {
 
 const NONE: ReadonlySet<string> = new Set();
 
-/** Budgets with their states; those that are disabled have no effect. */
+/** Budgets with their states. Disabled budgets are left out. */
 export function coveringBudgets(
   budgets: readonly Budget[],
   simulated: ReadonlySet<string>,

@@ -75,8 +75,8 @@ export class RequestBudget {
   }
 
   /**
-   * Counts a stream of requests until `close`. Only messages that are not handled yet count: a stream may be open and
-   * quiet for days.
+   * Counts a stream of requests until `close`. Only messages that are not yet handled count, because a stream can be
+   * open and idle for days.
    */
   openStream(connection: object, stream: RequestStream): IncomingRequest {
     const request = new IncomingRequest(this, stream, connection, new PendingRequests(), true);
@@ -84,7 +84,7 @@ export class RequestBudget {
     return request;
   }
 
-  /** @internal A message of a stream of requests has been handled. */
+  /** @internal Called when a message of a stream of requests has been handled. */
   release(request: IncomingRequest, bytes: number): void {
     if (request.isClosed) return;
     this.inProgress -= request.held;

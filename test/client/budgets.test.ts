@@ -66,7 +66,7 @@ describe('a resident client with budgets', () => {
   const service = useService('embedded');
   const stateOf = async (name: string) => present((await service().budgets.getBudgetState({ name })).state);
 
-  it('draws on one reservation for several attempts, without a request for each', async () => {
+  it('uses one reservation for several attempts, without a request for each attempt', async () => {
     const { agent, budget } = await budgeted(service(), {
       limit_nano_usd: 1000n * MILLION,
       action: 'BUDGET_ACTION_BLOCK',
@@ -100,7 +100,7 @@ describe('a resident client with budgets', () => {
     expect(used.size).toBe(5);
   });
 
-  it('steps down when a budget has no room, and as soon as the watch reports that it is exhausted', async () => {
+  it('steps down when a budget has not enough left, and as soon as the watch reports it as exhausted', async () => {
     const hop = { step_down_provider: 'openai', step_down_model: 'gpt-4o-mini' };
     const action = 'BUDGET_ACTION_STEP_DOWN';
     const { agent, budget } = await budgeted(service(), { ...hop, limit_nano_usd: MILLION, action });
@@ -145,7 +145,7 @@ describe('a resident client whose service is unavailable', () => {
     expect(await ask()).toMatchObject({
       refused: 'SKIP_REASON_BUDGET_EXHAUSTED',
       budgets: [budget],
-      detail: expect.stringContaining('nothing can be reserved'),
+      detail: expect.stringContaining('no amount can be reserved'),
     });
   });
 });

@@ -111,7 +111,7 @@ describe('resolve({ subject })', () => {
     expect(temperatureOf(client, 'a')).toBe(0.01);
   });
 
-  it('rejects what is no subject', async () => {
+  it('rejects an invalid subject', async () => {
     const { client } = await startResident([trader(1, experiment(rangesOf(5000, 5000)))]);
     client.agent('trader').resolve({ subject: 'a' });
     for (const subject of ['', 'a\0b', 'x'.repeat(256), 7 as never])
@@ -180,7 +180,7 @@ describe('a change of an experiment', () => {
     expect(variantOf(run, run.id)).toBe('v1');
   });
 
-  it('to another catalogue resolves every variant anew', async () => {
+  it('to another catalogue resolves every variant again', async () => {
     const { client, stream } = await startResident([trader(1, experiment(rangesOf(0, 10_000)))]);
     const before = client.agent('trader').resolve({ subject: 'a' });
     stream.change(11, [], [{ deleted_provider: 'openai' } as never]);

@@ -80,7 +80,7 @@ describe('OutcomeReporter', () => {
     expect(second).toEqual(first);
   });
 
-  it('reports an outcome that was stored before as known', async () => {
+  it('reports an outcome that is already stored as known', async () => {
     const { outcomes } = reporter(result({ status: 'OUTCOME_STATUS_KNOWN', experiment: '', variant: '' }));
     expect(await outcomes.record('trader', '', { name: 'hit', value: 1, subject: 's' })).toMatchObject({
       isKnown: true,

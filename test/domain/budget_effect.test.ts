@@ -23,7 +23,7 @@ describe('BudgetEffect', () => {
     expect(new BudgetEffect([block(true)], hops).skip({ index: 2 }, undefined)).toBe('SKIP_REASON_BUDGET_EXHAUSTED');
   });
 
-  it('skips hops without a price while a budget with BLOCK has room, and none for WARN', () => {
+  it('skips hops without a price under a budget with BLOCK, and none under a budget with WARN', () => {
     expect(new BudgetEffect([block(false)], hops).skip({ index: 0 }, undefined)).toBe('SKIP_REASON_NO_PRICE');
     const warn = new BudgetEffect([covering({ action: 'BUDGET_ACTION_WARN' })], hops);
     expect(warn.skip({ index: 0 }, undefined)).toBeUndefined();

@@ -26,7 +26,7 @@ const hours = ({ start, end }: { readonly start: Date; readonly end: Date }) =>
   (end.getTime() - start.getTime()) / 3_600_000;
 
 describe('a budget of a day', () => {
-  it('has the days of UTC when it has no time zone', () => {
+  it('has the days of UTC if it has no time zone', () => {
     expect(periodAt({}, '2026-11-29T00:00:00.000Z')).toEqual(['2026-11-29T00:00:00.000Z', '2026-11-30T00:00:00.000Z']);
     expect(periodAt({}, '2026-11-28T23:59:59.999Z')).toEqual(['2026-11-28T00:00:00.000Z', '2026-11-29T00:00:00.000Z']);
   });

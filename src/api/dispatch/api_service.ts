@@ -35,7 +35,7 @@ export interface StreamMethod {
   readonly open: OpenStream;
 }
 
-/** A method with streams in both directions, which only gRPC can call. */
+/** A bidirectional streaming method, which only gRPC can call. */
 export interface DuplexMethod {
   readonly path: string;
   readonly open: OpenDuplex;

@@ -32,7 +32,7 @@ export class CallLimiter {
   }
 
   /**
-   * Calls `callback` when the server begins to shut down: a stream that has no end of its own ends then.
+   * Calls `callback` when the server begins to shut down, so that endless streams can end.
    * @returns a function that removes the callback.
    */
   onDrain(callback: () => void): () => void {

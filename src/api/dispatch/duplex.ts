@@ -6,15 +6,21 @@ import type { MakeSink, StreamParts } from './streaming.js';
 
 /** The encoded messages that arrive on a stream. */
 export interface IncomingMessages {
-  /** Receives the next message; undefined when there is no further one. Called again only after it has resolved. */
+  /**
+   * Receives the next message; undefined when there is no further message. Call it again only after the promise has
+   * resolved.
+   */
   next(): Promise<Uint8Array | undefined>;
   /** Ends the counting of a message as memory of the connection. */
   release(message: Uint8Array): void;
-  /** Receives no further message: a pending and every later `next` rejects, or resolves to undefined without an error. */
+  /**
+   * Receives no further messages. A pending `next` and later calls reject with the error, or resolve to undefined
+   * without an error.
+   */
   end(error?: Error): void;
 }
 
-/** Opens one stream in both directions: authorizes the caller and starts the handler. */
+/** Opens one bidirectional stream: authorizes the caller and starts the handler. */
 export type OpenDuplex = (messages: IncomingMessages, transport: CallTransport, makeSink: MakeSink) => void;
 
 /** The counterpart of a runner for methods whose request and response are streams. */

@@ -88,20 +88,21 @@ export interface EndingSink extends Sink {
 /** Resolves when the stream is set up or complete; a rejection ends the stream with that error. */
 export type StreamHandler<Request> = (call: StreamCall<Request>) => Promise<void>;
 
-/** A message of the caller on a stream in both directions. */
+/** A message of the caller on a bidirectional stream. */
 export interface ReceivedMessage<Request> {
   readonly request: Request;
   /** The size of the message. */
   readonly bytes: number;
-  /** Call it once when the message has been handled: until then it counts as memory of the connection. */
+  /** Call it once when the message has been handled. Until then the message counts as memory of the connection. */
   release(): void;
 }
 
-/** One call with streams in both directions. */
+/** One call of a bidirectional streaming method. */
 export interface DuplexCall<Request> extends Omit<StreamCall<Request>, 'request' | 'checkOpen'> {
   /**
-   * The messages of the caller, in order; the next one is received only when it is asked for. It ends when the caller has
-   * sent all of them or has left, and throws when the service shuts down, so that pending messages can be handled first.
+   * The messages of the caller, in order. A message is received only when the iterator requests it. The iteration ends
+   * when the caller has sent all messages or has disconnected, and throws when the service shuts down, so that pending
+   * messages can be handled first.
    */
   readonly messages: AsyncIterable<ReceivedMessage<Request>>;
 }

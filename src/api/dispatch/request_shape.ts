@@ -29,7 +29,7 @@ export type RequestCheck = (bytes: Uint8Array) => void;
 /** Groups that are nested deeper than this are malformed; the decoder has the same limit. */
 const MAX_GROUP_DEPTH = 100;
 const TIMESTAMP = 'google.protobuf.Timestamp';
-/** A time whose handler checks it: an attempt that is invalid must not affect the others of its batch. */
+/** A time that the handler checks, because an invalid attempt must not affect the other attempts of its batch. */
 const CHECKED_LATER = 'agentllm.v1.Attempt.started_at';
 /** The range of a Timestamp in seconds: the years 1 to 9999. Decoders turn other values into an invalid Date. */
 const TIME_RANGE = { min: -62_135_596_800n, max: 253_402_300_799n };

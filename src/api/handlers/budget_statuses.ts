@@ -5,7 +5,7 @@ import { readCounters } from '../../store/budgets/counters.js';
 import { onDatabase } from '../../store/failure.js';
 import type { Backend } from './backend.js';
 
-/** The amounts of budgets now, from the database; those for runs have none. */
+/** Reads the current amounts of budgets from the database. Budgets for runs have no amounts here. */
 export async function currentStatuses(
   { store }: Pick<Backend, 'store'>,
   budgets: readonly Budget[],

@@ -110,7 +110,7 @@ export function budgetService(backend: Backend): Handlers<typeof BudgetServiceSe
   };
 }
 
-/** The row of a budget to create; adds all problems of the request. */
+/** Builds the row of a new budget, and adds all problems of the request. */
 function newRow(state: State, request: CreateBudgetRequest, problems: Problems): Budget {
   const body = request.budget ?? BudgetMessage.create();
   const patch = readPatch({ body, mask: [], specs: newBudgetFields, outputOnly: budgetOutputOnly, at: 'budget' });
@@ -126,7 +126,7 @@ function newRow(state: State, request: CreateBudgetRequest, problems: Problems):
   return { ...row, agent_id: agentOf(state, request.agent).id };
 }
 
-/** A field that cannot be changed may be sent back with its value. */
+/** An update may contain an immutable field only with its stored value. */
 function addImmutable(problems: Problems, body: BudgetMessage, stored: BudgetMessage): void {
   const absent = BudgetMessage.create() as unknown as Readonly<Record<string, unknown>>;
   for (const field of immutableBudgetFields) {

@@ -12,7 +12,7 @@ export function requireActive(agent: Agent): Agent {
 }
 
 /** Throws if an agent cannot be resolved: it is inactive, or has no model to call with any of these variants. */
-export function refuseIdle(
+export function requireCallable(
   agent: Agent,
   configs: readonly Config[],
   ...variants: readonly (ChosenVariant | undefined)[]

@@ -55,7 +55,7 @@ function planConclude(state: State, draft: Draft, problems: Problems, request: C
   return { experiment: draft.update('experiment', before, row), config };
 }
 
-/** Makes the settings of the winner those of the primary config. */
+/** Applies the settings of the winner to the primary config. */
 function promote(
   state: State,
   draft: Draft,
@@ -98,8 +98,8 @@ function settingsOf(
 }
 
 /**
- * The priority with which a config is the first one of its chain; undefined if it is the primary config. If no priority
- * is left before the first config, the others move.
+ * The priority that moves a config to the front of the chain; undefined if it is already the primary config. If no
+ * lower priority is free, the priorities of the other configs are increased.
  */
 function frontPriority(state: State, draft: Draft, base: Config): number | undefined {
   const configs = state.configsOf(base.agent_id);

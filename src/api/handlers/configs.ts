@@ -9,7 +9,7 @@ import type { Backend } from './backend.js';
 import { batchResolve } from './batch_resolve.js';
 import { type Assigned, bulkAssign } from './bulk_assign.js';
 import { checkHandlers } from './checks.js';
-import { refuseUsedConfig } from './experiment_requests.js';
+import { requireUnusedConfig } from './experiment_requests.js';
 import { historyHandlers } from './history.js';
 import { batchGetPrimaries, getConfig, getPrimary, listConfigs } from './read_configs.js';
 import { read, write } from './read_write.js';
@@ -56,7 +56,7 @@ export function configService(backend: Backend): Handlers<typeof AgentLLMConfigS
           problems.throwIfAny();
           const config = configOf(state, call.request.id);
           checkEtag(call.request.etag, etagOf(state, config), `Config ${config.id}`);
-          refuseUsedConfig(state, config);
+          requireUnusedConfig(state, config);
           draft.remove('config', config);
           return config;
         },

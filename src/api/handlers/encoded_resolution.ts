@@ -9,7 +9,7 @@ import { EncodeOnce, type EncodeOnceOptions } from '../messages/encode_once.js';
 import { resolvedMessage } from '../messages/resolution.js';
 import { activeExperimentOf } from './active_experiments.js';
 import type { Backend } from './backend.js';
-import { refuseIdle } from './callable_agent.js';
+import { requireCallable } from './callable_agent.js';
 
 /** The current resolution of an agent. */
 export interface EncodedResolution {
@@ -19,7 +19,7 @@ export interface EncodedResolution {
   readonly response: Uint8Array;
 }
 
-/** What a resolution depends on besides the state. */
+/** The inputs of a resolution besides the state. */
 interface ResolutionInputs {
   readonly agent: Agent;
   readonly configs: readonly Config[];
@@ -53,7 +53,7 @@ const resolutions = new EncodeOnce<Agent, ResolutionInputs, EncodedResolution>({
   },
 });
 
-/** Resolutions for the subjects of one variant: what they have in common is encoded once. */
+/** Resolutions for the subjects of a variant. Their common part is encoded once. */
 const variants = new EncodeOnce<
   ChosenVariant,
   ResolutionInputs,
@@ -76,7 +76,7 @@ export function encodedResolution(
   const configs = state.configsOf(agent.id);
   const active = activeExperimentOf(state, agent.id);
   const chosen = active?.choose(subject);
-  refuseIdle(agent, configs, chosen);
+  requireCallable(agent, configs, chosen);
   const inputs = { agent, configs, budgets, chosen };
   if (!chosen?.counted) return resolutions.get(state, agent, inputs);
   return forSubject(state, active as ActiveExperiment, subject as string, { ...inputs, chosen });

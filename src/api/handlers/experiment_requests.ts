@@ -47,7 +47,7 @@ export function namedExperiment(state: State, request: Named): Experiment {
   return experimentOf(state, agentOf(state, request.agent), request.name);
 }
 
-/** The experiment of a write, which must have the etag of the request. */
+/** The experiment of a write. Throws if its etag differs from the etag of the request. */
 export function writtenExperiment(
   state: State,
   problems: Problems,
@@ -83,7 +83,7 @@ export function refuseTakenName(state: State, agent: Agent, name: string): void 
 }
 
 /** Throws if another experiment of the agent is running or paused. */
-export function refuseSecondActive(state: State, experiment: Experiment): void {
+export function requireNoOtherActive(state: State, experiment: Experiment): void {
   const other = state.experiments.activeOf(experiment.agent_id).find(({ id }) => id !== experiment.id);
   if (!other) return;
   throw ServiceError.of('EXPERIMENT_ACTIVE', {
@@ -93,14 +93,14 @@ export function refuseSecondActive(state: State, experiment: Experiment): void {
   });
 }
 
-/** The experiment that is running or paused and has a config as the base of a variant. */
+/** The running or paused experiment in which a config is the base config of a variant. */
 export const experimentUsing = (state: State, config: Config): Experiment | undefined =>
   state.experiments
     .activeOf(config.agent_id)
     .find((one) => isActive(one) && one.variants.some(({ config_id }) => config_id === config.id));
 
 /** Throws if the deletion of a config would change the settings of a variant. */
-export function refuseUsedConfig(state: State, config: Config): void {
+export function requireUnusedConfig(state: State, config: Config): void {
   const experiment = experimentUsing(state, config);
   if (!experiment) return;
   throw ServiceError.of('CONFIG_IN_EXPERIMENT', {

@@ -24,7 +24,7 @@ import { experimentMessage, guardrailMessage } from '../messages/experiments.js'
 import type { Backend } from './backend.js';
 import { namedExperiment } from './experiment_requests.js';
 
-/** The results of an experiment as of now. */
+/** Returns the current results of an experiment. */
 export async function getResults(
   { store }: Backend,
   state: State,
@@ -59,7 +59,7 @@ function resultsMessage(
     power: results.power(now.getTime()).map(powerMessage),
     guardrails: results.guardrails().map(guardrailResult),
     verdict: ExperimentVerdict[kind],
-    better_variants: variants.filter(({ standing }) => standing === 'BETTER').map(({ name }) => name),
+    better_variants: variants.filter(({ comparison }) => comparison === 'BETTER').map(({ name }) => name),
     best_variant: best ?? '',
     min_subjects: BigInt(MINIMUM_SUBJECTS),
     computed_at: now,

@@ -9,7 +9,7 @@ import type { State } from '../../domain/state.js';
 import { printable } from '../../domain/text.js';
 import { experimentBefore } from '../../store/history/history.js';
 
-/** What a rollback of experiments needs from that of the whole revision. */
+/** The parts of the rollback of a revision that a rollback of experiments needs. */
 interface Parts {
   readonly state: State;
   readonly draft: Draft;
@@ -29,7 +29,7 @@ export function undoExperiment(parts: Parts, entry: HistoryEntry): void {
   if (problem && shown) parts.conflict(shown, problem);
 }
 
-/** @returns why it is not possible; further conflicts are added by `isUsable`. */
+/** @returns the reason why the rollback is not possible; `isUsable` adds further conflicts. */
 function undo(
   parts: Parts,
   { action, revision }: HistoryEntry,
@@ -39,7 +39,7 @@ function undo(
   if (action === 'delete') return current || !before ? undefined : restore(parts, before);
   if (!current) return before && 'was deleted since';
   if (current.revision !== revision) return `was changed again at revision ${current.revision}`;
-  if (before) return putBack(parts, before, current);
+  if (before) return restoreContent(parts, before, current);
   if (hasStarted(current)) return `is ${stateName(current.state)} and cannot be deleted`;
   parts.draft.remove('experiment', current);
   return undefined;
@@ -53,15 +53,15 @@ function restore(parts: Parts, before: Experiment): string | undefined {
   const { state, draft, hasAgent } = parts;
   if (!hasAgent(before.agent_id)) return `belongs to agent ${before.agent_id}, which was deleted since`;
   if (state.experiments.named(before.agent_id, before.name))
-    return 'has a name that another experiment of the agent has now';
+    return 'has a name that another experiment of the agent uses now';
   const isRunning = before.state === 'EXPERIMENT_STATE_RUNNING';
   const row = { ...before, running_since: isRunning ? draft.now : null, allocation_revision: draft.revision };
   if (isUsable(parts, row)) draft.restore('experiment', row);
   return undefined;
 }
 
-/** Writes the earlier content. A state is entered again: the time that the experiment has run stays. */
-function putBack(parts: Parts, before: Experiment, current: Experiment): string | undefined {
+/** Writes the earlier content. The experiment enters the earlier state again; the counted running time stays. */
+function restoreContent(parts: Parts, before: Experiment, current: Experiment): string | undefined {
   const { draft } = parts;
   if (hasStarted(current) && !hasStarted(before)) return 'has started and cannot become a draft again';
   const { state_reason: reason, winner } = before;
@@ -75,7 +75,7 @@ function putBack(parts: Parts, before: Experiment, current: Experiment): string 
   return undefined;
 }
 
-/** Whether an experiment may have an effect again; adds the conflicts if not. */
+/** Whether an experiment may be running or paused again. Adds the conflicts otherwise. */
 function isUsable({ state, conflict, hasConfig }: Parts, row: Experiment): boolean {
   if (!isActive(row)) return true;
   const problems: string[] = [];

@@ -6,7 +6,7 @@ import { inState } from '../../domain/experiments/transition.js';
 import type { Experiment } from '../../domain/rows.js';
 import type { State } from '../../domain/state.js';
 import type { Problems } from '../../problems.js';
-import { refuseSecondActive, requireState, writtenExperiment } from './experiment_requests.js';
+import { requireNoOtherActive, requireState, writtenExperiment } from './experiment_requests.js';
 import { noEnabledConfig } from './read_configs.js';
 
 /** The fields of a request that changes the state of an experiment. */
@@ -22,7 +22,7 @@ export function planStart(state: State, draft: Draft, problems: Problems, reques
   requireState(before, ['EXPERIMENT_STATE_DRAFT'], 'only a DRAFT experiment can be started');
   requireUsable(state, problems, before);
   const row = inState(before, 'EXPERIMENT_STATE_RUNNING', draft, request);
-  // Only calls of this revision and later ones are assigned.
+  // Calls are assigned from this revision on.
   return draft.update('experiment', before, { ...row, allocation_revision: draft.revision });
 }
 
@@ -39,13 +39,13 @@ export function planResume(state: State, draft: Draft, problems: Problems, reque
   return draft.update('experiment', before, inState(before, 'EXPERIMENT_STATE_RUNNING', draft, request));
 }
 
-/** Throws unless calls can be assigned: every base config exists, and no other experiment has an effect. */
+/** Throws unless calls can be assigned: every base config exists, and no other experiment is running or paused. */
 function requireUsable(state: State, problems: Problems, experiment: Experiment): void {
   // A model that is not in the catalogue was accepted when the variant was written.
   const report = (field: string, description: string | undefined) => problems.add(`experiment.${field}`, description);
   checkVariants(state, experiment, report, { allowUnknownModel: true });
   problems.throwIfAny();
-  refuseSecondActive(state, experiment);
+  requireNoOtherActive(state, experiment);
   const agent = state.agents.get(experiment.agent_id);
   const needsPrimary = experiment.variants.some(({ config_id }) => config_id === null);
   if (agent && needsPrimary && !primaryIn(state, agent.id)) throw noEnabledConfig(agent);

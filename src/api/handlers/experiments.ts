@@ -49,7 +49,7 @@ export const experimentResponse = (experiment: Experiment, revision: bigint, sta
 export function experimentService(backend: Backend): Handlers<typeof ExperimentServiceService> {
   return {
     createExperiment: (call) => {
-      // Drawn once, because the plan runs more than once.
+      // The salt is generated outside of the plan, because the plan can run more than once.
       const salt = randomBytes(SALT_BYTES).toString('hex');
       return write(backend, call, {
         plan: (state, draft, problems) => planCreate(state, draft, problems, call.request, salt),

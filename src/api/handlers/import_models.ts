@@ -21,14 +21,14 @@ import type { Call } from '../dispatch/method.js';
 import { priceMessage } from '../messages/entities.js';
 import type { Backend } from './backend.js';
 import { addPrice } from './models.js';
-import { claim } from './prices.js';
+import { markChangedByOperator } from './prices.js';
 import { write } from './read_write.js';
 
 type ImportCall = Call<ImportModelsRequest, ImportModelsResponse>;
 
 interface Format {
   readonly name: string;
-  /** What each entry of the file has, for the error about another file. */
+  /** A description of the entries of the format, for the error about a file of another format. */
   readonly entry: string;
   models(file: JsonValue): Iterable<ImportedModel | undefined>;
 }
@@ -42,7 +42,7 @@ const FORMATS: Partial<Record<ImportFormat, Format>> = {
 export async function importModels(backend: Backend, call: ImportCall): Promise<Uint8Array> {
   const { request } = call;
   const format = FORMATS[request.format];
-  // Read once, before the plan, which runs more than once and must be short.
+  // The file is read before the plan, because the plan can run more than once and must be short.
   const read = format
     ? await readFile(backend.store.state, format, request.content, call.signal)
     : { problem: undefined, models: [] };
@@ -79,7 +79,10 @@ interface ReadFile {
 
 const TOKENS_PER_STEP = 1000;
 
-/** Reads a file in time slices. A file that is not of the format is a problem; an entry that is not, is part of the result. */
+/**
+ * Reads a file in time slices. A file of another format is a problem of the request; an invalid entry is part of the
+ * result.
+ */
 async function readFile(state: State, format: Format, content: Uint8Array, signal: AbortSignal): Promise<ReadFile> {
   const problemOf = (problem: string): ReadFile => ({ problem, models: [] });
   if (content.length === 0) return problemOf('is required');
@@ -91,7 +94,7 @@ async function readFile(state: State, format: Format, content: Uint8Array, signa
     let hasForm = false;
     for await (const model of inSlices(format.models(file), () => signal.aborted)) {
       hasForm ||= model !== undefined;
-      // The plan compares all of them at once, so their number is limited.
+      // The plan compares all models without interruption, so their number is limited.
       if (model && state.provider(model.provider)) models.push(model);
       if (models.length > limits.importEntries)
         return problemOf(`must have at most ${limits.importEntries} models of known providers`);
@@ -163,19 +166,19 @@ function acceptedModels(
   return accepted;
 }
 
-/** Where the applied prices come from, with the date of the file. */
+/** The source of the applied prices, with the date of the file. */
 const sourceOf = ({ source, as_of }: ImportModelsRequest, { name }: Format, now: Date): string =>
   `${source || name}, ${(as_of ?? now).toISOString().slice(0, 10)}`;
 
 function apply(state: State, draft: Draft, proposal: Proposal, source: string, asOf: Date | undefined): Price {
   const { model: existing, proposed } = proposal;
-  if (existing) claim(draft, existing);
+  if (existing) markChangedByOperator(draft, existing);
   const model = existing ?? draft.create('model', { ...newModelOf(proposal), as_of: asOf ?? draft.now });
   const prices = existing ? state.pricesOf(existing.id) : [];
   return addPrice(draft, model, { ...proposed, source }, startNow(prices, draft.now));
 }
 
-/** The proposals of the response: all, or the applied ones before others. */
+/** The proposals of the response. If there are too many, applied proposals come first. */
 function listed(proposals: readonly Proposal[], applied: ReadonlyMap<Proposal, Price>): readonly Proposal[] {
   if (proposals.length <= limits.importProposals) return proposals;
   const others = proposals.filter((proposal) => !applied.has(proposal));

@@ -16,7 +16,7 @@ export async function listUsage({ store }: UsageBackend, state: State, request: 
   checkRequest(request);
   const { since, until, filter, run_id, unpriced_only } = request;
   const page = pageFrom(request, ['attempts', since, until, filter, run_id, unpriced_only]);
-  // An attempt can begin later than now, by the difference of the clocks.
+  // The clock of a process may be ahead, so an attempt can begin later than now.
   const end = until ?? new Date(Date.now() + limits.usageSkewMs + 1);
   const { rows, complete } = await listAttempts(store, {
     since,

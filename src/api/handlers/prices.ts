@@ -46,7 +46,7 @@ export function priceHandlers(backend: Backend): Pick<Handlers<typeof ProviderSe
         const owner = provider === '' ? undefined : providerOf(state, provider).name;
         const model = owner === undefined || model_name === '' ? undefined : modelOf(state, owner, model_name);
         const start = pageFrom(call.request, ['prices', owner, model?.name, at?.getTime()]);
-        const listed = booked(state, { owner, model, at }, start.last);
+        const listed = pricesAfter(state, { owner, model, at }, start.last);
         return pageResponse(start, take(listed, start.size + 1), {
           type: ListPricesResponse,
           revision: state.revision,
@@ -68,7 +68,7 @@ export function priceHandlers(backend: Backend): Pick<Handlers<typeof ProviderSe
           const prices = state.pricesOf(model.id);
           const start = valid_from ?? startNow(prices, draft.now);
           refuseTaken(model, prices, start);
-          claim(draft, model);
+          markChangedByOperator(draft, model);
           const added = addPrice(draft, model, { ...ratesOf(price), source: price.source }, start);
           return { model, price: added, until: endOf(prices, start) };
         },
@@ -107,8 +107,8 @@ function refuseTaken(model: Model, prices: readonly Price[], start: Date): void 
   );
 }
 
-/** Marks a model as changed by an operator, so that a seed adds no price after the price of the operator. */
-export function claim(draft: Draft, model: Model): void {
+/** Marks a model as changed by an operator, so that seeds do not replace the operator's price. */
+export function markChangedByOperator(draft: Draft, model: Model): void {
   if (model.origin === 'seed') draft.update('model', model, { ...model, origin: 'operator' });
 }
 
@@ -121,8 +121,8 @@ interface Filter {
   readonly at: Date | undefined;
 }
 
-/** The prices after a key, ordered by model and then newest first. */
-function* booked(
+/** The prices after a page key, ordered by model and then newest first. */
+function* pricesAfter(
   state: State,
   { owner, model: only, at }: Filter,
   last: readonly (string | number)[] | undefined,

@@ -94,7 +94,7 @@ function checkRequest(request: QueryUsageRequest): void {
   problems.throwIfAny();
 }
 
-/** The periods of a report, and the units of UTC that they consist of. */
+/** The periods of a report, and the hours, days and months of UTC of which they consist. */
 async function periodsOf(unit: PeriodUnit | undefined, zone: string, since: number, until: number) {
   if (unit === undefined) return { periods: undefined, ranges: reportedRanges(since, until, []) };
   if (unit === 'hour' && hasWholeHours(zone, since, until))
@@ -104,7 +104,7 @@ async function periodsOf(unit: PeriodUnit | undefined, zone: string, since: numb
   return { periods, ranges: reportedRanges(since, until, periods) };
 }
 
-/** Throws if a part of an hour can only be read from attempts that are no longer retained. */
+/** Throws if the report needs a part of an hour whose attempts have been deleted. */
 export async function checkRetained(store: Store, { parts }: ReportedRanges, retentionMs: number): Promise<void> {
   if (parts.length === 0) return;
   const oldest = await onDatabase(store, (db) => oldestRetained(db, Date.now(), retentionMs));

@@ -18,7 +18,10 @@ import { timeSlice } from '../../time_slice.js';
 import type { Call } from '../dispatch/method.js';
 import type { Backend } from './backend.js';
 
-/** Records a batch of outcomes: each counts once. An invalid outcome is rejected on its own. */
+/**
+ * Records a batch of outcomes. Each outcome counts once. An invalid outcome is rejected without affecting other
+ * outcomes.
+ */
 export async function recordOutcome(
   backend: Backend,
   call: Call<RecordOutcomeRequest, RecordOutcomeResponse>,
@@ -42,7 +45,10 @@ export async function recordOutcome(
   };
 }
 
-/** The state, brought up to date if it lacks an experiment: another replica may have started it just now. */
+/**
+ * The state. If it does not have an experiment of the batch, the newest state is read first, because another replica
+ * may have just started the experiment.
+ */
 async function stateWith({ store }: Backend, outcomes: readonly Outcome[]): Promise<State> {
   if (outcomes.some((outcome) => experimentsOf(store.state, outcome).length === 0))
     await onDatabase(store, () => catchUp(store));
@@ -60,7 +66,7 @@ const rejected = (outcome_id: string, rejection: OutcomeRejection, message: stri
   variant: '',
 });
 
-/** Why the store rejects an outcome. */
+/** The reasons why the store rejects an outcome. */
 const REJECTIONS: Readonly<Partial<Record<Stored['status'], readonly [OutcomeRejection, string]>>> = {
   'not seen': [
     OutcomeRejection.NOT_SEEN,
@@ -76,9 +82,9 @@ const REJECTIONS: Readonly<Partial<Record<Stored['status'], readonly [OutcomeRej
   ],
 };
 
-/** The outcomes of one batch that are valid, and the rejections of the others. */
+/** The valid outcomes of a batch, and the rejections of the invalid outcomes. */
 class Recording {
-  /** By id; of several outcomes with one id, the first one counts. */
+  /** By id. If several outcomes have the same id, the first one counts. */
   readonly outcomes = new Map<string, NewOutcome>();
   private readonly reported: (readonly [reported: string, id: string] | OutcomeResult)[] = [];
   private readonly now = Date.now();
@@ -118,7 +124,7 @@ class Recording {
     });
   }
 
-  /** The results in the order of the request. An id that was in the request before is known. */
+  /** The results in the order of the request. A repeated id within the request is reported as known. */
   results(stored: ReadonlyMap<string, Stored>): OutcomeResult[] {
     const seen = new Set<string>();
     return this.reported.map((one) => {
@@ -145,7 +151,10 @@ class Recording {
     if (problem) return [OutcomeRejection.INVALID, `${problem}.`];
     const { agents } = this.principal;
     if (agents && !agents.has(this.state.storedAgentName(outcome.agent)))
-      return [OutcomeRejection.AGENT_NOT_ALLOWED, 'The caller may record only outcomes of its own agents.'];
+      return [
+        OutcomeRejection.AGENT_NOT_ALLOWED,
+        'The token permits outcomes only of certain agents, and this agent is not one of them.',
+      ];
     const observed = outcome.observed_at?.getTime() ?? this.now;
     if (observed > this.now + limits.usageSkewMs)
       return [
@@ -153,7 +162,7 @@ class Recording {
         `The outcome was observed in the future: the time of the service is ${iso(this.now)}.`,
       ];
     if (observed < this.oldest)
-      return [OutcomeRejection.TOO_OLD, `Outcomes from before ${iso(this.oldest)} are no longer accepted.`];
+      return [OutcomeRejection.TOO_OLD, `Outcomes that were observed before ${iso(this.oldest)} are not accepted.`];
     return undefined;
   }
 }

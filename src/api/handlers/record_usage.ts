@@ -25,18 +25,18 @@ import { UsagePricing } from './usage_pricing.js';
 /** The components that record usage. */
 export type UsageBackend = Pick<Backend, 'store' | 'feed' | 'usageWriter' | 'usageRetentionMs' | 'usageMetrics'>;
 
-/** A batch of attempts as a caller reports it. */
+/** A batch of attempts that a caller reports. */
 export interface ReportedUsage {
   readonly records: readonly UsageRecord[];
   readonly losses: readonly UsageLoss[];
-  /** The reservation that ends with these attempts. */
-  readonly ends?: EndedReservation;
+  /** The reservation that is ended together with these attempts. */
+  readonly ending?: EndedReservation;
 }
 
 export interface RecordedUsage {
   /** One result for each record, in their order. The cost of a known attempt is not set. */
   readonly results: UsageResult[];
-  /** The attempts that were known, for their costs. */
+  /** The attempts that were already stored; their stored costs can be read. */
   readonly known: readonly NewAttempt[];
   /** The revision at which the attempts were priced. */
   readonly revision: number;
@@ -45,13 +45,14 @@ export interface RecordedUsage {
 }
 
 /**
- * Records a batch: each attempt is stored once, with its cost. An invalid attempt is rejected on its own.
- * @throws INVALID_FIELDS or AGENT_NOT_ALLOWED if a loss is invalid, and DATABASE_UNAVAILABLE; then nothing is stored.
+ * Records a batch. Each attempt is stored once, with its cost. An invalid attempt is rejected without affecting other
+ * attempts.
+ * @throws INVALID_FIELDS or AGENT_NOT_ALLOWED if a loss is invalid, and DATABASE_UNAVAILABLE. Nothing is stored then.
  */
 export async function recordUsage(
   backend: UsageBackend,
   principal: Principal,
-  { records, losses, ends }: ReportedUsage,
+  { records, losses, ending }: ReportedUsage,
   signal: AbortSignal,
 ): Promise<RecordedUsage> {
   const newLosses = lossesOf(backend, principal, losses);
@@ -63,8 +64,8 @@ export async function recordUsage(
   }
   const { attempts, results } = recording;
   const stored =
-    attempts.size > 0 || newLosses.length > 0 || ends
-      ? await backend.usageWriter.add({ attempts: [...attempts.values()], losses: newLosses, ends }, signal)
+    attempts.size > 0 || newLosses.length > 0 || ending
+      ? await backend.usageWriter.add({ attempts: [...attempts.values()], losses: newLosses, ending }, signal)
       : { fresh: new Set<string>(), known: new Set<string>(), released: 0n };
   const known = recording.complete(stored);
   for (const { attempt_id, outcome, cost_nano_usd, unpriced_reason } of attempts.values())
@@ -76,7 +77,7 @@ export async function recordUsage(
 
 const DAY_MS = 86_400_000;
 
-/** The start of the oldest attempt that is accepted. Attempts of the present are never deleted, so they need no query. */
+/** The earliest start of an accepted attempt. Recent attempts are never deleted, so they need no query. */
 async function oldestOf({ store, usageRetentionMs }: UsageBackend, records: readonly UsageRecord[]): Promise<number> {
   const now = Date.now();
   const kept = oldestAccepted(now, DAY_MS);
@@ -102,10 +103,10 @@ export const rejected = (attempt_id: string, rejection: UsageRejection, message:
   cost_nano_usd: undefined,
 });
 
-/** The records of one batch that are valid, and the results of the others. */
+/** The valid records of a batch, and the results of the invalid records. */
 class Recording {
   readonly results: UsageResult[] = [];
-  /** By id; of several records with one id, the first one counts. */
+  /** By id. If several records have the same id, the first one counts. */
   readonly attempts = new Map<string, NewAttempt>();
   /** The valid records with their index. */
   private readonly reported: { readonly at: number; readonly attempt: NewAttempt; readonly isFirst: boolean }[] = [];
@@ -159,7 +160,10 @@ class Recording {
     const problem = recordProblem(record);
     if (problem) return [UsageRejection.INVALID, `${problem}.`];
     if (!this.mayReport(record))
-      return [UsageRejection.AGENT_NOT_ALLOWED, 'The caller may record only attempts of its own agents.'];
+      return [
+        UsageRejection.AGENT_NOT_ALLOWED,
+        'The token permits attempts only of certain agents, and this agent is not one of them.',
+      ];
     const started = record.attempt?.started_at?.getTime() ?? 0;
     if (started > this.now + limits.usageSkewMs)
       return [
@@ -171,7 +175,7 @@ class Recording {
     return undefined;
   }
 
-  /** The record with the names that the catalogue has, so that reports do not show a model twice. */
+  /** The record with canonical names of the catalogue, so that reports do not show a model twice. */
   private canonical(record: UsageRecord): UsageRecord {
     const { attempt } = record;
     const { state } = this.pricing;
@@ -184,7 +188,7 @@ class Recording {
     return { ...record, agent_id, attempt: { ...attempt, provider, model_name } };
   }
 
-  /** Both the reported name and the agent that has the id must be agents of the caller. */
+  /** The reported name and the agent with the reported id must both be agents that the caller may report. */
   private mayReport({ agent, agent_id }: UsageRecord): boolean {
     const { agents } = this.principal;
     if (!agents) return true;
@@ -195,8 +199,8 @@ class Recording {
 }
 
 /**
- * The id under which an agent that the service does not know is stored: a negative number of its name, so that the sums of
- * two unknown agents are separate.
+ * The stored id of an agent that the service does not know: a negative number that is derived from its name, so that
+ * two unknown agents have separate sums.
  */
 const unknownAgentId = (name: string): number =>
   -1 - (createHash('sha256').update(name).digest().readUInt32BE(0) % limits.maxInt32);
@@ -238,7 +242,7 @@ function newAttempt(record: UsageRecord, pricing: UsagePricing): NewAttempt {
   };
 }
 
-/** Checks the losses of a batch; they have no results of their own. */
+/** Checks the losses of a batch. The response has no results for losses. */
 function lossesOf({ store }: UsageBackend, principal: Principal, losses: readonly UsageLoss[]): NewLoss[] {
   const problems = new Problems();
   for (const [at, loss] of losses.entries()) {

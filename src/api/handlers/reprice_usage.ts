@@ -40,7 +40,7 @@ export async function repriceUsage({ store }: UsageBackend, call: RepriceCall): 
             tx,
             chunk.map(({ attempt_id }) => attempt_id),
           );
-          // The chunk was read without the lock.
+          // The chunk was read without the lock, so its attempts are read again.
           const current = chunk.map((one) => ({
             ...one,
             adjustment: adjusted.get(one.attempt_id)?.toString() ?? null,
@@ -70,12 +70,12 @@ function checkRequest(request: RepriceUsageRequest): void {
   problems.throwIfAny();
 }
 
-/** The adjustments of one call. */
+/** The adjustments of one request. */
 class Repricing {
   adjusted = 0;
   amount = 0n;
   unpriced = 0;
-  /** Whether the limit was reached before the end. */
+  /** Whether the limit was reached before all attempts were priced. */
   more = false;
 
   constructor(

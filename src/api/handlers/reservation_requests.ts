@@ -27,7 +27,7 @@ export function lifetimeProblem(lifetime: Lifetime | undefined): string | undefi
   return ms >= min * 1000 && ms <= max * 1000 ? undefined : `must be ${min} s to ${max} s`;
 }
 
-/** Adds the problems of the fields that every request about a reservation has. */
+/** Adds the problems of the fields that all requests about a reservation have. */
 export function checkReservation(
   problems: Problems,
   { agent, reservation_id }: Pick<ReleaseRequest, 'agent' | 'reservation_id'>,

@@ -74,8 +74,8 @@ async function commit(backend: Backend, call: Call<CommitRequest, CommitResponse
   call.recheckAccess();
   const own = request.records.map((record) => ownRecord(record, agent, id));
   const records = own.filter((record) => record !== undefined);
-  const ends = { id, agentId: agent.id };
-  const recorded = await recordUsage(backend, principal, { records, losses: [], ends }, signal);
+  const ending = { id, agentId: agent.id };
+  const recorded = await recordUsage(backend, principal, { records, losses: [], ending }, signal);
   const costs = await backend.usageWriter.costs(recorded.known);
   const results = recorded.results.map((result) => withCost(result, costs));
   const statuses = await currentStatuses(backend, budgetsOf(store.state, found), found.run_id);
@@ -87,7 +87,7 @@ async function commit(backend: Backend, call: Call<CommitRequest, CommitResponse
   };
 }
 
-/** An attempt with the id of its reservation; undefined if it is of another agent or reservation. */
+/** The attempt with the id of the reservation; undefined if the attempt belongs to another agent or reservation. */
 function ownRecord(record: UsageRecord, agent: Agent, id: string): UsageRecord | undefined {
   const { attempt } = record;
   if (!attempt) return record;

@@ -19,7 +19,7 @@ import { budgetStateMessage, reservationMessage } from '../messages/budgets.js';
 import { activeExperimentOf } from './active_experiments.js';
 import type { Backend } from './backend.js';
 import { currentStatuses } from './budget_statuses.js';
-import { refuseIdle } from './callable_agent.js';
+import { requireCallable } from './callable_agent.js';
 import { agentOf } from './requests.js';
 import { checkReservation, ended, firstEnd, lifetimeMs, lifetimeProblem } from './reservation_requests.js';
 
@@ -34,20 +34,23 @@ export async function reserve(backend: Backend, call: ReserveCall): Promise<Rese
   const { state } = backend.store;
   const agent = agentOf(state, call.request.agent);
   const variants = variantsOf(state, agent);
-  refuseIdle(agent, state.configsOf(agent.id), ...variants);
+  requireCallable(agent, state.configsOf(agent.id), ...variants);
   return new Reserving(backend, call, agent, variants).run();
 }
 
-/** The variants whose settings the calls can have, first the one without a subject. A reservation is for all of them. */
+/**
+ * The variants that the calls can use; the variant of calls without a subject comes first. A reservation covers all of
+ * them.
+ */
 const variantsOf = (state: State, agent: Agent): readonly (ChosenVariant | undefined)[] =>
   activeExperimentOf(state, agent.id)?.choices.filter(({ variant, counted }) => !(counted && variant.control)) ?? [
     undefined,
   ];
 
-/** A chain that the calls can have. */
+/** A chain that the calls can use. */
 interface ReservedChain {
   readonly hops: readonly ResolvedHop[];
-  /** All hops, also those that are skipped. */
+  /** All hops, including skipped hops. */
   readonly all: readonly Pick<ResolvedHop, 'index' | 'provider' | 'model_name'>[];
 }
 
@@ -66,14 +69,14 @@ function checkRequest(request: ReserveRequest): void {
 const rangeProblem = (value: number, { min, max }: { readonly min: number; readonly max: number }) =>
   value >= min && value <= max ? undefined : `must be ${min} to ${max}, not ${value}`;
 
-/** One request: tries to reserve, and steps down while a budget with STEP_DOWN has no room. */
+/** Handles one request: tries to reserve, and steps down while a budget with STEP_DOWN has not enough left. */
 class Reserving {
   private readonly state: State;
   private readonly budgets: readonly Budget[];
-  /** First the one without a subject. */
+  /** The chain of calls without a subject comes first. */
   private readonly chains: readonly ReservedChain[];
   private readonly now = new Date();
-  /** The budgets that have no room. */
+  /** The budgets that have not enough left. */
   private readonly exhausted = new Map<number, Budget>();
 
   constructor(
@@ -93,40 +96,40 @@ class Reserving {
   }
 
   async run(): Promise<ReserveResponse> {
-    // A WARN budget limits nothing, so nothing is held in it.
+    // A WARN budget does not limit calls, so no amount is held in it.
     let limiting = this.budgets.filter(({ action }) => action !== 'BUDGET_ACTION_WARN');
-    for (let isSwept = false; ; ) {
+    for (let areExpiredReleased = false; ; ) {
       const hops = this.usableHops(limiting);
       if (hops.length === 0) return this.refuse(limiting);
-      const outcome = await this.tryIn(limiting, hops);
-      if (outcome.exists) return this.respond(await this.existing());
+      const outcome = await this.reserveIn(limiting, hops);
+      if (outcome.exists) return this.respond(await this.existingReservation());
       if (outcome.tooMany) throw this.tooMany();
       if (outcome.granted) return this.respond(outcome.granted);
-      if (!isSwept) {
-        // What has expired and is not released yet still holds room.
-        isSwept = true;
+      if (!areExpiredReleased) {
+        // Expired reservations that are not yet released still hold amounts.
+        areExpiredReleased = true;
         if ((await onDatabase(this.backend.store, (db) => expireReservations(db))) > 0) continue;
       }
-      const full = limiting.filter(({ id }) => outcome.full.includes(id));
-      for (const budget of full) this.exhausted.set(budget.id, budget);
-      if (full.length === 0 || full.some(({ action }) => action === 'BUDGET_ACTION_BLOCK'))
+      const insufficient = limiting.filter(({ id }) => outcome.insufficient.includes(id));
+      for (const budget of insufficient) this.exhausted.set(budget.id, budget);
+      if (insufficient.length === 0 || insufficient.some(({ action }) => action === 'BUDGET_ACTION_BLOCK'))
         return this.respond(undefined, 'RESERVE_RESULT_BLOCKED');
-      limiting = limiting.filter((budget) => !full.includes(budget));
+      limiting = limiting.filter((budget) => !insufficient.includes(budget));
     }
   }
 
-  /** The hops that the calls may use, those without a price only if no budget blocks them. */
+  /** The hops that the calls may use. Hops without a price are excluded if a BLOCK budget covers the agent. */
   private usableHops(limiting: readonly Budget[]): readonly ResolvedHop[] {
     const needsPrice = limiting.some(({ action }) => action === 'BUDGET_ACTION_BLOCK');
     return this.startedHops.filter(({ price }) => !needsPrice || isPriced(price));
   }
 
-  /** The hops of all chains that the exhausted budgets leave. */
+  /** The hops of all chains that the exhausted budgets do not skip. */
   private get startedHops(): readonly ResolvedHop[] {
     return this.chains.flatMap((chain) => chain.hops.filter(({ index }) => index >= this.startIn(chain)));
   }
 
-  /** The index of the first hop of a chain that may be used. */
+  /** The index of the first hop of a chain that is not skipped because of a budget. */
   private startIn({ all }: ReservedChain): number {
     return Math.max(0, ...[...this.exhausted.values()].map((budget) => startOf(budget, all)));
   }
@@ -136,7 +139,7 @@ class Reserving {
     return this.respond(undefined, isUnpriced ? 'RESERVE_RESULT_NO_PRICE' : 'RESERVE_RESULT_BLOCKED');
   }
 
-  private tryIn(limiting: readonly Budget[], hops: readonly ResolvedHop[]): Promise<ReserveOutcome> {
+  private reserveIn(limiting: readonly Budget[], hops: readonly ResolvedHop[]): Promise<ReserveOutcome> {
     const { request, caller, signal } = this.call;
     return this.backend.reservationWriter.reserve(
       {
@@ -144,7 +147,7 @@ class Reserving {
         agent_id: this.agent.id,
         run_id: request.run_id,
         actor: caller,
-        wanted: limiting.map((budget) => ({
+        required: limiting.map((budget) => ({
           budget,
           key: counterKey(budget, request.run_id, this.now),
           end: budget.rolling_hours === null ? budgetPeriod(budget, this.now).end : undefined,
@@ -159,7 +162,7 @@ class Reserving {
     );
   }
 
-  /** The highest cost of one attempt at any of the hops; those without a price have none. */
+  /** The highest cost of one attempt at any of the hops. Hops without a price are ignored. */
   private highestCost(hops: readonly ResolvedHop[]): bigint {
     const { input_tokens: input, output_tokens } = this.call.request;
     const costs = hops.map((hop) => {
@@ -169,7 +172,7 @@ class Reserving {
     return costs.reduce((highest, cost) => (cost > highest ? cost : highest), 0n);
   }
 
-  private async existing(): Promise<StoredReservation> {
+  private async existingReservation(): Promise<StoredReservation> {
     const id = this.call.request.reservation_id.toLowerCase();
     const found = await onDatabase(this.backend.store, (db) => readReservation(db, id, this.agent.id));
     // The id of a reservation of another agent is not disclosed.
@@ -196,7 +199,7 @@ class Reserving {
       reservation: reservation && reservationMessage(this.state, reservation),
       states: [...statuses.values()].map(budgetStateMessage),
       exhausted: [...this.exhausted.values()].map(({ name }) => name).sort(),
-      // A chain that does not have the hop has no start.
+      // A chain without the hop has no start.
       step_down_hop: isStepDown ? starts.find(Number.isFinite) : undefined,
       retry_after_ms: this.retryAfterMs(),
     };

@@ -21,7 +21,7 @@ import { resolvedMessage } from '../messages/resolution.js';
 import { withRevision } from '../messages/revision.js';
 import { activeExperimentOf } from './active_experiments.js';
 import type { Backend } from './backend.js';
-import { refuseIdle } from './callable_agent.js';
+import { requireCallable } from './callable_agent.js';
 import { encodedResolution } from './encoded_resolution.js';
 import { requireHistory } from './historical_config.js';
 import { read } from './read_write.js';
@@ -78,7 +78,7 @@ export function resolvedWith(
   const configs = state.configsOf(agent.id);
   const active = activeExperimentOf(state, agent.id);
   const chosen = active?.choose(subject);
-  refuseIdle(agent, configs, chosen);
+  requireCallable(agent, configs, chosen);
   const resolution = resolve(view, agent, configs, new Date(), { ...assumed, chosen });
   return resolvedMessage(agent, resolution, active && subject !== undefined ? active.assigned(subject) : undefined);
 }

@@ -7,16 +7,16 @@ import { invalidFields } from '../../problems.js';
 import type { DuplexCall, ReceivedMessage } from '../dispatch/method.js';
 import { type RecordedUsage, recordUsage, type UsageBackend } from './record_usage.js';
 
-/** Bytes of the batches of a stream that are not acknowledged, above which no further batch is received. */
+/** The number of unacknowledged bytes of a stream above which no further batch is received. */
 const BYTES_IN_FLIGHT = 1024 * 1024;
 
-/** Records the batches of a stream and acknowledges each, in order, when it is committed. */
+/** Records the batches of a stream, and acknowledges each batch in order after its commit. */
 export async function streamUsage(backend: UsageBackend, call: DuplexCall<StreamUsageRequest>): Promise<void> {
   const batches = new BatchesInFlight(backend, call);
   try {
     for await (const message of call.messages) await batches.start(message);
   } finally {
-    // Batches that have arrived are still acknowledged, for example when the service shuts down.
+    // Received batches are still acknowledged, for example at the shutdown of the service.
     await batches.ended().catch((error) => call.sink.end(error));
   }
 }
@@ -31,7 +31,7 @@ class BatchesInFlight {
     private readonly call: DuplexCall<StreamUsageRequest>,
   ) {}
 
-  /** Starts to record a batch; resolves when there is room for another one. */
+  /** Starts to record a batch. Resolves when another batch may be received. */
   async start(message: ReceivedMessage<StreamUsageRequest>): Promise<void> {
     const { sequence } = message.request;
     if (sequence <= this.sequence)
@@ -71,7 +71,7 @@ class BatchesInFlight {
     if (!sink.write(acknowledgement(request.sequence, recorded.value))) await this.untilRead();
   }
 
-  /** A client that reads no acknowledgement for a long time is disconnected. */
+  /** Disconnects a client that reads no acknowledgement for a long time. */
   private async untilRead(): Promise<void> {
     const controller = new AbortController();
     const drained = this.call.sink.drained().then(() => true);

@@ -7,7 +7,7 @@ import { type ConfigVersion, pastConfigs, versionKey } from '../../store/usage/p
 import { readHead } from '../../store/write/head.js';
 import type { ReadBackend } from './backend.js';
 
-/** The cost of an attempt, and the price that it comes from. */
+/** The cost of an attempt, and the price from which it was computed. */
 export interface PricedRecord {
   readonly cost: Cost;
   /** The revision of the price; 0 if the cost is unknown. */
@@ -15,7 +15,7 @@ export interface PricedRecord {
   readonly price_from_config: boolean;
 }
 
-/** Prices records against one state, with configs as they were when the calls began. */
+/** Prices records with one state, and with the configs at the revisions of the calls. */
 export class UsagePricing {
   private constructor(
     readonly state: State,
@@ -49,7 +49,7 @@ export class UsagePricing {
     return { cost, price_revision: price?.revision ?? 0, price_from_config: false };
   }
 
-  /** The config of an attempt; undefined for a config of another agent, whose price a reporter must not use. */
+  /** The config of an attempt; undefined for a config of another agent, because its price must not be used. */
   private configOf(record: UsageRecord): Config | undefined {
     const id = record.attempt?.config_id;
     if (id === undefined) return undefined;
@@ -70,7 +70,7 @@ function versionOf({ attempt, revision }: UsageRecord, state: State): ConfigVers
   return { id: attempt.config_id, revision: reported };
 }
 
-/** A revision that the store does not have, for example because it was restored, counts as the newest one. */
+/** A revision that the store does not have, for example after a restore, is treated as the newest revision. */
 async function reach(
   { store, feed }: ReadBackend,
   records: readonly UsageRecord[],

@@ -10,7 +10,7 @@ import type { Sums } from '../../store/usage/query.js';
 const DAY_MS = 86_400_000;
 const HOUR_MS = 3_600_000;
 
-/** A range of time that a request states, half open. */
+/** The range of time of a request; its end is exclusive. */
 export interface RequestedRange {
   readonly since: Date | undefined;
   readonly until: Date | undefined;
@@ -45,7 +45,7 @@ export function checkFilter(problems: Problems, filter: UsageFilter | undefined)
   problems.add('filter.experiment', textProblem(filter.experiment, limits.experimentName));
 }
 
-/** The filter of a request, with the names that the store has. */
+/** The filter of a request, with canonical names. */
 export function filterOf(state: State, filter: UsageFilter | undefined, since: Date, until: Date): AttemptFilter {
   const { agents = [], config_ids = [], providers = [], models = [], variants = [], outcomes = [] } = filter ?? {};
   const providerName = (name: string) => state.provider(name)?.name ?? name;
@@ -75,7 +75,7 @@ export function filterOf(state: State, filter: UsageFilter | undefined, since: D
   };
 }
 
-/** The sums of the store as a message. */
+/** Converts sums of the store to a message. */
 export function totalsMessage(sums: Sums): UsageTotals {
   const count = (name: keyof Sums) => BigInt(sums[name]);
   return {

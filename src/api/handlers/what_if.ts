@@ -18,7 +18,7 @@ import type { UsageBackend } from './record_usage.js';
 import { modelOf } from './requests.js';
 import { checkFilter, checkRange, filterOf, totalsMessage } from './usage_requests.js';
 
-/** Prices past attempts as if another model, price or use of the cache had applied. */
+/** Prices past attempts with another model, another price or another share of cached input. */
 export async function whatIf(
   { store, usageRetentionMs }: UsageBackend,
   state: State,
@@ -113,7 +113,7 @@ function pricesOf(state: State, { provider, model_name }: Pick<StoredVector, 'pr
   return model ? state.pricesOf(model.id) : [];
 }
 
-/** The configs whose prices applied to attempts, as they were then. */
+/** The configs whose prices applied to attempts, at the revisions of these attempts. */
 const configsOf = (store: UsageBackend['store'], vectors: readonly StoredVector[]) =>
   pastConfigs(store, [
     ...new Map(vectors.filter(isOfConfig).map((one) => [versionKey(versionOf(one)), versionOf(one)])).values(),
@@ -138,7 +138,10 @@ class WhatIfSum {
   approximateAttempts = 0n;
   private readonly sums = new Map<string, Calculated>();
 
-  /** @param other the other price, or the prices of the other model, oldest first; undefined: each attempt keeps its own. */
+  /**
+   * @param other the other price, or the prices of the other model, oldest first; undefined: each attempt keeps its
+   * price.
+   */
   constructor(
     private readonly other: TieredRates | readonly Price[] | undefined,
     private readonly cacheHitPercent: number | undefined,
@@ -149,7 +152,7 @@ class WhatIfSum {
     return this.other === undefined;
   }
 
-  /** The calculation for a model; for the empty text, that for all. */
+  /** The calculation for a model, or for all models if the text is empty. */
   of(model: string): Calculated {
     const { cost_nano_usd, unpriced_attempts } = this.sums.get(model) ?? { cost_nano_usd: 0n, unpriced_attempts: 0n };
     return { cost_nano_usd: int64Amount(cost_nano_usd), unpriced_attempts };
@@ -161,7 +164,7 @@ class WhatIfSum {
     this.count(vector, 1n, this.costOf(usage, price, vector.started_at, usage.input_tokens ?? 0));
   }
 
-  /** The units of a range in which one price applies. A price with time windows has other rates within a day. */
+  /** The units of a range in which one price applies. With time windows, the rates change within a day. */
   rangesOf(state: State, since: Date, until: Date): ReportedRanges {
     const models = this.keepsPrices ? [...state.modelsInOrder.after()] : [];
     const prices = [...models.flatMap(({ id }) => state.pricesOf(id)), ...[this.other ?? []].flat()];
@@ -175,7 +178,7 @@ class WhatIfSum {
     const attempts = BigInt(sums.attempts);
     this.approximateAttempts += attempts;
     const price = this.priceFor(sums.start, priceAt(own, sums.start));
-    // Without tiers: the size of a single request is not known.
+    // Tiers do not apply, because the size of a single request is not known.
     this.count(sums, attempts, this.costOf(countsOf(sums), price, sums.start, 0));
   }
 

@@ -17,11 +17,13 @@ export function inOut({
 
 /** The tiers and windows of a price with their rates of input and output: `above 272k 4 / 15`. */
 export const conditionsOf = ({ tiers, windows, ...base }: ModelPrice): string[] => [
-  ...tiers.map((tier) => `${aboveText(tier)} ${inOut({ ...base, ...known(tier.rates) })}`),
+  ...tiers.map((tier) => `${aboveText(tier)} ${inOut({ ...base, ...knownRates(tier.rates) })}`),
   ...windows.map((window) => {
-    const rates = { ...base, ...known(window.rates) };
-    const own = window.tiers.map((tier) => `, ${aboveText(tier)} ${inOut({ ...rates, ...known(tier.rates) })}`);
-    return `${timesText(window)} ${inOut(rates)}${own.join('')}`;
+    const rates = { ...base, ...knownRates(window.rates) };
+    const tierTexts = window.tiers.map(
+      (tier) => `, ${aboveText(tier)} ${inOut({ ...rates, ...knownRates(tier.rates) })}`,
+    );
+    return `${timesText(window)} ${inOut(rates)}${tierTexts.join('')}`;
   }),
 ];
 
@@ -66,7 +68,7 @@ function daysText(weekdays: readonly number[]): string {
 const clock = (minutes: number): string =>
   [Math.floor(minutes / 60), minutes % 60].map((part) => String(part).padStart(2, '0')).join(':');
 
-const known = (rates: PriceRates = {}): PriceRates =>
+const knownRates = (rates: PriceRates = {}): PriceRates =>
   Object.fromEntries(Object.entries(rates).filter(([, value]) => value !== undefined));
 
 /** The differences between two prices: `input 2 → 2.5, above 272k 4 / 15 → 5 / 15`. */

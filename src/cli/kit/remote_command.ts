@@ -73,7 +73,7 @@ const fromFileInput = (patches: boolean): Input => ({
   name: 'from-file',
   short: 'f',
   kind: file,
-  help: `JSON file with the fields, as get --json prints them; - is standard input; options override it${patches ? ', null clears a field' : ''}`,
+  help: `JSON file with the fields, as get or show --json prints them; - is standard input; options override it${patches ? ', null clears a field' : ''}`,
 });
 function unsetInput(inputs: readonly Input[]): Input {
   const offers = inputs.filter(({ clears }) => clears).map(({ name }) => name);

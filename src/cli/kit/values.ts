@@ -253,7 +253,7 @@ function weekdaysIn(part: string): number[] {
     });
 }
 
-/** USD, as nano-USD; converted as text like `usd`. */
+/** An amount in USD, returned in nano-USD. As for `usd`, the digits are converted as text. */
 export const amount: Kind = {
   value: 'usd',
   read(raw) {

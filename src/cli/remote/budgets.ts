@@ -18,14 +18,14 @@ const nameArgument = (to: string): Input => ({
   help: 'the name, 1 to 100 characters',
 });
 
-/** The fields that are fixed when a budget is created. */
+/** The fields that cannot be changed after the creation of a budget. */
 const fixed: readonly Input[] = [
   {
     name: 'scope',
     to: 'budget.scope',
     kind: choice('BUDGET_SCOPE_', 'scope', ['all', 'agent', 'agent-type', 'run']),
     mask: '',
-    help: 'what is limited together; required',
+    help: 'the agents whose cost is added up; required',
   },
   { name: 'agent', to: 'agent', kind: agent, mask: '', help: 'the agent of --scope agent, by name or id' },
   { name: 'agent-type', to: 'budget.agent_type', kind: word('type'), mask: '', help: 'the type of --scope agent-type' },
@@ -63,29 +63,34 @@ const fields: readonly Input[] = [
     name: 'action',
     to: 'budget.action',
     kind: choice('BUDGET_ACTION_', 'action', ['warn', 'step-down', 'block']),
-    help: 'what happens when the budget is exhausted',
+    help: 'the action when the budget is exhausted',
   },
   {
     name: 'step-down-to',
     to: ['budget.step_down_provider', 'budget.step_down_model'],
     kind: model,
     clears: true,
-    help: 'the hop at which the chain starts after --action step-down',
+    help: 'the hop at which --action step-down starts the chain',
   },
   {
     name: 'warn-percent',
     to: 'budget.warn_percent',
     kind: integer,
     clears: true,
-    help: 'used part of the limit from which there is a warning, 1 to 100 (default: 80)',
+    help: 'warn when this part of the limit is spent, in percent, 1 to 100 (default: 80)',
   },
-  { name: 'enabled', to: 'budget.enabled', kind: negatableFlag, help: 'apply the budget; --no-enabled only counts' },
+  {
+    name: 'enabled',
+    to: 'budget.enabled',
+    kind: negatableFlag,
+    help: 'apply the budget; --no-enabled only counts the cost',
+  },
   {
     name: 'description',
     to: 'budget.description',
     kind: text,
     clears: true,
-    help: 'its purpose, at most 1000 characters',
+    help: 'the purpose of the budget, at most 1000 characters',
   },
 ];
 
@@ -116,7 +121,7 @@ const budgetList: List<Budget> = {
 
 const list: RemoteCommand = {
   name: 'list',
-  description: 'show the budgets, what is spent and what is reserved',
+  description: 'show the budgets with their spent and reserved amounts',
   more: 'A budget for runs has amounts for each run: agentllm budgets show <name> --run <id> shows them.',
   inputs: [
     { name: 'agent', to: 'agent', kind: agent, help: 'only budgets that cover this agent, by name or id' },
@@ -125,9 +130,9 @@ const list: RemoteCommand = {
   ],
   examples: [
     ['agentllm budgets list', 'all budgets'],
-    ['agentllm budgets list --agent trader --json', 'those that cover one agent, for a program'],
+    ['agentllm budgets list --agent trader --json', 'the budgets that cover one agent, as JSON'],
   ],
-  next: 'agentllm budgets show <name> shows one in detail',
+  next: 'agentllm budgets show <name> shows one budget in detail',
   async run(call) {
     const states: BudgetState[] = [];
     const fetchPage: typeof budgetList.fetchPage = async (api, request) => {
@@ -184,11 +189,11 @@ const create: RemoteCommand = {
     ['agentllm budgets create desk --scope all --period day --limit 5 --action warn', 'all agents together, each day'],
     [
       'agentllm budgets create trader --scope agent --agent trader --period month --time-zone Europe/Berlin --limit 20 --action step-down --step-down-to openai/gpt-5.4-mini',
-      'one agent, then a cheaper model',
+      'one agent, which steps down to a cheaper model',
     ],
-    ['agentllm budgets create runs --scope run --period total --limit 0.50 --action block', 'each run for itself'],
+    ['agentllm budgets create runs --scope run --period total --limit 0.50 --action block', 'each run separately'],
   ],
-  next: 'agentllm resolve <agent> --exhausted <name> shows what happens when it is exhausted',
+  next: 'agentllm resolve <agent> --exhausted <name> shows the effect of an exhausted budget',
   async run(call) {
     const response = await call.api.budgets.createBudget(call.request());
     return call.print(response, () => writeSummary(call, 'created', titleOf(response.budget as Budget), response));
@@ -203,7 +208,7 @@ const set: RemoteCommand = {
   patches: true,
   examples: [
     ['agentllm budgets create desk --scope all --period day --limit 5 --action warn', 'create one'],
-    ['agentllm budgets set desk --limit 7.50 --action block', 'raise its limit, and block'],
+    ['agentllm budgets set desk --limit 7.50 --action block', 'raise the limit, and block calls when it is reached'],
   ],
   async run(call) {
     requireChange(call, body, fields);
@@ -214,7 +219,7 @@ const set: RemoteCommand = {
 
 const remove: RemoteCommand = {
   name: 'delete',
-  description: 'delete a budget with its amounts',
+  description: 'delete a budget and its amounts',
   inputs: [nameArgument('name'), etagInput('etag'), ...writeInputs],
   examples: [
     ['agentllm budgets create desk --scope all --period day --limit 5 --action warn', 'create one'],
@@ -288,11 +293,11 @@ const amountsOf = (state: BudgetState): Group => [
   ),
 ];
 
-/** `agentllm budgets …`: limits on what models cost. */
+/** `agentllm budgets …`: limits on the cost of models. */
 export function budgetsCommand(): Command {
   return remoteGroup(
     'budgets',
-    'limit what the models of agents cost, and see what is spent',
+    'limit the cost of the models that agents call, and show the spent amounts',
     'Start with: agentllm budgets create <name> --scope all --period day --limit 5 --action warn',
     [list, show, create, set, remove],
   );

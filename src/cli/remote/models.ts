@@ -26,7 +26,7 @@ const price = (name: string, field: string, of: string): Input => ({
   to: `model.price.${field}`,
   mask: 'price',
   kind: usd,
-  group: 'Price, in USD per million tokens (it replaces all rates; agentllm prices set has tiers and windows):',
+  group: 'Price, in USD per million tokens (replaces all rates; for tiers and time windows, use agentllm prices set):',
   help: `price of ${of}`,
 });
 

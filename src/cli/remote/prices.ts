@@ -52,8 +52,8 @@ const modelPath = ['provider', 'model_name'];
 const list: RemoteCommand = {
   name: 'list',
   description: 'show the prices of the price book in USD per million tokens, newest first',
-  more: `TIERS AND WINDOWS: the prices of input and output above a number of input tokens, and at times of the day in UTC.
-models get and --json show all their rates, and the source of a price.`,
+  more: `TIERS AND WINDOWS: the input and output rates above a number of input tokens, and in time windows in UTC.
+agentllm models get and --json show all rates and the source of a price.`,
   inputs: [
     { name: '[provider/model]', to: modelPath, kind: model, help: 'only prices of this model' },
     { name: 'provider', to: 'provider', kind: provider, help: 'only prices of the models of this provider' },
@@ -63,8 +63,8 @@ models get and --json show all their rates, and the source of a price.`,
   ],
   examples: [
     ['agentllm prices list openai/gpt-5.4', 'all prices of a model'],
-    ['agentllm prices list --provider deepseek', 'of a provider; deepseek has peak hours'],
-    ['agentllm prices list --at 2027-01-01 --limit 5', 'the prices of a day'],
+    ['agentllm prices list --provider deepseek', 'the prices of one provider; deepseek has peak hours'],
+    ['agentllm prices list --at 2027-01-01 --limit 5', 'the prices that are valid on that day'],
   ],
   next: 'agentllm prices set provider/model adds a price',
   run: (call) => printList(call, priceList),
@@ -81,8 +81,8 @@ const rate = (name: string, field: string, of: string): Input => ({
 const set: RemoteCommand = {
   name: 'set',
   description: 'add a price of a model, valid from now or from another time',
-  more: `A price replaces all rates of the one before it: set every known rate. Existing prices never change, and
-neither does the cost of attempts that are recorded already.`,
+  more: `A price replaces all rates of the previous price, so set every known rate. Existing prices and the cost of
+recorded attempts never change.`,
   inputs: [
     { name: '<provider/model>', to: modelPath, kind: model, help: 'the model, with its provider by name or alias' },
     rate('input', 'input', 'input'),
@@ -96,17 +96,17 @@ neither does the cost of attempts that are recorded already.`,
       to: 'price.tiers',
       kind: listOf(tier),
       group: 'Price in USD per million tokens:',
-      help: 'rates of a whole request with more input tokens: above=272k,input=4,output=15; can be repeated',
+      help: 'rates for every token of a request with more input tokens than above: above=272k,input=4,output=15; can be repeated',
     },
     {
       name: 'window',
       to: 'price.windows',
       kind: listOf(window),
       group: 'Price in USD per million tokens:',
-      help: 'rates at a time of the day in UTC: 01:00-04:00,days=mon-fri,input=0.3; days is optional; can be repeated',
+      help: 'rates in a time window in UTC: 01:00-04:00,days=mon-fri,input=0.3; days is optional; can be repeated',
     },
-    { name: 'source', to: 'price.source', kind: text, help: 'where the price was read, at most 200 characters' },
-    { name: 'valid-from', to: 'valid_from', kind: time, help: 'when it begins, also in the past (default: now)' },
+    { name: 'source', to: 'price.source', kind: text, help: 'the origin of the price, at most 200 characters' },
+    { name: 'valid-from', to: 'valid_from', kind: time, help: 'start of the price, past or future (default: now)' },
     ...writeInputs,
   ],
   body,
@@ -134,7 +134,7 @@ const FILES = `The file is LiteLLM's model_prices_and_context_window.json or the
 example with: curl -sO https://models.dev/api.json`;
 
 const fileInputs: readonly Input[] = [
-  { name: '<file>', kind: file, help: 'the catalogue; - is standard input' },
+  { name: '<file>', kind: file, help: 'the catalogue file; - is standard input' },
   {
     name: 'format',
     to: 'format',
@@ -142,7 +142,12 @@ const fileInputs: readonly Input[] = [
     help: 'format of the file (default: detected)',
   },
   { name: 'provider', to: 'providers', kind: listOf(provider), help: 'only models of this provider; can be repeated' },
-  { name: 'new-models', to: 'new_models', kind: flag, help: 'propose models that the catalogue does not have, too' },
+  {
+    name: 'new-models',
+    to: 'new_models',
+    kind: flag,
+    help: 'also propose models that are not in the catalogue of the service',
+  },
 ];
 
 const diff: RemoteCommand = {
@@ -167,9 +172,9 @@ const diff: RemoteCommand = {
 
 const importPrices: RemoteCommand = {
   name: 'import',
-  description: 'apply prices of a public catalogue: the accepted ones, or all with a small drift',
+  description: 'apply prices of a public catalogue: those that --accept names, or all with a small drift',
   more: `${FILES}
-Without --accept and --up-to-drift it only shows the proposals. A model whose price has time windows is never changed.`,
+Without --accept and --up-to-drift, the command only shows the proposals. It never changes a price with time windows.`,
   inputs: [
     ...fileInputs,
     {
@@ -184,7 +189,7 @@ Without --accept and --up-to-drift it only shows the proposals. A model whose pr
       kind: integer,
       help: 'apply proposals that change no rate by more than this, in percent, 0 to 1000',
     },
-    { name: 'source', to: 'source', kind: text, help: 'where the file was read, at most 150 characters' },
+    { name: 'source', to: 'source', kind: text, help: 'the origin of the file, at most 150 characters' },
     { name: 'as-of', to: 'as_of', kind: time, help: 'date of the file (default: today)' },
     ...writeInputs,
   ],
@@ -213,7 +218,7 @@ async function readFile(call: Call): Promise<{ content: Buffer; format?: string;
   return 'format' in call.inputs.message ? { content } : { content, format: formatOf(path, json) };
 }
 
-/** The format of a file: the providers of models.dev have `models`, the models of LiteLLM a provider. */
+/** The format of a file: entries of models.dev have `models`, entries of LiteLLM have `litellm_provider`. */
 function formatOf(path: string, json: string): string {
   let values: unknown[] = [];
   try {
@@ -225,7 +230,7 @@ function formatOf(path: string, json: string): string {
     values.some((value) => typeof value === 'object' && value !== null && Object.hasOwn(value, field));
   if (has('litellm_provider')) return 'IMPORT_FORMAT_LITELLM';
   if (has('models')) return 'IMPORT_FORMAT_MODELS_DEV';
-  const description = 'must be a file of LiteLLM or of models.dev; --format states which one';
+  const description = 'must be a file of LiteLLM or of models.dev; set --format if the file is one of them';
   throw UsageError.of([{ typed: path, description }]);
 }
 
@@ -258,7 +263,7 @@ function importSummary(call: Call, response: ImportModelsResponse): string {
     : 'nothing to apply';
 }
 
-/** `agentllm prices …`: the price book, by which the cost of attempts is computed. */
+/** `agentllm prices …`: the price book, from which the cost of attempts is computed. */
 export function pricesCommand(): Command {
   return remoteGroup(
     'prices',

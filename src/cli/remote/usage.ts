@@ -69,15 +69,15 @@ const rate = (name: string, field: string, of: string): Input => ({
 
 const whatIf: RemoteCommand = {
   name: 'what-if',
-  description: 'calculate what past attempts would have cost with another model, price or use of the cache',
-  more: 'The numbers of tokens stay as they were: another model would have used other numbers.',
+  description: 'calculate the cost of past attempts with another model, another price or another share of cached input',
+  more: 'The calculation uses the recorded numbers of tokens. Another model would have used other numbers.',
   inputs: [
     { name: 'model', to: ['provider', 'model_name'], kind: model, help: 'the other model' },
     {
       name: 'cache-hit-percent',
       to: 'cache_hit_percent',
       kind: integer,
-      help: 'the part of the input that is read from the cache, 0 to 100',
+      help: 'the part of the input that is read from the cache, in percent, 0 to 100',
     },
     rate('input', 'input', 'input'),
     rate('cached-input', 'cached_input', 'cached input'),
@@ -88,7 +88,7 @@ const whatIf: RemoteCommand = {
   ],
   examples: [
     ['agentllm usage what-if --model openai/gpt-5.4', 'the last seven days with another model'],
-    ['agentllm usage what-if --cache-hit-percent 80 --last 30d', 'with more use of the cache'],
+    ['agentllm usage what-if --cache-hit-percent 80 --last 30d', 'with 80 % of the input read from the cache'],
   ],
   timeoutMs: 30_000,
   async run(call) {
@@ -112,15 +112,13 @@ function whatIfText(models: readonly WhatIfModel[], totals: WhatIfModel | undefi
   const rows = models.map((one) => row(`${one.provider}/${one.model_name}`, one));
   const heads = ['MODEL', 'ATTEMPTS', 'USD', 'WHAT IF', 'DIFFERENCE', 'UNPRICED'];
   const note =
-    approximate > 0n
-      ? `\n${counted(Number(approximate), 'attempt')} calculated from the sums of hours, without tiers`
-      : '';
+    approximate > 0n ? `\n${counted(Number(approximate), 'attempt')} calculated from hourly sums, without tiers` : '';
   return `${table(heads, [...rows, row('total', totals)])}${note}`;
 }
 
 const reprice: RemoteCommand = {
   name: 'reprice',
-  description: 'price recorded attempts again, at the prices that the price book has now',
+  description: 'price recorded attempts again with the current price book',
   more: 'The recorded cost does not change; differences are stored as adjustments, which reports include.',
   inputs: [
     ...rangeInputs,
@@ -141,19 +139,19 @@ async function runReprice(call: Call): Promise<undefined> {
   const response = await call.api.usage.repriceUsage(call.request(rangeOf(call)));
   const { adjusted_attempts, adjustment_nano_usd, unpriced_attempts, more } = response;
   const isDry = call.inputs.message['validate_only'] === true;
-  const done = isDry ? 'dry run, nothing was stored: would adjust' : 'adjusted';
+  const verb = isDry ? 'dry run, nothing was stored: would adjust' : 'adjusted';
   const lines = [
-    `${done} ${counted(Number(adjusted_attempts), 'attempt')} by ${usdText(adjustment_nano_usd)} USD`,
+    `${verb} ${counted(Number(adjusted_attempts), 'attempt')} by ${usdText(adjustment_nano_usd)} USD`,
     ...(unpriced_attempts > 0n ? [`${counted(Number(unpriced_attempts), 'attempt')} still without a known cost`] : []),
     ...(more ? ['there are more: run the command again'] : []),
   ];
   return call.print(response, () => lines.join('\n'));
 }
 
-/** `agentllm usage`: without a subcommand, the report. */
+/** `agentllm usage`: without a subcommand, it prints the report. */
 export function usageCommand(): Command {
-  const more = 'Without a command, report: agentllm usage --by agent --last 7d';
-  const group = remoteGroup('usage', 'what the models of agents used and what it cost', more, [
+  const more = 'Without a subcommand, agentllm usage prints the report: agentllm usage --by agent --last 7d';
+  const group = remoteGroup('usage', 'report the usage and the cost of the models that agents call', more, [
     listAttempts,
     whatIf,
     reprice,

@@ -29,8 +29,8 @@ export const filterInputs: readonly Input[] = [
     group,
     help: 'providers; repeatable',
   },
-  { name: 'used-model', to: 'filter.models', kind: list(modelText), group, help: 'models that were used; repeatable' },
-  { name: 'experiment', to: 'filter.experiment', kind: word('name'), group, help: 'attempts of this experiment' },
+  { name: 'used-model', to: 'filter.models', kind: list(modelText), group, help: 'models of the attempts; repeatable' },
+  { name: 'experiment', to: 'filter.experiment', kind: word('name'), group, help: 'only attempts of this experiment' },
   { name: 'variant', to: 'filter.variants', kind: list(word('name')), group, help: 'variants; repeatable' },
   {
     name: 'outcome',
@@ -48,7 +48,9 @@ export const filterInputs: readonly Input[] = [
   },
 ];
 
-/** The range of the command line. With --last, it begins on the hour, so that it needs no parts of old hours. */
+/**
+ * The range of the command line. With --last, the range begins on the hour, so that no part of an old hour is needed.
+ */
 export function rangeOf(call: Call, now = Date.now()): { readonly since: Date; readonly until: Date } {
   const last = call.local<Duration>('last');
   const since = call.local<Date>('since');

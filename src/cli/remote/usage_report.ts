@@ -22,10 +22,10 @@ const dimensions: Kind = {
     }),
 };
 
-/** `agentllm usage`: what the models of agents used and what it cost. */
+/** `agentllm usage report`: the usage and the cost of the models that agents call. */
 export const usageReport: RemoteCommand = {
   name: 'report',
-  description: 'show what the models of agents used and what it cost (the default)',
+  description: 'report the usage and the cost of the models that agents call (the default)',
   inputs: [
     { name: 'by', to: 'group_by', kind: dimensions, help: `group by ${DIMENSIONS.join(', ')} (default: day)` },
     ...rangeInputs,
@@ -42,7 +42,7 @@ export const usageReport: RemoteCommand = {
   ],
   examples: [
     ['agentllm usage', 'the cost of the last seven days, by day'],
-    ['agentllm usage report --by agent --last 7d', 'what each agent cost; report can be omitted'],
+    ['agentllm usage report --by agent --last 7d', 'the cost of each agent; the word report can be omitted'],
     ['agentllm usage --by month,model --since 2026-01-01 --csv', 'a table for a spreadsheet'],
   ],
   next: 'agentllm usage what-if calculates the cost with another model',
@@ -62,7 +62,9 @@ export const usageReport: RemoteCommand = {
         textOf(heads, rows, groups, totals, isPeriod(group_by)),
       );
     if (lost_attempts > 0n && !call.json)
-      terminal.err(`${counted(Number(lost_attempts), 'attempt')} of this range could not be recorded`);
+      terminal.err(
+        `${counted(Number(lost_attempts), 'attempt')} of this range were lost: their processes had to drop them before the service could record them`,
+      );
     return undefined;
   },
 };
@@ -117,7 +119,7 @@ function columnsOf(groupBy: readonly string[], zone: string): readonly Column<Us
   ];
 }
 
-/** A period by the clock of its zone. An hour has its offset from UTC, because an hour can occur twice. */
+/** A period in the local time of its zone. Hours have an offset from UTC, because an hour can occur twice. */
 function periodText(period: string, zone: string, at: Date): string {
   const wall = wallTime(zone, at.getTime());
   const text = new Date(wall).toISOString();

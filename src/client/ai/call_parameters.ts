@@ -59,7 +59,7 @@ function thinkingBudget(thinking: unknown): number | undefined {
 
 const isNumber = (value: unknown): value is number => Number.isFinite(value);
 
-/** What a call needs from a model. */
+/** The capabilities that a call requires of a model. */
 export function needsOf({ prompt, tools, toolChoice, responseFormat, providerOptions }: CallOptions): CallNeeds {
   const usesTools = (tools?.length ?? 0) > 0 && toolChoice?.type !== 'none';
   const openai = providerOptions?.['openai'];

@@ -20,7 +20,7 @@ const KEY_HEADERS = new Set(['authorization', 'x-api-key', 'api-key', 'cookie', 
 /** Parts of version 4 that version 3 does not have. */
 const ONLY_V4 = new Set(['custom', 'reasoning-file', 'ping']);
 
-/** What is known about the caller and its call, for all hops. */
+/** The facts about the caller and its call that apply to all hops. */
 export interface Caller {
   /** The version of the interface that the caller uses. */
   readonly specification: Specification;
@@ -36,7 +36,7 @@ export class HopCall {
     private readonly schema: SchemaTool | undefined,
     private readonly context: AttemptContext,
     private readonly specification: Specification,
-    /** What the adapter changes in the call, one sentence each. */
+    /** The changes that the adapter makes to the call, one sentence each. */
     private readonly notes: readonly string[],
   ) {}
 
@@ -70,7 +70,7 @@ export class HopCall {
     };
   }
 
-  /** The parts of the stream, and what is known about the request and the response. */
+  /** The parts of the stream, and metadata of the request and the response. */
   async stream() {
     const { stream, ...facts } = await this.send((model) => model.doStream(this.options));
     return { stream: this.schema ? stream.pipeThrough(mapParts(this.schema)) : stream, facts };
@@ -85,7 +85,7 @@ export class HopCall {
     }
   }
 
-  /** A part as the caller gets it; undefined if its version of the interface does not have it. */
+  /** Converts a part for the caller; undefined if the interface version of the caller has no such part. */
   convert<P extends StreamPart | Content>(part: P): P | undefined {
     if (part.type === 'stream-start') return { ...part, warnings: [...part.warnings, ...this.warnings] };
     if (this.specification === 'v3' && ONLY_V4.has(part.type)) return undefined;
@@ -100,7 +100,7 @@ export class HopCall {
     return { ...noted, data: this.specification === 'v4' ? taggedData(data) : untaggedData(data) };
   }
 
-  /** What the chain changed because of the capabilities of the model. */
+  /** The changes that the chain made because of the capabilities of the model. */
   private get warnings(): Warning[] {
     return [...this.context.adaptations, ...this.notes].map((message) => ({ type: 'other', message }));
   }

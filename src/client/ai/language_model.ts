@@ -35,10 +35,10 @@ const CONTENT = new Set([
   'reasoning-file',
 ]);
 
-/** The model of an agent for the AI SDK. Each call resolves the agent anew and goes through its chain. */
+/** The model of an agent for the AI SDK. Each call resolves the agent again and tries the hops of its chain. */
 export class AgentLanguageModel {
   readonly provider = 'agentllm';
-  /** The settings of a call without options of its own. */
+  /** The settings of a call that has no options. */
   private readonly settings: CallSettings;
 
   constructor(
@@ -96,7 +96,7 @@ export class AgentLanguageModel {
     };
   }
 
-  /** @param own the options of the call in `providerOptions`. */
+  /** @param own the options of this call, from `providerOptions`. */
   private settingsOf(own: Readonly<Record<string, unknown>> | undefined): CallSettings {
     if (!own) return this.settings;
     checkCallOptions(own as ModelOptions);
@@ -106,7 +106,7 @@ export class AgentLanguageModel {
 
 /** The attempts of a call that streams. */
 class ModelParts implements PartSource<StreamPart> {
-  /** What is known about the request and the response of the last attempt. */
+  /** Metadata of the request and the response of the last attempt. */
   facts: Omit<StreamResult, 'stream'> = {};
   private call: HopCall | undefined;
 

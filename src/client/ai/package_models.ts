@@ -5,11 +5,14 @@ import { headersOf } from '../runtime/request.js';
 import type { HopDialect } from './hop_dialect.js';
 import type { PackageModel, Specification } from './sdk_types.js';
 
-/** The header by which a request of a kept model finds its attempt. It is removed before the request is sent. */
+/** The header that identifies the attempt of a request of a cached model. It is removed before the request is sent. */
 const ATTEMPT_HEADER = 'x-agentllm-attempt';
 
-/** The models of hops. Creating one takes a package longer than a call: it builds the schemas of its responses. */
-const kept = new WeakMap<ResolutionHop, Promise<PackageModel>>();
+/**
+ * The cached models of hops. The creation of a model takes longer than a call, because the package builds the schemas
+ * of its responses.
+ */
+const cache = new WeakMap<ResolutionHop, Promise<PackageModel>>();
 const attempts = new Map<string, Fetch>();
 let last = 0;
 
@@ -22,7 +25,7 @@ export interface AttemptModel {
   release(): void;
 }
 
-/** Creates the model of an attempt, or returns the one that is kept for its hop. */
+/** Returns the cached model of a hop for an attempt, or creates it. */
 export async function modelOf(
   { hop, apiKey, fetch }: AttemptContext,
   dialect: HopDialect,
@@ -31,12 +34,12 @@ export async function modelOf(
   const settings = { modelName: hop.model_name, baseURL: hop.base_url, apiKey, hop };
   if (!dialect.isKept)
     return { model: await dialect.create({ ...settings, fetch }, specification), headers: {}, release: () => {} };
-  let model = kept.get(hop);
+  let model = cache.get(hop);
   if (!model) {
     model = dialect.create({ ...settings, fetch: route }, specification);
-    kept.set(hop, model);
-    // A package that is missing may be installed before the next call.
-    model.catch(() => kept.delete(hop));
+    cache.set(hop, model);
+    // A missing package may be installed before the next call.
+    model.catch(() => cache.delete(hop));
   }
   const created = await model;
   const attempt = String(++last);
@@ -44,7 +47,7 @@ export async function modelOf(
   return { model: created, headers: { [ATTEMPT_HEADER]: attempt }, release: () => attempts.delete(attempt) };
 }
 
-/** Sends the request of a kept model through its attempt. */
+/** Sends the request of a cached model through the `fetch` of its attempt. */
 async function route(input: Parameters<Fetch>[0], init?: RequestInit): Promise<Response> {
   const headers = headersOf(init?.headers ?? (input instanceof Request ? input.headers : undefined));
   const send = attempts.get(headers[ATTEMPT_HEADER] ?? '');

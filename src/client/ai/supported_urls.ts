@@ -5,23 +5,23 @@ import { dialectOf } from './built_in_dialects.js';
 import type { Specification, Urls } from './sdk_types.js';
 
 /** The URLs of the hops of a resolution, which does not change. */
-const known = new WeakMap<readonly ResolutionHop[], Promise<Urls>>();
+const cache = new WeakMap<readonly ResolutionHop[], Promise<Urls>>();
 
-/** The URLs that every hop of an agent can pass to its provider: what one hop cannot read must be downloaded. */
+/** The URLs that every hop of an agent can pass to its provider. All other URLs must be downloaded. */
 export async function supportedUrls(
   agent: CallableAgent,
   specification: Specification,
   subject?: string,
 ): Promise<Urls> {
   const { hops } = agent.resolve({ subject });
-  const cached = known.get(hops);
+  const cached = cache.get(hops);
   if (cached) return cached;
   const urls = Promise.all(hops.map((hop) => urlsOf(hop, specification))).then(intersection);
-  known.set(hops, urls);
+  cache.set(hops, urls);
   return urls;
 }
 
-/** A hop whose package cannot be used supports none; the call reports why if it gets to that hop. */
+/** A hop whose package cannot be used supports no URLs; a call that reaches this hop reports the reason. */
 async function urlsOf(hop: ResolutionHop, specification: Specification): Promise<Urls> {
   const settings = { modelName: hop.model_name, baseURL: hop.base_url, apiKey: KEY_PLACEHOLDER, fetch: noRequest, hop };
   try {
@@ -33,7 +33,7 @@ async function urlsOf(hop: ResolutionHop, specification: Specification): Promise
 
 const noRequest = () => Promise.reject(new Error('No request is expected'));
 
-/** The patterns that all have, by media type. */
+/** The patterns that all of them have, by media type. */
 export function intersection([first = {}, ...others]: readonly Urls[]): Urls {
   const isShared = (type: string, { source, flags }: RegExp) =>
     others.every((urls) => urls[type]?.some((pattern) => pattern.source === source && pattern.flags === flags));

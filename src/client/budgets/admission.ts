@@ -1,11 +1,11 @@
 import type { BudgetSkip } from '../../domain/budget_effect.js';
 import type { Resolution, ResolutionHop } from '../resolution_types.js';
 
-/** An attempt for which the budgets are asked. */
+/** An attempt that needs the permission of the budgets. */
 export interface AttemptRequest {
   readonly resolution: Resolution;
   readonly hop: ResolutionHop;
-  /** Empty: the call is part of no run. */
+  /** Empty: the call has no run. */
   readonly runId: string;
   readonly signal: AbortSignal | undefined;
 }
@@ -14,15 +14,15 @@ export interface AttemptRequest {
 export type Admission =
   | {
       readonly refused: undefined;
-      /** The reservation that the attempt draws on; empty: none. */
+      /** The reservation that covers the attempt; empty: no reservation. */
       readonly reservationId: string;
-      /** Gives the attempt back: no request was sent. */
+      /** Returns the unit of the reservation, because no request was sent. */
       unused(): void;
     }
   | {
       readonly refused: BudgetSkip;
       readonly detail: string;
-      /** The names of the budgets that refuse it. */
+      /** The names of the budgets that do not permit the attempt. */
       readonly budgets: readonly string[];
     };
 

@@ -11,23 +11,26 @@ import { BudgetLease } from './budget_lease.js';
 import { newReservationId, type ReservationCalls } from './reservation_calls.js';
 
 const METHOD = 'agentllm.v1.BudgetService/Reserve';
-/** Room can become available when another process ends a reservation. */
+/** An amount can become available when another process ends a reservation. */
 const REFUSED_MS = 2_000;
 
-/** What an agent's budget uses of its client. */
+/** The parts of the client that AgentBudget uses. */
 export interface AgentBudgetParts {
   readonly calls: ReservationCalls;
   /** The enabled budgets with STEP_DOWN or BLOCK that cover the agent, with their newest states. */
   limiting(): readonly CoveringBudget[];
-  /** The store revision that they are of. */
+  /** The store revision of these budgets. */
   revision(): bigint;
   readonly inputTokens: () => number;
   readonly attempts: number | undefined;
-  /** Called when nothing is held. */
+  /** Called when no reservation is held. */
   onIdle(): void;
 }
 
-/** Why there is no reservation, until when this is assumed, and which hops may be used without one. */
+/**
+ * The reason why there is no reservation, the time until which it applies, and the hops that may be used without a
+ * reservation.
+ */
 interface Refusal {
   readonly until: number;
   readonly admission: (limiting: readonly CoveringBudget[], request: AttemptRequest) => Admission;
@@ -36,8 +39,8 @@ interface Refusal {
 type Outcome = BudgetLease | Refusal;
 
 /**
- * The reservations of one agent, or of one agent in one run. An attempt takes a unit of the current reservation without
- * a request; the next reservation is requested before the current one is used up.
+ * The reservations of one agent, or of one agent in one run. An attempt uses a unit of the current reservation without
+ * a request. The next reservation is requested before the current reservation is used up.
  */
 export class AgentBudget {
   private current: BudgetLease | undefined;
@@ -45,7 +48,7 @@ export class AgentBudget {
   private readonly leases = new Map<string, BudgetLease>();
   private refusal: Refusal | undefined;
   private requesting: Promise<Outcome> | undefined;
-  /** A request whose response was lost is repeated with the same id, so that it reserves once. */
+  /** The id of a request whose response was lost. The repetition uses the same id, so only one reservation is made. */
   private pendingId: string | undefined;
   private readonly backoff = new Backoff();
   private readonly timers = new Map<BudgetLease, NodeJS.Timeout>();
@@ -58,13 +61,13 @@ export class AgentBudget {
     private readonly parts: AgentBudgetParts,
   ) {}
 
-  /** Whether an attempt may be made; without a request while a reservation has room. */
+  /** Whether an attempt may be made. Sends no request while a reservation has units left. */
   admit(request: AttemptRequest): Admission | Promise<Admission> {
     const limiting = this.parts.limiting();
     if (limiting.length === 0) return ADMITTED;
     const known = knownRefusal(limiting, request);
     if (known) return known;
-    const lease = this.usable(limiting);
+    const lease = this.usableLease(limiting);
     if (lease) return this.take(lease, limiting, request);
     if (this.refusal && this.refusal.until > performance.now()) return this.refusal.admission(limiting, request);
     return this.reserveThen(request);
@@ -79,7 +82,7 @@ export class AgentBudget {
     return this.leases.has(reservationId);
   }
 
-  /** Ends all reservations. One whose attempts have not ended expires. */
+  /** Ends all reservations. A reservation with attempts in progress expires instead. */
   async close(): Promise<void> {
     this.isClosed = true;
     for (const lease of [...this.leases.values()]) {
@@ -94,8 +97,8 @@ export class AgentBudget {
     const outcome = await waitFor(this.request(true), request.signal, METHOD);
     const limiting = this.parts.limiting();
     if (!(outcome instanceof BudgetLease)) return outcome.admission(limiting, request);
-    // Other calls that waited too may have used it up.
-    return outcome.hasRoom ? this.take(outcome, limiting, request) : this.admit(request);
+    // Other waiting calls may have used all units of the reservation.
+    return outcome.hasUnits ? this.take(outcome, limiting, request) : this.admit(request);
   }
 
   private take(
@@ -110,10 +113,10 @@ export class AgentBudget {
     return admission;
   }
 
-  /** The reservation to draw on; one that does not hold in all budgets any more is ended. */
-  private usable(limiting: readonly CoveringBudget[]): BudgetLease | undefined {
+  /** The current reservation. It is ended if it no longer covers all budgets. */
+  private usableLease(limiting: readonly CoveringBudget[]): BudgetLease | undefined {
     for (const lease of [this.current, this.next]) {
-      if (lease?.hasRoom && this.covers(lease, limiting)) {
+      if (lease?.hasUnits && this.covers(lease, limiting)) {
         if (lease === this.next) this.next = undefined;
         this.current = lease;
         return lease;
@@ -123,7 +126,7 @@ export class AgentBudget {
     return undefined;
   }
 
-  /** A budget that is newer than the reservation is not part of it. */
+  /** Whether a reservation covers all budgets. It does not cover budgets that were created after it. */
   private covers({ grant }: BudgetLease, limiting: readonly CoveringBudget[]): boolean {
     if (this.parts.revision() <= grant.revision) return true;
     const names = new Set([...grant.reservation.budgets, ...grant.exhausted]);
@@ -148,14 +151,14 @@ export class AgentBudget {
   private async reserve(isAwaited: boolean): Promise<Outcome> {
     const { calls, inputTokens, attempts } = this.parts;
     this.pendingId ??= newReservationId();
-    const wish = { id: this.pendingId, agent: this.agent, runId: this.runId, inputTokens: inputTokens(), attempts };
+    const request = { id: this.pendingId, agent: this.agent, runId: this.runId, inputTokens: inputTokens(), attempts };
     try {
-      const response = await calls.reserve(wish, isAwaited);
+      const response = await calls.reserve(request, isAwaited);
       this.pendingId = undefined;
       this.backoff.reset();
       return this.accept(response);
     } catch (error) {
-      return this.refuse(unreachable(error), this.backoff.next());
+      return this.refuse(unavailableRefusal(error), this.backoff.next());
     }
   }
 
@@ -171,7 +174,7 @@ export class AgentBudget {
     this.leases.set(lease.id, lease);
     this.schedule(lease);
     if (this.isClosed) this.retire(lease);
-    else if (this.current?.hasRoom) this.next = lease;
+    else if (this.current?.hasUnits) this.next = lease;
     else this.current = lease;
     return lease;
   }
@@ -181,14 +184,14 @@ export class AgentBudget {
     return this.refusal;
   }
 
-  /** Renews a reservation that is used; ends one that is not. */
+  /** Renews a used reservation, and ends an unused reservation. */
   private schedule(lease: BudgetLease): void {
     clearTimeout(this.timers.get(lease));
-    const timer = setTimeout(() => void this.keep(lease), Math.max(1, lease.renewalMs)).unref();
+    const timer = setTimeout(() => void this.renewOrEnd(lease), Math.max(1, lease.renewalMs)).unref();
     this.timers.set(lease, timer);
   }
 
-  private async keep(lease: BudgetLease): Promise<void> {
+  private async renewOrEnd(lease: BudgetLease): Promise<void> {
     if (!this.leases.has(lease.id)) return;
     if (lease.remainingMs <= 0 || (!lease.wasUsed && lease.isIdle)) return this.retire(lease);
     try {
@@ -200,14 +203,14 @@ export class AgentBudget {
     if (this.leases.has(lease.id)) this.schedule(lease);
   }
 
-  /** Reports the attempts of a reservation, and releases the rest of its amount. */
+  /** Commits the attempts of a reservation and releases the rest of its amount. */
   private finish(lease: BudgetLease): void {
     if (!this.leases.delete(lease.id)) return;
     clearTimeout(this.timers.get(lease));
     this.timers.delete(lease);
     if (lease === this.current) this.current = undefined;
     if (lease === this.next) this.next = undefined;
-    // If this fails, the reservation expires. Usage is also reported by the spool.
+    // If the request fails, the reservation expires. The spool also reports the usage.
     const commit: Promise<void> = this.parts.calls
       .commit(this.agent, lease.id, lease.records)
       .then(
@@ -223,19 +226,19 @@ export class AgentBudget {
 }
 
 /**
- * The index of the first hop that a reservation pays for. The service states it for the chain without a variant; the
- * chain of a variant may have the hop of the budget at another index.
+ * The index of the first hop that a reservation covers. The service states this index for the chain without a variant;
+ * in the chain of a variant, the hop of the budget can have another index.
  */
 function startIn(resolution: Resolution, { grant }: BudgetLease, limiting: readonly CoveringBudget[]): number {
   if (!resolution.experiment) return grant.start;
-  const full = limiting.filter(({ budget }) => grant.exhausted.includes(budget.name));
-  // A budget that this client does not know yet is not in the list.
-  if (full.length === 0 || full.length < grant.exhausted.length) return grant.start;
+  const refusing = limiting.filter(({ budget }) => grant.exhausted.includes(budget.name));
+  // The list does not contain a budget that this client does not know yet.
+  if (refusing.length === 0 || refusing.length < grant.exhausted.length) return grant.start;
   const chain = chainOf(resolution);
-  return Math.max(...full.map(({ budget }) => startOf(budget, chain)));
+  return Math.max(...refusing.map(({ budget }) => startOf(budget, chain)));
 }
 
-/** What is known without a request: exhausted budgets, and hops without a price. */
+/** The refusal that is known without a request: because of exhausted budgets, or of hops without a price. */
 function knownRefusal(limiting: readonly CoveringBudget[], { resolution, hop }: AttemptRequest): Admission | undefined {
   const chain = chainOf(resolution);
   const names = limiting
@@ -247,15 +250,15 @@ function knownRefusal(limiting: readonly CoveringBudget[], { resolution, hop }: 
 }
 
 /**
- * While the service cannot be reached, nothing can be reserved. Budgets then count as exhausted, because other processes
- * may have used what is left: STEP_DOWN starts at its hop, and BLOCK permits no call.
+ * The refusal while the service is unavailable. Budgets then count as exhausted, because other processes may have used
+ * the remaining amount: STEP_DOWN starts at its hop, and BLOCK permits no call.
  */
-function unreachable(error: unknown): Refusal['admission'] {
+function unavailableRefusal(error: unknown): Refusal['admission'] {
   const reason = error instanceof AgentLLMError ? error.message : String(error);
   return (limiting, { resolution, hop }) => {
     const chain = chainOf(resolution);
     const names = limiting.filter(({ budget }) => hop.index < startOf(budget, chain)).map(({ budget }) => budget.name);
-    return names.length > 0 ? exhausted(names, `nothing can be reserved: ${reason}`) : ADMITTED;
+    return names.length > 0 ? exhausted(names, `no amount can be reserved: ${reason}`) : ADMITTED;
   };
 }
 

@@ -3,21 +3,21 @@ import type { Reservation } from '../../../gen/ts/agentllm/v1/budget.js';
 import type { UsageRecord } from '../../../gen/ts/agentllm/v1/usage.js';
 import type { Admission } from './admission.js';
 
-/** What a reservation was granted with. */
+/** The terms of a granted reservation. */
 export interface Grant {
   readonly reservation: Reservation;
-  /** The index of the first hop that the reservation pays for. */
+  /** The index of the first hop that the reservation covers. */
   readonly start: number;
-  /** The budgets that had no room. */
+  /** The names of the budgets that had not enough left. */
   readonly exhausted: readonly string[];
   readonly revision: bigint;
 }
 
-/** A reservation that this process draws on: it counts down the attempts and collects their usage. */
+/** A reservation of this process. It counts the remaining attempts and collects the usage of attempts. */
 export class BudgetLease {
   readonly id: string;
   readonly records: UsageRecord[] = [];
-  private left: number;
+  private unitsLeft: number;
   /** The attempts in progress. */
   private running = 0;
   private endsAt: number;
@@ -27,24 +27,24 @@ export class BudgetLease {
 
   constructor(
     readonly grant: Grant,
-    /** Called when the last attempt of a lease without room has ended. */
+    /** Called when the last attempt of a used-up lease has ended. */
     private readonly onDone: () => void,
   ) {
     const { reservation_id, attempts, expires_in_ms } = grant.reservation;
     this.id = reservation_id;
-    this.left = attempts;
+    this.unitsLeft = attempts;
     this.lifetimeMs = Number(expires_in_ms);
     this.endsAt = performance.now() + this.lifetimeMs;
   }
 
-  /** Whether another attempt may begin. The clock is monotonic: a change of the time does not extend a lease. */
-  get hasRoom(): boolean {
-    return this.left > 0 && this.remainingMs > 0;
+  /** Whether another attempt may begin. The clock is monotonic, so setting the system time does not extend a lease. */
+  get hasUnits(): boolean {
+    return this.unitsLeft > 0 && this.remainingMs > 0;
   }
 
   /** Whether the next reservation should be requested. */
   get isLow(): boolean {
-    return this.left <= Math.ceil(this.grant.reservation.attempts / 4);
+    return this.unitsLeft <= Math.ceil(this.grant.reservation.attempts / 4);
   }
 
   get isIdle(): boolean {
@@ -55,20 +55,20 @@ export class BudgetLease {
     return this.endsAt - performance.now();
   }
 
-  /** The time until the lease is renewed, if it is used. */
+  /** The time until the renewal of the lease, if it is used. */
   get renewalMs(): number {
     return this.remainingMs / 2;
   }
 
   take(): Admission {
-    this.left--;
+    this.unitsLeft--;
     this.running++;
     this.wasUsed = true;
     let isOpen = true;
     const unused = () => {
       if (!isOpen) return;
       isOpen = false;
-      this.left++;
+      this.unitsLeft++;
       this.end(1);
     };
     return { refused: undefined, reservationId: this.id, unused };
@@ -87,11 +87,11 @@ export class BudgetLease {
 
   /** No further attempt may begin. */
   close(): void {
-    this.left = 0;
+    this.unitsLeft = 0;
   }
 
   private end(attempts: number): void {
     this.running -= attempts;
-    if (this.running <= 0 && !this.hasRoom) this.onDone();
+    if (this.running <= 0 && !this.hasUnits) this.onDone();
   }
 }

@@ -12,11 +12,11 @@ import { AgentBudget } from './agent_budget.js';
 import { BudgetStates } from './budget_states.js';
 import { ReservationCalls } from './reservation_calls.js';
 
-/** What reservations are made for. */
+/** The size of the attempts that reservations cover. */
 export interface ReservationOptions {
   /**
-   * The input tokens that an attempt is expected to have at most, 0 to 100 000 000. If attempts of this process use more,
-   * later reservations are made for the highest number so far. Default: 8 192.
+   * The expected maximum of input tokens of an attempt, 0 to 100 000 000. If attempts of this process use more, later
+   * reservations use the highest number so far. Default: 8 192.
    */
   readonly inputTokens?: number | undefined;
   /**
@@ -29,15 +29,15 @@ interface BudgetLeasesParts {
   readonly calls: Connection;
   readonly stream: Connection;
   readonly options: ReservationOptions;
-  /** The newest state that is held; undefined: none. */
+  /** The newest held state; undefined: no state is held. */
   readonly view: () => View | undefined;
 }
 
-/** How long the end of a client waits until its reservations have ended. */
+/** How long the close of a client waits for the end of its reservations. */
 const CLOSE_MS = 2_000;
 const DEFAULT_INPUT_TOKENS = 8_192;
 
-/** The budgets of all agents of a client: their states, and the reservations that attempts draw on. */
+/** The budgets of all agents of a client: their states and their reservations. */
 export class BudgetLeases {
   readonly states = new BudgetStates();
   private readonly byAgent = new Map<string, AgentBudget>();
@@ -57,8 +57,8 @@ export class BudgetLeases {
     return this.of(agent, request.runId).admit(request);
   }
 
-  /** Settles the attempts of each call that has ended, before its receipt is emitted. */
-  settling(emit: (receipt: Receipt) => void): (receipt: Receipt) => void {
+  /** Wraps a receipt listener: settles the attempts of the call before the receipt is emitted. */
+  settleBefore(emit: (receipt: Receipt) => void): (receipt: Receipt) => void {
     return (receipt) => {
       this.settle(receipt);
       emit(receipt);
@@ -79,7 +79,7 @@ export class BudgetLeases {
 
   async close(): Promise<void> {
     this.isClosed = true;
-    // What cannot be committed by then expires.
+    // Reservations that are not committed by then expire.
     const timer = setTimeout(() => this.calls.end(), CLOSE_MS);
     await Promise.all([...this.byAgent.values()].map((agent) => agent.close()));
     clearTimeout(timer);
@@ -88,8 +88,8 @@ export class BudgetLeases {
 
   private of(agent: string, runId: string): AgentBudget {
     const key = keyOf(agent, runId);
-    const known = this.byAgent.get(key);
-    if (known) return known;
+    const existing = this.byAgent.get(key);
+    if (existing) return existing;
     const budget = new AgentBudget(agent, runId, {
       calls: this.calls,
       limiting: () => this.limiting(agent, runId),

@@ -4,13 +4,13 @@ import type { Budget } from '../../domain/rows.js';
 
 const keyOf = (budget: string, runId: string) => `${budget}\0${runId}`;
 
-/** The states of budgets that the watch has delivered. They apply to pinned runs too: money is not pinned. */
+/** The states of budgets that the watch has delivered. Pinned runs use the newest states too. */
 export class BudgetStates {
-  /** Changes when a resolution may change. */
+  /** A number that changes when the states may change a resolution. */
   version = 0;
   private states = new Map<string, BudgetState>();
 
-  /** @param complete whether a state that is missing has the amounts 0. Returns whether a resolution may change. */
+  /** @param complete whether missing states have the amounts 0. @returns whether a resolution may change. */
   apply(states: readonly BudgetState[], complete: boolean): boolean {
     const before = this.states;
     this.states = new Map(complete ? [] : before);
@@ -21,7 +21,7 @@ export class BudgetStates {
     return isChanged;
   }
 
-  /** A budget with its state. A period that has ended says nothing about the next one. */
+  /** A budget with its state. The state of an ended period does not apply to the next period. */
   covering(budget: Budget, runId = ''): CoveringBudget {
     const state = this.states.get(keyOf(budget.name, budget.scope === 'BUDGET_SCOPE_RUN' ? runId : ''));
     const isCurrent = state !== undefined && (state.period_end === undefined || state.period_end > new Date());

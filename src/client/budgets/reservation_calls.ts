@@ -14,11 +14,11 @@ import type { Connection, Method } from '../connection.js';
 
 /** How long a call waits for a reservation. */
 const RESERVE_MS = 5_000;
-/** How long a renewal or a commit may take, for which no caller waits. */
+/** Timeout of renewals and commits, for which no caller waits. */
 const BACKGROUND_MS = 10_000;
 
-/** What a reservation is for. */
-export interface ReservationWish {
+/** The content of a Reserve request. */
+export interface ReservationParameters {
   readonly id: string;
   readonly agent: string;
   readonly runId: string;
@@ -28,26 +28,26 @@ export interface ReservationWish {
 
 export const newReservationId = (): string => randomUUID();
 
-/** The calls of BudgetService that a client makes. */
+/** The requests of a client to BudgetService. */
 export class ReservationCalls {
   private readonly ending = new AbortController();
 
   /**
-   * @param calls for requests that a caller waits for.
-   * @param stream for others; does not keep the process alive.
+   * @param calls the connection for requests for which a caller waits.
+   * @param stream the connection for all other requests; it does not keep the process alive.
    */
   constructor(
     private readonly calls: Connection,
     private readonly stream: Connection,
   ) {}
 
-  /** Ends the calls that no caller waits for. */
+  /** Cancels the requests for which no caller waits. */
   end(): void {
     this.ending.abort();
   }
 
-  reserve(wish: ReservationWish, isAwaited: boolean): Promise<ReserveResponse> {
-    const { id: reservation_id, agent, runId: run_id, inputTokens: input_tokens, attempts } = wish;
+  reserve(parameters: ReservationParameters, isAwaited: boolean): Promise<ReserveResponse> {
+    const { id: reservation_id, agent, runId: run_id, inputTokens: input_tokens, attempts } = parameters;
     const request = ReserveRequest.fromPartial({
       agent: { name: agent },
       reservation_id,
@@ -74,7 +74,7 @@ export class ReservationCalls {
     return this.inBackground(method, () => ({ bytes: method.requestSerialize(request) }));
   }
 
-  /** It has no deadline of grpc-js, whose timer would keep the process alive. */
+  /** The call has no grpc-js deadline, because its timer would keep the process alive. */
   private async inBackground<Response>(method: Method<Response>, make: () => { bytes: Buffer }): Promise<Response> {
     const call = new AbortController();
     const timer = setTimeout(() => call.abort(), BACKGROUND_MS).unref();

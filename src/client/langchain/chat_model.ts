@@ -26,8 +26,8 @@ interface Fields {
 }
 
 /**
- * The chat model of an agent for LangChain. Each call resolves the agent anew and goes through its chain. Tools and schemas
- * are recorded when they are bound, and replayed at each hop in the form that it supports.
+ * The chat model of an agent for LangChain. Each call resolves the agent again and tries the hops of its chain. Tools
+ * and schemas are recorded when they are bound, and replayed at each hop in the form that it supports.
  */
 export class AgentChatModel extends BaseChatModel<AgentCallOptions> {
   override lc_serializable = false;

@@ -54,7 +54,7 @@ export class HopAttempt {
     return this.settings.span;
   }
 
-  /** Whether the circuit breakers permit another attempt at this hop. A failed trial does not. */
+  /** Whether the circuit breakers permit another attempt at this hop. After a failed trial they do not. */
   mayRetry(breakers: CircuitBreakers): boolean {
     const { hop, apiKey, permit } = this.settings;
     return !permit.isTrial && breakers.openScope(breakerKeys(hop, apiKey)) === undefined;
@@ -92,20 +92,20 @@ export class HopAttempt {
   }
 
   /**
-   * Throws if the package regards a response as complete that the transport has not seen to its terminal event. A package
-   * that sends its request in another way is trusted.
+   * Throws if the package treats a response as complete although the transport has not received its terminal event. A
+   * package that does not send its request through `fetch` is trusted.
    */
   ensureComplete(): void {
     const { sent, terminal } = this.transport.facts;
     if (sent && terminal === 'none') throw this.transport.torn('its terminal event is missing');
   }
 
-  /** Reports to the breakers that the hop responds. A failure may still follow. */
+  /** Reports to the breakers that the hop responds. The attempt can still fail. */
   responds(): void {
     this.settings.permit.succeeded();
   }
 
-  /** Gives the attempt up before its request, without a record. */
+  /** Discards the attempt before its request, without a record. */
   discard(): void {
     this.settings.permit.released();
     this.settings.admission.unused();
@@ -161,7 +161,7 @@ export class HopAttempt {
     };
   }
 
-  /** What this attempt left out in addition to the adaptations of its hop. */
+  /** The fields and events that this attempt left out, in addition to the adaptations of its hop. */
   get notes(): string[] {
     const { hop, settings } = this;
     const { droppedEvents } = this.transport.facts;
@@ -169,7 +169,7 @@ export class HopAttempt {
     const stripped = settings.omitted.map(
       (name) => `${parameterName(name, hop.parameters)} is left out for ${target}: the provider rejected it`,
     );
-    const dropped = `${droppedEvents} events of the stream of ${target} are left out: they are no JSON`;
+    const dropped = `${droppedEvents} events of the stream of ${target} are left out: they are not JSON`;
     return [...this.adapterNotes, ...stripped, ...(droppedEvents > 0 ? [dropped] : [])];
   }
 }

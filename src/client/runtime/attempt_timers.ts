@@ -2,11 +2,11 @@ import type { Clock } from './clock.js';
 
 /** The limits of one attempt in ms; undefined: no limit. */
 export interface TimerLimits {
-  /** From the start of the attempt to the first content of a stream. */
+  /** Time from the start of the attempt to the first content of a stream. */
   readonly firstTokenMs: number | undefined;
-  /** Without content, while the chain waits for more of a stream. */
+  /** Time without content while the chain waits for the next part of a stream. */
   readonly idleMs: number | undefined;
-  /** From the start of the attempt to the end of the response. */
+  /** Time from the start of the attempt to the end of the response. */
   readonly totalMs: number | undefined;
 }
 
@@ -22,7 +22,7 @@ export class AttemptTimers {
   private cancelIdle: (() => void) | undefined;
   private sawContent = false;
   private isStopped = false;
-  /** Time without content so far, in ms, without the wait in progress. */
+  /** The time without content so far in ms, excluding the current wait. */
   private idle = 0;
   private waitingSince: number | undefined;
 
@@ -41,21 +41,21 @@ export class AttemptTimers {
       this.cancelFirst = this.clock.after(firstTokenMs, () => this.expired(`no content within ${firstTokenMs} ms`));
   }
 
-  /** Content has arrived. */
+  /** Resets the timers, because content has arrived. */
   content(): void {
     if (!this.sawContent) this.cancelFirst();
     this.sawContent = true;
     this.idle = 0;
   }
 
-  /** The chain waits for more of the stream. */
+  /** Starts to measure: the chain waits for the next part of the stream. */
   wait(): void {
     if (!this.sawContent || this.isStopped || this.limits.idleMs === undefined) return;
     this.waitingSince = this.clock.now();
     if (!this.cancelIdle) this.startIdle(this.limits.idleMs);
   }
 
-  /** More of the stream has arrived. */
+  /** Stops measuring: a part of the stream has arrived. */
   resume(): void {
     if (this.waitingSince === undefined) return;
     this.idle += this.clock.now() - this.waitingSince;
@@ -70,8 +70,8 @@ export class AttemptTimers {
   }
 
   /**
-   * Starts the idle timer with what is left of the limit. It runs on while parts arrive, because a timer for each part
-   * would cost more than the part; when it ends, it starts again with what is left then.
+   * Starts the idle timer with the rest of the limit. The timer is not restarted for each part, because a timer costs
+   * more than a part. When it fires, it is started again if there is time left.
    */
   private startIdle(idleMs: number): void {
     const left = idleMs - this.idle - this.waited;
@@ -83,7 +83,7 @@ export class AttemptTimers {
     });
   }
 
-  /** The duration of the wait in progress in ms. */
+  /** The duration of the current wait in ms. */
   private get waited(): number {
     return this.waitingSince === undefined ? 0 : this.clock.now() - this.waitingSince;
   }

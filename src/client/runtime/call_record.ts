@@ -42,7 +42,7 @@ const MODES: Readonly<Record<RecordSettings['mode'], ReceiptMode>> = {
 
 const NO_EXPERIMENT = { experiment: '', variant: '' };
 
-/** Collects what happens in one call, for its receipt. */
+/** Collects the data of one call for its receipt. */
 export class CallRecord {
   /** When the first content was emitted to the caller, by the clock. */
   firstContentAt: number | undefined;
@@ -51,7 +51,7 @@ export class CallRecord {
   private readonly attempts: Attempt[] = [];
   private readonly exhausted = new Set<string>();
   private readonly skipped = new Map<number, Receipt['skipped'][number]>();
-  /** What the last attempt sent. */
+  /** The hop and the notes of the last attempt. */
   private last: { readonly hop: ResolutionHop; readonly notes: readonly string[] } | undefined;
 
   constructor(private readonly settings: RecordSettings) {
@@ -67,7 +67,7 @@ export class CallRecord {
     return this.settings.clock.now() - this.startedAt;
   }
 
-  /** Records that a hop was skipped. The first reason counts. */
+  /** Records that a hop was skipped. Only the first reason of a hop is recorded. */
   skip({ index, provider, model_name }: Skippable, reason: SkipReason, detail: string): void {
     if (this.skipped.has(index) || this.attempts.some(({ hop_index }) => hop_index === index)) return;
     this.skipped.set(index, { hop_index: index, provider, model_name, reason, detail: cutText(detail) });
@@ -85,7 +85,7 @@ export class CallRecord {
     this.last = { hop, notes };
   }
 
-  /** Records that the chain ends with the last attempt, although it intended to go on. */
+  /** Records that the chain stops after the last attempt, although a retry or another hop was planned. */
   stop(): void {
     const last = this.attempts.at(-1);
     if (last) last.action = 'ATTEMPT_ACTION_STOP';
@@ -97,7 +97,7 @@ export class CallRecord {
 
   receipt({ outcome, errorClass, hop, finishReason = '' }: CallEnd): Receipt {
     const { resolution, mode, runId, subject = '' } = this.settings;
-    // The assigned variant owns the call, whichever hop serves it.
+    // The call counts for the assigned variant, whichever hop serves it.
     const { experiment, variant } = resolution.experiment?.counted ? resolution.experiment : NO_EXPERIMENT;
     const usages = this.attempts.flatMap(({ usage }) => usage ?? []);
     const isStream = mode !== 'generate';
@@ -141,7 +141,7 @@ export class CallRecord {
       }));
   }
 
-  /** A value of the call comes from no row, and a default from the row of a rule. */
+  /** The source of a parameter. A value of the call has no row; a default comes from the row of a rule. */
   private sourceOf({ parameters, provenance }: ResolutionHop, name: string): ParameterSource {
     const { source } = provenance.find(({ field }) => field === `parameters.${name}`) ?? {};
     if (source === undefined) return 'PARAMETER_SOURCE_CALL';
@@ -151,7 +151,7 @@ export class CallRecord {
     return isRule && !isConfigured ? 'PARAMETER_SOURCE_DEFAULT' : 'PARAMETER_SOURCE_CONFIG';
   }
 
-  /** The messages of the findings about the parameters of a hop. @param warnings without those for information. */
+  /** The messages of the findings about the parameters of a hop. @param warnings leave out findings for information. */
   adaptationsOf({ index }: ResolutionHop, warnings = false): string[] {
     return this.settings.resolution.findings
       .filter(({ hop, reason }) => hop === index && reason.startsWith('FINDING_REASON_PARAMETER_'))
@@ -163,5 +163,5 @@ export class CallRecord {
 /** A duration as whole milliseconds that fit into an int32. */
 export const wholeMs = (ms: number): number => Math.min(Math.max(0, Math.round(ms)), limits.maxInt32);
 
-/** A text as a receipt contains it. */
+/** A text, cut to the maximum length in a receipt. */
 export const cutText = (text: string): string => text.slice(0, limits.receiptText);

@@ -28,17 +28,19 @@ export interface ModelOptions {
   /** Maximum number of attempts of a call, at all hops together, 1 to 100. Default: 10. */
   readonly maxAttempts?: number | undefined;
   /**
-   * Whether a call moves to the next hop when a provider refuses the content. Default: false: the caller gets the refusal,
-   * because another provider might respond to what the first one refuses.
+   * Whether a call moves to the next hop when a provider refuses the content. Default: false: the caller gets the
+   * refusal, because another provider might respond to content that the first provider refuses.
    */
   readonly contentPolicyFallback?: boolean | undefined;
-  /** The id of the run that the call is part of, for the receipt, at most 100 characters. Default: the id of the run. */
+  /**
+   * The id of the run in the receipt, at most 100 characters. Default: the id of the run to which the agent belongs.
+   */
   readonly runId?: string | undefined;
   /**
-   * The subject that a running experiment of the agent assigns to a variant: the id of a run, a user or whatever the
-   * experiment is about, 1 to 255 characters. It is in the receipts and the recorded usage of the calls that count. An
-   * option of a model, not of one call: make a model for each subject. Default: none, so that calls have the settings of
-   * the control and do not count.
+   * The subject that a running experiment of the agent assigns to a variant, for example the id of a run or a user, 1
+   * to 255 characters. The receipts and the recorded usage of counted calls contain the subject. It is an option of a
+   * model and not of a call: create a model for each subject. Default: none; calls then have the settings of the
+   * control and do not count.
    */
   readonly subject?: string | undefined;
   /** Sends the requests, for example through a proxy. Default: `globalThis.fetch`. */
@@ -96,13 +98,13 @@ export function checkOptions(options: ModelOptions): void {
 }
 
 /**
- * Throws a TypeError for options of one call that are not valid. The AI SDK asks a model which URLs it supports before it
- * knows the options of a call, so the subject, on which the hops depend, cannot be one of them.
+ * Throws a TypeError for invalid options of a call. The subject cannot be an option of a call: it determines the hops,
+ * but the AI SDK reads the supported URLs of a model before it knows the options of a call.
  */
 export function checkCallOptions(options: ModelOptions): void {
   checkOptions(options);
   if (options.subject !== undefined)
-    throw new TypeError('subject is an option of the model, not of one call: make a model for each subject');
+    throw new TypeError('subject is an option of the model, not of one call: create a model for each subject');
 }
 
 /** The settings of a call. An option in a later list has precedence. @param options checked options. */

@@ -13,15 +13,15 @@ import { type NextAction, nextAction } from './next_action.js';
 import type { Runtime } from './runtime.js';
 import type { CallSpan } from './telemetry.js';
 
-/** A result of an attempt that the caller gets. */
+/** The result of an attempt that is returned to the caller. */
 export interface Committed<T> {
   readonly value: T;
   readonly attempt: HopAttempt;
 }
 
 /**
- * The way of one call through the hops of its chain: it makes the attempts, decides what follows a failure, and ends with
- * exactly one receipt. All its state belongs to the call.
+ * One call through the hops of its chain. It makes the attempts, decides the action after a failure, and ends with
+ * exactly one receipt. It shares no state with other calls.
  */
 export class Chain {
   readonly record: CallRecord;
@@ -60,7 +60,7 @@ export class Chain {
   }
 
   /**
-   * Makes attempts until the result of one can be given to the caller. Rejects with a ChainError or a CallAbortedError,
+   * Makes attempts until one of them has a result for the caller. Rejects with a ChainError or a CallAbortedError,
    * after the receipt has been emitted.
    */
   async commit<T>(operate: (attempt: HopAttempt) => Promise<T>): Promise<Committed<T>> {
@@ -79,7 +79,7 @@ export class Chain {
   complete(attempt: HopAttempt): Receipt {
     attempt.responds();
     const { finishReason } = attempt.transport.facts;
-    this.keep(attempt, undefined, { action: 'ATTEMPT_ACTION_NONE' });
+    this.recordAttempt(attempt, undefined, { action: 'ATTEMPT_ACTION_NONE' });
     const outcome = 'RECEIPT_OUTCOME_COMPLETED';
     return this.end({ outcome, errorClass: 'ERROR_CLASS_UNSPECIFIED', hop: attempt.hop, finishReason });
   }
@@ -87,7 +87,7 @@ export class Chain {
   /** Ends the call after a part of the response has been emitted. @param content the text of the part. */
   tear(attempt: HopAttempt, failure: AttemptFailure, content: string): TornStreamError | CallAbortedError {
     attempt.report(failure);
-    this.keep(attempt, failure, { action: 'ATTEMPT_ACTION_STOP' });
+    this.recordAttempt(attempt, failure, { action: 'ATTEMPT_ACTION_STOP' });
     const { errorClass } = failure;
     if (errorClass === 'ERROR_CLASS_CANCELLED') return this.abort(attempt.hop, content);
     const receipt = this.end({ outcome: 'RECEIPT_OUTCOME_TORN', errorClass, hop: attempt.hop });
@@ -99,13 +99,13 @@ export class Chain {
     if (this.call.signal?.aborted) throw this.abort();
     const selection = await this.waitFor(this.selector.next(this.call.signal));
     if (this.call.signal?.aborted) {
-      giveBack(selection);
+      releaseSelection(selection);
       throw this.abort();
     }
     const chosen =
       selection ?? (this.requests === 0 ? await this.waitFor(this.selector.force(this.call.signal)) : undefined);
     if (chosen && this.leftMs > 0 && !this.call.signal?.aborted) return chosen;
-    giveBack(chosen);
+    releaseSelection(chosen);
     throw this.call.signal?.aborted ? this.abort() : this.exhausted();
   }
 
@@ -118,7 +118,7 @@ export class Chain {
       next.then(resolve, reject);
     });
     next.then(
-      (selection) => this.isEnded && giveBack(selection),
+      (selection) => this.isEnded && releaseSelection(selection),
       () => {},
     );
     try {
@@ -158,7 +158,7 @@ export class Chain {
     return attempt;
   }
 
-  /** Decides what follows a failed attempt, and waits for the next one. Throws when the call has failed. */
+  /** Decides the action after a failed attempt, and waits before the next attempt. Throws when the call has failed. */
   private async recover(attempt: HopAttempt, error: unknown): Promise<void> {
     if (error instanceof UnsupportedCall) {
       this.requests--;
@@ -170,7 +170,7 @@ export class Chain {
     const failure = error as AttemptFailure;
     attempt.report(failure);
     const next = this.decide(attempt, failure);
-    this.keep(attempt, failure, next);
+    this.recordAttempt(attempt, failure, next);
     if (failure.errorClass === 'ERROR_CLASS_CANCELLED') throw this.abort();
     await this.follow(next, attempt.hop, failure);
   }
@@ -234,7 +234,7 @@ export class Chain {
   }
 
   /** Adds an attempt to the record. */
-  private keep(
+  private recordAttempt(
     attempt: HopAttempt,
     failure: AttemptFailure | undefined,
     next: NextAction | { action: 'ATTEMPT_ACTION_NONE' },
@@ -256,7 +256,7 @@ export class Chain {
     return this.deadline - this.runtime.clock.now();
   }
 
-  /** The error when no attempt is left. */
+  /** The error when no further attempt is possible. */
   private exhausted(): ChainError {
     this.record.stop();
     const last = this.failures.at(-1)?.failure;
@@ -286,8 +286,8 @@ export class Chain {
   }
 }
 
-/** Gives back what was taken for an attempt that is not made. */
-function giveBack(selection: Selection | undefined): void {
+/** Returns the permit and the reserved unit of an attempt that is not made. */
+function releaseSelection(selection: Selection | undefined): void {
   selection?.permit.released();
   selection?.admission.unused();
 }

@@ -43,7 +43,7 @@ class ChatCompletions implements WireReader {
     if (data === END_MARKER) return this.end();
     const error = providerError(data);
     if (error) return failed({ kind: 'error', error });
-    if (!isFields(data)) return failed(invalid('An event of the stream is no JSON object'));
+    if (!isFields(data)) return failed(invalid('An event of the stream is not a JSON object'));
     this.readCommon(data);
     const choice = fieldsOf(listOf(data['choices'])[0]);
     const content = this.delta(fieldsOf(choice['delta']));
@@ -55,7 +55,7 @@ class ChatCompletions implements WireReader {
   body(json: unknown): Problem | undefined {
     const error = providerError(json);
     if (error) return { kind: 'error', error };
-    if (!isFields(json)) return invalid('The response is no JSON object');
+    if (!isFields(json)) return invalid('The response is not a JSON object');
     this.readCommon(json);
     const choice = listOf(json['choices'])[0];
     if (!isFields(choice) || !isFields(choice['message'])) return invalid('The response has no choices');
@@ -72,7 +72,7 @@ class ChatCompletions implements WireReader {
     if (isFields(usage)) this.facts.usage = usage;
   }
 
-  /** A refusal has a field of its own; its finish reason is that of any other response. */
+  /** A refusal has a separate field; its finish reason is the same as for other responses. */
   private readRefusal(part: unknown): void {
     if (isText(fieldsOf(part)['refusal'])) this.facts.finishReason = 'content-filter';
   }
@@ -104,14 +104,16 @@ class ChatCompletions implements WireReader {
 
   private finish(reason: unknown): Problem | undefined {
     if (!isText(reason)) return undefined;
-    // OpenRouter ends a stream with this reason when the provider behind it failed.
+    // OpenRouter ends a stream with this reason when the provider that it calls has failed.
     if (reason === 'error') return { kind: 'error', error: { message: 'The finish reason is error' } };
     if (this.facts.finishReason === '') this.facts.finishReason = FINISH_REASONS[reason] ?? 'other';
     this.facts.terminal = 'finished';
     return this.incompleteCall();
   }
 
-  /** The end marker alone ends a stream of servers that send no finish reason. Without any content it is no response. */
+  /**
+   * Some servers send no finish reason; the end marker ends their streams. A stream without content is not a response.
+   */
   private end(): EventResult {
     if (this.facts.terminal === 'none' && !this.hasContent) return failed(invalid('The stream has no choices'));
     const problem = this.facts.terminal === 'none' ? this.incompleteCall() : undefined;

@@ -9,10 +9,10 @@ import { END_MARKER, failed, invalid, type Problem, type ResponseFacts, type Wir
 const TAIL_MS = 1_000;
 /** Characters of one event. */
 const MAX_EVENT = 16 * 1024 * 1024;
-/** A stream may begin with it. */
+/** A stream can begin with a byte order mark. */
 const BYTE_ORDER_MARK = '\uFEFF';
 
-/** What the reading of a stream reports to the attempt. */
+/** The events that the reader of a stream reports to the attempt. */
 export interface StreamObserver {
   readonly reader: WireReader;
   readonly facts: ResponseFacts;
@@ -25,7 +25,7 @@ export interface StreamObserver {
   bytes(count: number): void;
   /** Content has arrived. */
   content(): void;
-  /** An event that is no JSON was left out. */
+  /** An event that is not JSON was left out. */
   dropped(): void;
   /** Fails the attempt. The result is thrown. */
   fail(problem: Problem): Error;
@@ -76,7 +76,7 @@ export class EventStream {
     }
   }
 
-  /** The next text; undefined at the end. After the terminal event a broken connection is an end too. */
+  /** The next text; undefined at the end. A broken connection after the terminal event also counts as the end. */
   private async read(): Promise<string | undefined> {
     const { timers, facts } = this.observer;
     if (facts.terminal === 'none') timers.wait();
@@ -94,7 +94,10 @@ export class EventStream {
     }
   }
 
-  /** The events at the end. Some servers omit the empty line after the last one; a part of an event is no event. */
+  /**
+   * The events at the end of the stream. Some servers omit the empty line after the last event. An incomplete event is
+   * ignored.
+   */
   private lastEvents(): SseEvent[] {
     const complete = this.splitter.push(this.decoder.end());
     const last = this.splitter.end();
@@ -126,7 +129,9 @@ export class EventStream {
   private readEvent(data: string) {
     if (data === END_MARKER) return this.observer.reader.event(END_MARKER);
     const json = parseJson(data);
-    return json === undefined ? failed(invalid('An event of the stream is no JSON')) : this.observer.reader.event(json);
+    return json === undefined
+      ? failed(invalid('An event of the stream is not JSON'))
+      : this.observer.reader.event(json);
   }
 
   private observeContent(): void {
@@ -134,7 +139,7 @@ export class EventStream {
     this.observer.content();
   }
 
-  /** Whether the caller has content of this response. */
+  /** Whether the caller has received content of this response. */
   private get isCommitted(): boolean {
     return this.observer.isLive && this.forwardedContent;
   }

@@ -19,7 +19,7 @@ export const TOKEN_BUCKETS = [1, 4, 16, 64, 256, 1024, 4096, 16_384, 65_536, 262
 
 export type Attributes = Record<string, string | number | boolean | string[]>;
 
-/** The names that the conventions give to providers; others keep the name in the catalogue. */
+/** The names that the conventions define for providers. All other providers keep their name in the catalogue. */
 const PROVIDER_NAMES: Readonly<Record<string, string>> = { claude: 'anthropic', grok: 'x_ai' };
 
 /** The request parameters that the conventions name. */

@@ -36,7 +36,7 @@ interface BlockedHop extends Omit<Selection, 'permit' | 'admission'> {
   readonly keys: BreakerKeys;
 }
 
-/** Chooses the hops of a call in the order of its chain, and records why others are skipped. */
+/** Selects the hops of a call in the order of its chain, and records the reasons for skipped hops. */
 export class HopSelector {
   private position = 0;
   /** The largest context window that was too small. */
@@ -57,7 +57,10 @@ export class HopSelector {
     this.position++;
   }
 
-  /** Ends the chain after the context window of `hop` was too small, and records why no later hop follows. */
+  /**
+   * Ends the chain because the context window of `hop` was too small and no later hop has a larger one; records the
+   * reason.
+   */
   endWithoutLarger(hop: ResolutionHop): void {
     for (this.moveToLarger(hop); this.position < this.settings.resolution.hops.length; this.position++) {
       const later = this.settings.resolution.hops[this.position] as ResolutionHop;
@@ -72,7 +75,7 @@ export class HopSelector {
     this.settings.record.skip(hop, 'SKIP_REASON_CAPABILITY', detail);
   }
 
-  /** Whether a later hop may be tried. Its key is only known when it is tried. */
+  /** Whether a later hop may be tried. Whether it has a key is known only when it is tried. */
   get hasNext(): boolean {
     return this.later.length > 0;
   }
@@ -83,7 +86,10 @@ export class HopSelector {
     return this.later.some((hop) => !isAtMost(hop, window));
   }
 
-  /** The hop for the next attempt: the current one, or the first later one that can be tried; undefined if none can. */
+  /**
+   * The hop for the next attempt: the current hop, or the first later hop that can be tried; undefined if there is no
+   * such hop.
+   */
   async next(signal: AbortSignal | undefined): Promise<Selection | undefined> {
     const { hops } = this.settings.resolution;
     for (; this.position < hops.length; this.position++) {
@@ -93,7 +99,10 @@ export class HopSelector {
     return undefined;
   }
 
-  /** The first hop with an open breaker, to be tried because no hop is without one; undefined if there is none. */
+  /**
+   * The first hop with an open breaker, which is tried because the breakers of all hops are open; undefined if there is
+   * none.
+   */
   async force(signal: AbortSignal | undefined): Promise<Selection | undefined> {
     const { blocked } = this;
     this.blocked = undefined;
@@ -104,7 +113,7 @@ export class HopSelector {
     return this.settings.resolution.hops.slice(this.position + 1).filter((hop) => this.problemOf(hop) === undefined);
   }
 
-  /** Why a hop cannot serve the call, whatever its key and its breakers. */
+  /** The reason why a hop cannot serve the call, regardless of its key and its breakers. */
   private problemOf(hop: ResolutionHop) {
     if (this.unusable.has(hop)) return { reason: 'SKIP_REASON_CAPABILITY', detail: '' } as const;
     const missing = missingCapability(hop, this.settings.needs) ?? this.missingConversation(hop);
@@ -142,7 +151,7 @@ export class HopSelector {
     return undefined;
   }
 
-  /** The selection, if the budgets permit it. The permit of the breakers is taken first, and returned otherwise. */
+  /** The selection, if the budgets permit the attempt. Otherwise the permit of the breakers is returned. */
   private async admitted(selected: Omit<Selection, 'admission'>, signal: AbortSignal | undefined) {
     const { hop, permit } = selected;
     const admission = await this.admit(hop, signal).catch((error: unknown) => {
@@ -154,11 +163,11 @@ export class HopSelector {
     return undefined;
   }
 
-  /** Asks the budgets for an attempt at a hop; undefined if they refuse it. */
+  /** Requests an attempt at a hop from the budgets; undefined if they do not permit it. */
   private async admit(hop: ResolutionHop, signal: AbortSignal | undefined): Promise<Admitted | undefined> {
     const { agent, resolution, runId, record } = this.settings;
-    const asked = agent.admit?.({ resolution, hop, runId, signal }) ?? ADMITTED;
-    const admission = asked instanceof Promise ? await asked : asked;
+    const pending = agent.admit?.({ resolution, hop, runId, signal }) ?? ADMITTED;
+    const admission = pending instanceof Promise ? await pending : pending;
     if (admission.refused === undefined) return admission;
     record.skip(hop, admission.refused, admission.detail);
     if (admission.refused === 'SKIP_REASON_BUDGET_EXHAUSTED') record.exhaustedBy(admission.budgets);
@@ -180,6 +189,6 @@ export class HopSelector {
   }
 }
 
-/** Whether a context window is known and at most of a size. */
+/** Whether the context window is known and has at most this size. */
 const isAtMost = ({ model }: ResolutionHop, tokens: number): boolean =>
   tokens > 0 && model.context_window_tokens !== undefined && model.context_window_tokens <= tokens;

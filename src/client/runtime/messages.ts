@@ -60,7 +60,7 @@ class Messages implements WireReader {
       case 'message_delta':
         this.readUsage(data['usage']);
         this.readStopReason(fieldsOf(data['delta'])['stop_reason']);
-        // A block that has not ended is followed by more than the last event.
+        // An open content block means that more than the terminal event is missing.
         if (this.facts.finishReason !== '' && this.open.size === 0) this.facts.terminal = 'finished';
         return NO_CONTENT;
       case 'message_stop':
@@ -78,7 +78,7 @@ class Messages implements WireReader {
     this.readStopReason(json['stop_reason']);
     this.facts.terminal = 'ended';
     const last = fieldsOf(json['content'].at(-1));
-    // The input of the last tool call is cut without a mark when the output limit is reached.
+    // When the output limit is reached, the input of the last tool call is cut off without a marker.
     return json['stop_reason'] === 'max_tokens' && last['type'] === 'tool_use'
       ? truncatedCall(last['name'])
       : undefined;

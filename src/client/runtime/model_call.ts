@@ -28,7 +28,7 @@ export interface ModelCall {
   readonly signal: AbortSignal | undefined;
 }
 
-/** What an adapter gets to make one attempt with the provider package of its SDK. */
+/** The input of an adapter for one attempt with the provider package of its SDK. */
 export interface AttemptContext {
   readonly hop: ResolutionHop;
   /**
@@ -45,13 +45,13 @@ export interface AttemptContext {
   /** Aborts when the attempt has ended without success. */
   readonly signal: AbortSignal;
   /**
-   * Names the origin and the key of the hop, without the key itself. Item ids, signatures and encrypted reasoning in a
-   * prompt are valid only where they were created.
+   * Identifies the origin and the key of the hop, without containing the key. Item ids, signatures and encrypted
+   * reasoning in a prompt are valid only with the origin and key with which they were created.
    */
   readonly credential: string;
   /** Whether origin or key differ from those of the first hop of the chain. */
   readonly isForeign: boolean;
-  /** Configured and requested values that are changed or left out for the model, one sentence each. */
+  /** The configured and requested values that are changed or left out for the model, one sentence each. */
   readonly adaptations: readonly string[];
   /** Adds a sentence about something that the adapter changes or leaves out to the adaptations of the receipt. */
   note(sentence: string): void;
@@ -73,7 +73,7 @@ export interface PartSource<P> {
 export class UnsupportedCall extends Error {
   override readonly name = 'UnsupportedCall';
 
-  /** @param capability what the call needs, for example `pdf`. */
+  /** @param capability the capability that the call needs, for example `pdf`. */
   constructor(
     readonly capability: string,
     message: string,

@@ -32,11 +32,17 @@ export async function readRequest(input: string | URL | Request, init: RequestIn
   };
 }
 
-/** The headers of a request. Most packages pass an object; to make `Headers` of it, as `fetch` does anyway, is slow. */
+/**
+ * The headers of a request. Most packages pass an object; converting it to `Headers` is slow, and `fetch` does it
+ * anyway.
+ */
 export const headersOf = (headers: RequestInit['headers'] = {}): Record<string, string> =>
   Symbol.iterator in headers ? Object.fromEntries(new Headers(headers)) : { ...(headers as Record<string, string>) };
 
-/** Why a request must not be sent at a hop, or undefined: a key is bound to the origin of its provider. */
+/**
+ * The reason why a request must not be sent at a hop, because a key is bound to the origin of its provider; undefined
+ * if it may be sent.
+ */
 export function targetProblem(url: string, hop: Pick<ResolutionHop, 'base_url' | 'provider'>): string | undefined {
   // Most requests go to a path below the base URL, which is normalized.
   if (url.startsWith(hop.base_url) && url[hop.base_url.length] === '/') return undefined;

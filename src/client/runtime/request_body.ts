@@ -33,7 +33,7 @@ const REQUIRED = new Set([
   'stream',
 ]);
 
-/** What the chain determines about the body of a request. */
+/** The parts of a request body that the chain determines. */
 export interface BodySettings {
   readonly wireApi: WireApi;
   /** The parameters to send. No other value of these parameters is sent. */
@@ -42,7 +42,7 @@ export interface BodySettings {
   readonly omitted: readonly string[];
 }
 
-/** The body of a request as a JSON object; undefined if it is none. */
+/** The body of a request as a JSON object; undefined if it is not a JSON object. */
 export function parseBody(body: unknown): Body | undefined {
   if (typeof body !== 'string') return undefined;
   try {
@@ -62,7 +62,7 @@ export function applySettings(body: Body, { wireApi, parameters, omitted }: Body
   for (const name of ALL_WIRE_NAMES) deletePath(body, name);
   if (isThinkingBudget(body['thinking'])) delete body['thinking'];
   for (const { wire_name, value } of parameters) setPath(body, wire_name, value);
-  // Messages require a limit; without one of the hop, that of the package is better than none.
+  // The Messages API requires a limit. If the hop has no limit, the limit of the package is used.
   if (wireApi === 'WIRE_API_MESSAGES' && max_tokens !== undefined) body['max_tokens'] ??= max_tokens;
   if (wireApi === 'WIRE_API_CHAT_COMPLETIONS' && body['stream'] === true)
     body['stream_options'] ??= { include_usage: true };

@@ -10,7 +10,7 @@ export interface ReadBody {
 /** Limits of a body. */
 export interface BodyLimits {
   readonly maxBytes: number;
-  /** How long to wait for the body, in ms; undefined: no limit of its own. */
+  /** How long to wait for the body, in ms; undefined: no separate limit. */
   readonly maxMs?: number | undefined;
 }
 
@@ -53,7 +53,7 @@ const decoder = new TextDecoder();
 const decode = (chunks: readonly Uint8Array[]): string =>
   decoder.decode(chunks.length === 1 ? chunks[0] : Buffer.concat(chunks));
 
-/** Parses a text as JSON; undefined if it is none. */
+/** Parses a text as JSON; undefined if it is not JSON. */
 export function parseJson(text: string): unknown {
   try {
     return JSON.parse(text);

@@ -19,7 +19,7 @@ export class SseSplitter {
 
   /** Adds text and returns the events that are complete. */
   push(text: string): SseEvent[] {
-    // The boundary can begin in the text that was there before.
+    // The boundary between events can begin in the text of the previous call.
     BOUNDARY.lastIndex = Math.max(0, this.rest.length - 3);
     const all = this.rest + text;
     const events: SseEvent[] = [];

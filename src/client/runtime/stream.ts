@@ -15,7 +15,7 @@ export interface PartStream<P> {
    * a part was emitted, and with a CallAbortedError when the caller aborts; both have the text received so far.
    */
   next(): Promise<IteratorResult<P, Receipt>>;
-  /** Ends the call before its end, as an abort does. No effect on a call that has ended. */
+  /** Aborts the call. No effect on a call that has ended. */
   close(): void;
 }
 
@@ -63,7 +63,7 @@ function throwErrorOf<P>(source: PartSource<P>, part: P): void {
   if (error !== undefined) throw error;
 }
 
-/** A stream of which the caller gets parts, so that no other hop can replace it. */
+/** A stream whose parts the caller receives, so no other hop can replace it. */
 class CommittedStream<P> implements PartStream<P> {
   private readonly queue: P[];
   private readonly reader: PartReader<P>;
@@ -81,7 +81,7 @@ class CommittedStream<P> implements PartStream<P> {
     this.reader = reader;
     attempt.responds();
     if (isComplete) this.receipt = chain.complete(attempt);
-    // At once, so that the receipt does not depend on a caller that reads on.
+    // The receipt is emitted at once, because the caller may not read further.
     else onAbort(attempt.context.signal, () => this.tear(attempt.transport.failure as AttemptFailure));
   }
 

@@ -82,7 +82,7 @@ export class Telemetry {
 
   constructor(private readonly load: () => Promise<unknown> = () => importPeer('@opentelemetry/api')) {}
 
-  /** Loads the API on first use; undefined when that is done, so that later calls need not wait. */
+  /** Loads the API on first use. Returns undefined once it is loaded, so that later calls do not wait. */
   ready(): Promise<void> | undefined {
     if (this.api !== undefined) return undefined;
     this.loading ??= this.load().then(
@@ -143,7 +143,7 @@ function startAttempt(api: Api, tracer: Tracer, parent: unknown, hop: Resolution
 }
 
 function finish(span: Span, attributes: () => Attributes, errorClass: Receipt['error_class']): void {
-  // Without an OpenTelemetry SDK they are not read.
+  // Without an OpenTelemetry SDK, the attributes are not computed.
   if (span.isRecording()) span.setAttributes(attributes());
   if (errorClass !== 'ERROR_CLASS_UNSPECIFIED') span.setStatus({ code: STATUS_ERROR });
   span.end();

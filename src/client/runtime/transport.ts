@@ -53,7 +53,7 @@ export interface TransportFacts extends ResponseFacts {
   bytes: number;
   /** When the first content arrived, by the clock. */
   firstContentAt: number | undefined;
-  /** Events that were left out because they are no JSON. */
+  /** Events that were left out because they are not JSON. */
   droppedEvents: number;
 }
 
@@ -215,10 +215,10 @@ export class Transport {
   private problemOf(text: string): Problem | undefined {
     if (text.trim() === '') return { kind: 'invalid', message: 'The response is empty' };
     const json = parseJson(text);
-    if (json === undefined) return { kind: 'invalid', message: 'The response is no JSON' };
+    if (json === undefined) return { kind: 'invalid', message: 'The response is not JSON' };
     const problem = this.wire.body(json);
     if (problem) return problem;
-    if (this.body?.['stream'] === true) return { kind: 'invalid', message: 'The response is no stream' };
+    if (this.body?.['stream'] === true) return { kind: 'invalid', message: 'The response is not a stream' };
     return this.settings.refusalFails && this.facts.finishReason === 'content-filter' ? { kind: 'refused' } : undefined;
   }
 

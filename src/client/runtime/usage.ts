@@ -18,10 +18,10 @@ const KINDS: readonly Kind[] = [
   'output_reasoning_tokens',
 ];
 
-/** Bytes of the raw usage in a receipt; a larger one is left out. */
+/** The maximum of bytes of the raw usage in a receipt; a larger raw usage is left out. */
 const MAX_RAW_BYTES = 4096;
 
-/** The usage that a provider sent, in the form that is the same for all providers. An unknown kind stays undefined. */
+/** Converts the usage that a provider sent to the common form. An unknown kind stays undefined. */
 export function normalizeUsage(wireApi: WireApi, provider: string, raw: Fields): ModelUsage {
   const counts = wireApi === 'WIRE_API_MESSAGES' ? ofMessages(raw) : ofOpenAI(wireApi, provider, raw);
   const raw_json = JSON.stringify(raw);
@@ -58,12 +58,13 @@ function ofMessages(raw: Fields): Counts {
   };
 }
 
-/** Iterations that are billed at the rates of the model that was requested. */
+/** Iterations that are billed at the rates of the requested model. */
 const OWN_ITERATIONS: readonly unknown[] = ['message', 'compaction'];
 
 /**
- * The usages whose sum was billed. The totals of a response exclude its compactions, so its iterations are added instead.
- * An advisor is another model and is not included. The totals of a response that a fallback gave are those of its own.
+ * The usages whose sum was billed. The totals of a response exclude its compactions, so the usages of its iterations
+ * are added instead. Iterations of an advisor, which is another model, are not included. If a fallback gave the
+ * response, the totals are those of the fallback.
  */
 function billedUsages(raw: Fields): readonly Fields[] {
   const iterations = listOf(raw['iterations']).map(fieldsOf);
@@ -97,7 +98,7 @@ function ofOpenAI(wireApi: WireApi, provider: string, raw: Fields): Counts {
   const outputDetails = fieldsOf(raw['completion_tokens_details'] ?? raw['output_tokens_details']);
   const read = count(raw['prompt_cache_hit_tokens'] ?? inputDetails['cached_tokens']);
   const reasoning = count(outputDetails['reasoning_tokens']);
-  // xAI has reported prompt tokens without those of the cache.
+  // xAI sometimes reports prompt tokens that exclude cached tokens.
   const input = prompt !== undefined && read !== undefined && read > prompt ? count(prompt + read) : prompt;
   const notRead = input === undefined ? undefined : input - (read ?? 0);
   const write = within(count(inputDetails['cache_write_tokens']), notRead);
@@ -108,7 +109,7 @@ function ofOpenAI(wireApi: WireApi, provider: string, raw: Fields): Counts {
     input_no_cache_tokens: notRead === undefined || read === undefined ? undefined : notRead - (write ?? 0),
     input_cache_read_tokens: read,
     input_cache_write_tokens: write,
-    // Only Anthropic has writes for one hour.
+    // Only Anthropic has one-hour cache writes.
     input_cache_write_long_tokens: undefined,
     ...outputOf(output, reasoning),
   };
@@ -134,11 +135,13 @@ function outputOf(output: number | undefined, reported: number | undefined) {
   return { output_tokens: output, output_text_tokens: text, output_reasoning_tokens: reasoning };
 }
 
-/** A kind that exceeds its total is not usable: one of both is wrong, and the service would reject the attempt. */
+/**
+ * A kind that exceeds its total is left out: one of the two numbers is wrong, and the service would reject the attempt.
+ */
 const within = (kind: number | undefined, total: number | undefined): number | undefined =>
   kind !== undefined && kind > (total ?? Number.POSITIVE_INFINITY) ? undefined : kind;
 
-/** A number of tokens; undefined for anything else. */
+/** A number of tokens; undefined if the value is not a valid number. */
 function count(value: unknown): number | undefined {
   const { min, max } = limits.attemptTokens;
   return Number.isInteger(value) && Number(value) >= min && Number(value) <= max ? Number(value) : undefined;

@@ -23,7 +23,7 @@ export const newFacts = (): ResponseFacts => ({ model: '', finishReason: '', usa
 export type Problem =
   /** It contains an error of the provider. */
   | { readonly kind: 'error'; readonly error: ProviderError }
-  /** It is no response of the wire API, or an event of it is no event. */
+  /** The data is not a response of the wire API, or not one of its events. */
   | { readonly kind: 'invalid'; readonly message: string }
   /** A tool call in it is incomplete, although the response is not. */
   | { readonly kind: 'truncated'; readonly message: string }
@@ -47,7 +47,7 @@ export interface WireReader {
   readonly lastEvent?: string;
 }
 
-/** The end marker of a stream of chat completions, which is no JSON. Some servers send it for other wire APIs too. */
+/** The end marker of a stream of chat completions, which is not JSON. Some servers send it for other wire APIs too. */
 export const END_MARKER = '[DONE]';
 
 export const NO_CONTENT: EventResult = { content: false };

@@ -3,21 +3,23 @@ import type { UsageLoss } from '../../../gen/ts/agentllm/v1/usage.js';
 import { StreamUsageRequest } from '../../../gen/ts/agentllm/v1/usage_service.js';
 import type { Entry } from './entry.js';
 
-/** Attempts of a batch: their fields stay below the limit of one request, however many optional fields are set. */
+/** The maximum of a batch. With these numbers a request is below its limits even if all optional fields are set. */
 export const BATCH = { records: 200, bytes: 1024 * 1024, losses: 100 };
 
 /** The tag of the field `records` of StreamUsageRequest: number 2, with a length. */
 const RECORDS_TAG = (2 << 3) | 2;
 
-/** What is sent and acknowledged together. */
+/** Attempts and losses that are sent and acknowledged together. */
 export interface Batch {
-  /** The sequence with which it was sent last; 0: it has not been sent on the current stream. */
+  /** The sequence of the batch on the current stream; 0: the batch has not been sent on this stream. */
   sequence: number;
   readonly entries: readonly Entry[];
   readonly losses: readonly UsageLoss[];
 }
 
-/** The encoded request. The entries are encoded already; fields of a protobuf message may be concatenated. */
+/**
+ * The encoded request. The entries are already encoded, and encoded fields of a protobuf message can be concatenated.
+ */
 export function requestOf({ sequence, entries, losses }: Batch): Buffer {
   const writer = new BinaryWriter();
   for (const { content } of entries) writer.uint32(RECORDS_TAG).bytes(content);
@@ -25,7 +27,10 @@ export function requestOf({ sequence, entries, losses }: Batch): Buffer {
   return Buffer.concat([head, writer.finish()]);
 }
 
-/** Two halves of a batch, or a batch of the attempts and one of the losses; undefined if it cannot be divided. */
+/**
+ * Two halves of a batch, or one batch with the attempts and one with the losses; undefined if the batch cannot be
+ * divided.
+ */
 export function divide({ entries, losses }: Batch): [Batch, Batch] | undefined {
   const sequence = 0;
   if (entries.length > 0 && losses.length > 0)

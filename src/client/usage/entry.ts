@@ -4,16 +4,16 @@ import type { Segment } from './segment.js';
 export interface Entry {
   /** The encoded UsageRecord. */
   readonly content: Uint8Array;
-  /** The order of recording; 0: read from a segment. */
+  /** The position in the order of recording; 0: the entry was read from a segment. */
   readonly number: number;
-  /** Where it is on disk; undefined while it is only in memory. */
+  /** The segment that contains the entry; undefined while the entry is only in memory. */
   segment: Segment | undefined;
   isAcknowledged: boolean;
-  /** Whether its content leaves the memory when it is on disk, because the memory is needed for others. */
+  /** Whether the content is removed from memory after it is written to disk, to free memory for other entries. */
   isSpilled: boolean;
 }
 
-/** The first entries of a set, as many as the bounds permit and at least one, up to the first that does not fit. */
+/** The first entries of a set: as many as fit into the bounds, and at least one. */
 export function firstEntries(
   entries: ReadonlySet<Entry>,
   most: { readonly records: number; readonly bytes: number },

@@ -1,6 +1,6 @@
 /*
- * A process whose work is done flushes the usage that is not acknowledged before it exits. Timers and connections of the
- * client do not keep it alive for that.
+ * Sends unacknowledged usage before the process exits, because the timers and connections of the client do not keep the
+ * process alive.
  */
 
 interface Flushable {

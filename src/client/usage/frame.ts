@@ -1,13 +1,13 @@
 /*
- * The form of one record in a segment: a marker, the length and the checksum of the content, and the content. The marker
- * makes it possible to read on after damaged bytes.
+ * A frame is one record in a segment: a marker, the length and the checksum of the content, and the content. With the
+ * marker, a reader finds the next frame after damaged bytes.
  */
 import { createHash } from 'node:crypto';
 
 const MARKER = Buffer.from([0xa7, 0x55, 0x53, 0x41]);
 const CHECKSUM_BYTES = 8;
 const HEADER_BYTES = MARKER.length + 4 + CHECKSUM_BYTES;
-/** A longer content is not a record: the largest possible one has less than a tenth. */
+/** The maximum length of the content of a frame. The largest possible record has less than a tenth of it. */
 export const MAX_CONTENT_BYTES = 256 * 1024;
 
 const checksumOf = (length: Uint8Array, content: Uint8Array): Buffer =>
@@ -19,15 +19,15 @@ export function frameOf(content: Uint8Array): Buffer {
   return Buffer.concat([MARKER, length, checksumOf(length, content), content]);
 }
 
-/** The bytes of the frame of a content. */
+/** The length of the frame of a content in bytes. */
 export const frameBytes = (content: Uint8Array): number => HEADER_BYTES + content.length;
 
 /** What the file of a segment contains. */
 export interface Frames {
   readonly contents: readonly Buffer[];
-  /** The number of damaged places that an intact frame follows. */
+  /** The number of damaged places that are followed by an intact frame. */
   readonly damaged: number;
-  /** The bytes after the last intact frame: those of a write that was interrupted. */
+  /** The number of bytes after the last intact frame, which are left by an interrupted write. */
   readonly tornBytes: number;
 }
 

@@ -1,10 +1,13 @@
 import { randomUUID } from 'node:crypto';
 import type { UsageLoss } from '../../../gen/ts/agentllm/v1/usage.js';
 
-/** Agents whose losses are counted separately; the losses of further ones are counted, but not reported to the service. */
+/**
+ * The maximum number of agents whose losses are counted separately. Losses of further agents are counted, but not
+ * reported to the service.
+ */
 const MAX_AGENTS = 1000;
 
-/** Counts the attempts that were dropped, for the next report to the service. In memory only. */
+/** Counts dropped attempts in memory for the next report to the service. */
 export class Losses {
   private readonly byAgent = new Map<string, { attempts: number; first: Date; last: Date }>();
 
@@ -13,16 +16,16 @@ export class Losses {
   }
 
   add(agent: string, startedAt: Date): void {
-    const known = this.byAgent.get(agent);
-    if (known) {
-      known.attempts++;
-      if (startedAt < known.first) known.first = startedAt;
-      if (startedAt > known.last) known.last = startedAt;
+    const existing = this.byAgent.get(agent);
+    if (existing) {
+      existing.attempts++;
+      if (startedAt < existing.first) existing.first = startedAt;
+      if (startedAt > existing.last) existing.last = startedAt;
     } else if (this.byAgent.size < MAX_AGENTS)
       this.byAgent.set(agent, { attempts: 1, first: startedAt, last: startedAt });
   }
 
-  /** Removes and returns at most `most` reports, each with an id with which it counts once. */
+  /** Removes and returns at most `most` reports. Each report has an id, so the service counts it once. */
   take(most: number): UsageLoss[] {
     const taken = [...this.byAgent].slice(0, most);
     for (const [agent] of taken) this.byAgent.delete(agent);

@@ -1,15 +1,15 @@
 import { type FileHandle, open, readFile, rm } from 'node:fs/promises';
 import { type Frames, readFrames } from './frame.js';
 
-/** Bytes of a file that is read; a longer one is not a segment of this spool. */
+/** The maximum size of a file that is read, in bytes. A larger file is not a segment of this spool. */
 const MAX_FILE_BYTES = 16 * 1024 * 1024;
 
-/** A file of the spool. It is only appended to, and deleted as a whole. */
+/** A file of the spool. It is append-only and is deleted as a whole. */
 export class Segment {
-  /** The number of attempts that the service has not acknowledged; unknown (undefined) until an adopted segment is read. */
+  /** The number of unacknowledged attempts; undefined until the segment of an ended process is read. */
   unacknowledged: number | undefined;
   records = 0;
-  /** Whether an append is in progress, whose attempts are not counted yet. */
+  /** Whether an append is in progress. Its attempts are not yet counted. */
   isBusy = false;
   isRemoved = false;
 
@@ -33,15 +33,18 @@ export class Segment {
     return new Segment(path, true, bytes, undefined);
   }
 
-  /** Whether nothing can be appended any more. */
+  /** Whether the segment accepts no further appends. */
   get isSealed(): boolean {
     return this.file === undefined;
   }
 
-  /** Resolves when the bytes are on disk. After a failure the segment is sealed, because it may have a part of them. */
+  /**
+   * Resolves when the bytes are on disk. A failure seals the segment, because a part of the bytes may have been
+   * written.
+   */
   async append(frames: Buffer, records: number): Promise<void> {
     try {
-      // Counted before the write, of which a failure can leave a part.
+      // The bytes are counted before the write, because a failed write can leave a part of them.
       this.bytes += frames.length;
       await this.file?.writeFile(frames);
       await this.file?.datasync();

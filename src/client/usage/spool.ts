@@ -13,7 +13,7 @@ import { recordsOf } from './usage_records.js';
 
 interface SpoolParts {
   readonly maxMemoryRecords: number;
-  /** Undefined: only memory. */
+  /** Undefined: attempts are kept only in memory. */
   readonly disk: SpoolDisk | undefined;
   readonly clock: Clock;
   readonly warnings: SpoolWarnings;
@@ -24,43 +24,43 @@ interface Waiter {
   resolve(isKept: boolean): void;
 }
 
-/** Records and bytes of one write to the disk. */
+/** The maximum of records and bytes of one write to the disk. */
 const WRITE = { records: 256, bytes: 512 * 1024 };
 /** The pause after a failed write. */
 const DISK_RETRY_MS = 5_000;
-/** The interval at which segments of processes that have ended are looked for. */
+/** The interval of the search for segments of ended processes. */
 const ADOPT_MS = 60_000;
 
 /**
  * Keeps attempts until the service has acknowledged them: in memory, and on disk if there is a directory. An attempt on
- * disk survives the end of the process. When the memory is half full, further attempts are only on disk, and are read
- * back later. When nothing has room, the newest attempt is dropped and counted.
+ * disk survives the end of the process. While the memory is at least half full, new attempts are stored only on disk
+ * and are read back later. When memory and disk are full, new attempts are dropped and counted.
  */
 export class Spool {
   readonly losses = new Losses();
-  /** Called when something can be sent. */
+  /** Called when attempts can be sent. */
   onReady: () => void = () => {};
   recorded = 0;
   dropped = 0;
 
-  /** What can be sent. */
+  /** The entries that can be sent. */
   private readonly ready = new Set<Entry>();
-  /** What is not on disk yet, in the order of recording. */
+  /** The entries that are not yet on disk, in the order of recording. */
   private readonly unwritten = new Set<Entry>();
   private readonly spilled: Segment[] = [];
-  /** Entries whose content is in memory. */
-  private held = 0;
+  /** The number of entries whose content is in memory. */
+  private heldInMemory = 0;
   private spilling = 0;
   private isWriting = false;
   private isLoading = false;
   private isClosed = false;
-  /** Why nothing can be written at present. */
-  private blocked: unknown;
+  /** The error because of which writes are paused; undefined: writes are possible. */
+  private writeError: unknown;
   private waiters: Waiter[] = [];
   private cancelRetry = () => {};
   private cancelAdoption = () => {};
-  /** What is being written, read or looked for. */
-  private readonly work = new Set<Promise<void>>();
+  /** The file operations in progress. */
+  private readonly fileOperations = new Set<Promise<void>>();
 
   constructor(private readonly parts: SpoolParts) {
     if (parts.disk) this.adoptAfter(0);
@@ -73,16 +73,16 @@ export class Spool {
 
   /** Attempts in memory, including those that are being sent. */
   get inMemory(): number {
-    return this.held;
+    return this.heldInMemory;
   }
 
   get diskBytes(): number {
     return this.parts.disk?.bytes ?? 0;
   }
 
-  /** Whether nothing is left, in memory and on disk. */
+  /** Whether the spool has no attempts, neither in memory nor on disk. */
   get isEmpty(): boolean {
-    return this.held === 0 && this.spilled.length === 0 && this.losses.size === 0 && !this.isLoading;
+    return this.heldInMemory === 0 && this.spilled.length === 0 && this.losses.size === 0 && !this.isLoading;
   }
 
   /** Adds the attempts of a receipt. Never waits and never throws. */
@@ -97,7 +97,7 @@ export class Spool {
     }
   }
 
-  /** Takes entries out, to be sent. */
+  /** Removes entries from the queue, to be sent. */
   take(most: { readonly records: number; readonly bytes: number }): Entry[] {
     const taken = firstEntries(this.ready, most);
     for (const entry of taken) this.ready.delete(entry);
@@ -109,69 +109,71 @@ export class Spool {
     const segments = new Set<Segment>();
     for (const entry of entries) {
       entry.isAcknowledged = true;
-      this.held--;
+      this.heldInMemory--;
       this.unwritten.delete(entry);
       const { segment } = entry;
       if (segment?.unacknowledged) segment.unacknowledged--;
       if (segment) segments.add(segment);
     }
     for (const segment of segments) this.settle(segment);
-    this.answerWaiters();
-    this.load();
+    this.resolveWaiters();
+    this.loadNextSegment();
   }
 
   /** Resolves with whether all attempts that were recorded so far are on disk or acknowledged. */
   sync(): Promise<boolean> {
     return new Promise((resolve) => {
       this.waiters.push({ upTo: this.recorded, resolve });
-      this.answerWaiters();
+      this.resolveWaiters();
     });
   }
 
-  /** Resolves when nothing more is written. What is on disk and not acknowledged is left to the next process. */
+  /** Resolves when all writes have ended. The next process sends the unacknowledged attempts on disk. */
   async close(): Promise<void> {
     this.isClosed = true;
     this.cancelRetry();
     this.cancelAdoption();
-    // A last attempt, in case the reason has gone.
-    if (this.blocked) this.unblock();
-    while (this.work.size > 0) await Promise.all(this.work);
+    // A last try to write, in case the disk works again.
+    if (this.writeError) this.resumeWrites();
+    while (this.fileOperations.size > 0) await Promise.all(this.fileOperations);
     for (const { resolve } of this.waiters.splice(0))
       resolve(this.unwritten.size === 0 && this.parts.disk !== undefined);
     await this.parts.disk?.close().catch((error: unknown) => this.parts.warnings.diskFailed(error));
   }
 
-  /** The attempts that are lost if the process ends now. */
+  /** The number of attempts that would be lost if the process ended now. */
   get unkept(): number {
-    return this.parts.disk ? this.unwritten.size : this.held;
+    return this.parts.disk ? this.unwritten.size : this.heldInMemory;
   }
 
   private add(record: UsageRecord): void {
     const content = UsageRecord.encode(record).finish();
     const problem = this.problemOf(content);
     if (problem) this.drop(record, problem);
-    else this.keep(content);
+    else this.addEntry(content);
   }
 
-  /** Why an attempt has no room; undefined if it has. */
+  /** The reason why an attempt cannot be added; undefined if it can. */
   private problemOf(content: Uint8Array): string | undefined {
     const { disk, maxMemoryRecords } = this.parts;
     if (this.isClosed) return 'the client is closed';
-    if (content.length > MAX_CONTENT_BYTES) return `one has ${content.length} bytes`;
-    if (this.held < maxMemoryRecords) return undefined;
+    if (content.length > MAX_CONTENT_BYTES)
+      return `an attempt has ${content.length} bytes, more than the spool accepts`;
+    if (this.heldInMemory < maxMemoryRecords) return undefined;
     if (!disk) return `${maxMemoryRecords} attempts wait for the service`;
-    return `the memory is full, and the disk does not accept more: ${errorMessage(this.blocked ?? 'it is too slow')}`;
+    return `the memory is full, and the disk accepts no attempts: ${errorMessage(this.writeError ?? 'writes are too slow')}`;
   }
 
-  private keep(content: Uint8Array): void {
+  private addEntry(content: Uint8Array): void {
     const { disk, maxMemoryRecords } = this.parts;
-    const isSpilled = disk !== undefined && !this.blocked && this.held - this.spilling >= maxMemoryRecords / 2;
+    const isSpilled =
+      disk !== undefined && !this.writeError && this.heldInMemory - this.spilling >= maxMemoryRecords / 2;
     const entry = { content, number: this.recorded, segment: undefined, isAcknowledged: false, isSpilled };
-    this.held++;
+    this.heldInMemory++;
     if (isSpilled) this.spilling++;
     else this.ready.add(entry);
     if (disk) this.unwritten.add(entry);
-    if (disk && !this.isWriting && !this.blocked) this.startWriting();
+    if (disk && !this.isWriting && !this.writeError) this.startWriting();
     if (!isSpilled) this.onReady();
   }
 
@@ -184,13 +186,13 @@ export class Spool {
 
   private startWriting(): void {
     this.isWriting = true;
-    // Deferred, so that the call of a model does not wait for any of it.
+    // Deferred, so that the model call does not wait for the write.
     this.track(new Promise<void>((resolve) => setImmediate(resolve)).then(() => this.write()));
   }
 
   private async write(): Promise<void> {
     const { disk } = this.parts;
-    while (disk && this.unwritten.size > 0 && !this.blocked) {
+    while (disk && this.unwritten.size > 0 && !this.writeError) {
       const batch = firstEntries(this.unwritten, WRITE, (entry, { isSpilled }) => entry.isSpilled === isSpilled);
       try {
         const segment = await disk.append(
@@ -199,12 +201,12 @@ export class Spool {
         );
         this.written(batch, segment);
       } catch (error) {
-        this.block(error);
+        this.pauseWrites(error);
       }
     }
     this.isWriting = false;
-    this.answerWaiters();
-    this.load();
+    this.resolveWaiters();
+    this.loadNextSegment();
   }
 
   private written(batch: readonly Entry[], segment: Segment): void {
@@ -215,17 +217,17 @@ export class Spool {
       entry.segment = segment;
       segment.unacknowledged = (segment.unacknowledged ?? 0) + 1;
       if (!entry.isSpilled) continue;
-      this.held--;
+      this.heldInMemory--;
       this.spilling--;
     }
     if (segment.isSpilled && !this.spilled.includes(segment)) this.spilled.push(segment);
     this.settle(segment);
-    this.answerWaiters();
+    this.resolveWaiters();
   }
 
-  /** Writes nothing for a while. What should have left the memory can be sent from there. */
-  private block(error: unknown): void {
-    this.blocked = error;
+  /** Pauses writes. Entries that wait for the disk are sent from memory. */
+  private pauseWrites(error: unknown): void {
+    this.writeError = error;
     this.parts.warnings.diskFailed(error, error instanceof SpoolFullError);
     for (const entry of this.unwritten) {
       if (!entry.isSpilled) continue;
@@ -234,12 +236,12 @@ export class Spool {
       this.ready.add(entry);
     }
     this.onReady();
-    if (!this.isClosed) this.cancelRetry = this.parts.clock.after(DISK_RETRY_MS, () => this.unblock());
+    if (!this.isClosed) this.cancelRetry = this.parts.clock.after(DISK_RETRY_MS, () => this.resumeWrites());
   }
 
-  private unblock(): void {
+  private resumeWrites(): void {
     this.cancelRetry();
-    this.blocked = undefined;
+    this.writeError = undefined;
     if (!this.isWriting && this.unwritten.size > 0) this.startWriting();
   }
 
@@ -250,28 +252,28 @@ export class Spool {
   private async settleSegment(segment: Segment): Promise<void> {
     try {
       const isDeleted = await this.parts.disk?.settle(segment);
-      if (isDeleted && this.blocked instanceof SpoolFullError && !this.isClosed) this.unblock();
+      if (isDeleted && this.writeError instanceof SpoolFullError && !this.isClosed) this.resumeWrites();
     } catch (error) {
       this.parts.warnings.diskFailed(error);
     }
   }
 
-  private track(work: Promise<void>): void {
-    this.work.add(work);
-    void work.finally(() => this.work.delete(work));
+  private track(operation: Promise<void>): void {
+    this.fileOperations.add(operation);
+    void operation.finally(() => this.fileOperations.delete(operation));
   }
 
-  /** Reads the oldest segment whose attempts are not in memory, when there is room for it. */
-  private load(): void {
+  /** Reads the oldest segment whose attempts are not in memory, if the memory has enough space. */
+  private loadNextSegment(): void {
     const segment = this.spilled[0];
-    const room = this.parts.maxMemoryRecords / 2 - (this.held - this.spilling);
-    const hasRoom = room >= limits.segmentRecords || this.held === 0;
-    if (!segment || segment.isBusy || this.isLoading || this.isClosed || !hasRoom) return;
+    const space = this.parts.maxMemoryRecords / 2 - (this.heldInMemory - this.spilling);
+    const hasSpace = space >= limits.segmentRecords || this.heldInMemory === 0;
+    if (!segment || segment.isBusy || this.isLoading || this.isClosed || !hasSpace) return;
     this.isLoading = true;
     this.spilled.shift();
     const loaded = this.read(segment).finally(() => {
       this.isLoading = false;
-      this.load();
+      this.loadNextSegment();
       this.onReady();
     });
     this.track(loaded);
@@ -285,7 +287,7 @@ export class Spool {
       segment.isSpilled = false;
       segment.unacknowledged = contents.length;
       for (const content of contents) {
-        this.held++;
+        this.heldInMemory++;
         this.ready.add({ content, number: 0, segment, isAcknowledged: false, isSpilled: false });
       }
       if (damaged > 0) this.parts.warnings.lost(segment.path, `${segment.path} is damaged in ${damaged} places`);
@@ -308,16 +310,20 @@ export class Spool {
   private async adopt(): Promise<void> {
     try {
       this.spilled.push(...((await this.parts.disk?.adopt()) ?? []));
-      this.load();
+      this.loadNextSegment();
     } catch (error) {
       this.parts.warnings.diskFailed(error);
     }
   }
 
-  private answerWaiters(): void {
+  private resolveWaiters(): void {
     if (this.waiters.length === 0) return;
-    const oldest = this.parts.disk ? this.oldest(this.unwritten) : this.held > 0 ? 0 : Number.POSITIVE_INFINITY;
-    const isStuck = this.parts.disk === undefined || this.blocked !== undefined;
+    const oldest = this.parts.disk
+      ? this.oldestNumber(this.unwritten)
+      : this.heldInMemory > 0
+        ? 0
+        : Number.POSITIVE_INFINITY;
+    const isStuck = this.parts.disk === undefined || this.writeError !== undefined;
     this.waiters = this.waiters.filter(({ upTo, resolve }) => {
       if (oldest > upTo) resolve(true);
       else if (isStuck) resolve(false);
@@ -326,7 +332,7 @@ export class Spool {
     });
   }
 
-  private oldest(entries: ReadonlySet<Entry>): number {
+  private oldestNumber(entries: ReadonlySet<Entry>): number {
     for (const { number } of entries) return number;
     return Number.POSITIVE_INFINITY;
   }

@@ -1,22 +1,22 @@
 import { limits } from '../../limits.js';
 
-/** How a client records the usage of its model calls. */
+/** Options for the usage reports of a client. */
 export interface UsageOptions {
   /**
-   * The directory in which attempts are kept until the service has acknowledged them, so that they survive the end of the
-   * process. It is created with rights for its owner only. Processes may share it if they use the same service and may
-   * record the same agents. `false`: only in memory. Default: the path of `cache` with the suffix `.usage`; without
-   * `cache` only in memory.
+   * The directory for attempts that the service has not yet acknowledged, so that they survive the end of the process.
+   * The client creates it with permissions for its owner only. Processes can share a directory if they use the same
+   * service and may record the same agents. `false`: attempts are kept only in memory. Default: the path of `cache`
+   * with the suffix `.usage`; without `cache`, only in memory.
    */
   readonly directory?: string | false | undefined;
   /** Maximum number of attempts in memory, 1 000 to 1 000 000. One takes about 1 KiB. Default: 10 000. */
   readonly maxMemoryRecords?: number | undefined;
   /**
-   * Maximum bytes of the attempts on disk, including those that this process adopts from others, 1 MiB to 4 GiB. Default:
-   * 67 108 864 (64 MiB).
+   * Maximum bytes of the attempts on disk, including files of ended processes that this process sends, 1 MiB to 4 GiB.
+   * Default: 67 108 864 (64 MiB).
    */
   readonly maxDiskBytes?: number | undefined;
-  /** How long `close()` waits until the service has acknowledged everything, 0 to 60 000 ms. Default: 2 000. */
+  /** How long `close()` waits until the service has acknowledged all attempts, 0 to 60 000 ms. Default: 2 000. */
   readonly closeMs?: number | undefined;
 }
 
@@ -29,7 +29,7 @@ export interface SpoolSettings {
 }
 
 /**
- * Applies the defaults; undefined: usage is not recorded. Throws a TypeError for options that are not valid.
+ * Applies the defaults. Returns undefined if usage is not recorded. Throws a TypeError for invalid options.
  *
  * @param cachePath the path of the cache file.
  */

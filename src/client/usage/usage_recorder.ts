@@ -16,7 +16,7 @@ interface RecorderParts {
   readonly clock?: Clock;
 }
 
-/** Records the usage of one client: receipts go into the spool, and from there to the service. */
+/** Records the usage of one client: adds its receipts to the spool and sends the spool to the service. */
 export class UsageRecorder implements UsageSpool {
   private readonly spool: Spool;
   private readonly sender: UsageSender;
@@ -55,7 +55,7 @@ export class UsageRecorder implements UsageSpool {
   }
 
   async flush(ms = this.settings.closeMs): Promise<boolean> {
-    // Timers and connections of the client do not keep the process alive, but a caller waits for this.
+    // The timers and connections of the client do not keep the process alive, but a caller waits for this flush.
     const keepAlive = setInterval(() => {}, KEEP_ALIVE_MS);
     try {
       return await this.sender.flush(ms);
@@ -64,7 +64,9 @@ export class UsageRecorder implements UsageSpool {
     }
   }
 
-  /** Sends what is left, at most for `closeMs`, and keeps the rest on disk, if there is a directory. */
+  /**
+   * Sends the remaining attempts for at most `closeMs`. If there is a directory, unacknowledged attempts stay on disk.
+   */
   async close(): Promise<void> {
     this.forgetExit();
     await this.flush();

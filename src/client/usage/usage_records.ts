@@ -4,7 +4,7 @@ import { maxElements } from '../../max_elements.js';
 
 const MAX_STRIPPED = maxElements['agentllm.v1.Attempt.stripped_parameters'];
 
-/** The attempts of a receipt as they are reported. */
+/** Converts a receipt to the records of its attempts. */
 export const recordsOf = (receipt: Receipt): UsageRecord[] => {
   const { agent_id, agent, receipt_id, revision, experiment, variant, subject, run_id } = receipt;
   const call = { agent_id, agent, receipt_id, revision, experiment, variant, subject, run_id };
@@ -16,7 +16,7 @@ export const recordsOf = (receipt: Receipt): UsageRecord[] => {
   }));
 };
 
-/** The call, which only an experiment needs. */
+/** The call of an attempt, which is needed only for experiments. */
 const usageCall = ({ outcome, duration_ms, hop_index }: Receipt, last_attempt: boolean): UsageCall => ({
   outcome,
   duration_ms,

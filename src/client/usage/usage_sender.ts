@@ -1,7 +1,7 @@
 import type { StreamUsageResponse } from '../../../gen/ts/agentllm/v1/usage_service.js';
 import { limits } from '../../limits.js';
 import { Backoff } from '../backoff.js';
-import type { Outlet } from '../connection.js';
+import type { RequestStream } from '../connection.js';
 import { AgentLLMError, type Code } from '../error.js';
 import type { Clock } from '../runtime/clock.js';
 import { BATCH, type Batch, divide, requestOf } from './batch.js';
@@ -9,16 +9,16 @@ import type { Spool } from './spool.js';
 import type { SpoolWarnings } from './spool_warnings.js';
 import { type OpenStream, STREAM_METHOD } from './usage_stream.js';
 
-/** How long the first attempt of a batch waits for others. */
+/** How long the first attempt of a batch waits for further attempts. */
 const BATCH_MS = 500;
-/** A stream without work ends after this time, so that idle processes occupy no stream of the service. */
+/** An idle stream ends after this time, so that idle processes use no stream of the service. */
 const IDLE_MS = 5_000;
-/** A batch that is not acknowledged within this time ends the stream. */
+/** If a batch is not acknowledged within this time, the stream ends. */
 const SILENCE_MS = 30_000;
-/** The pause after a refusal, which lasts until someone changes the service or the token. */
+/** The pause after the service has refused the stream. The refusal lasts until the service or the token is changed. */
 const REFUSED_MS = 60_000;
 const REFUSALS: readonly Code[] = ['PERMISSION_DENIED', 'UNAUTHENTICATED', 'UNIMPLEMENTED'];
-/** Reasons for which a batch, not the stream, is at fault. */
+/** Error reasons that concern a batch and not the stream. */
 const FAULTS: readonly (string | undefined)[] = ['INVALID_FIELDS', 'MALFORMED_REQUEST', 'REQUEST_TOO_LARGE'];
 
 interface SenderParts {
@@ -30,8 +30,8 @@ interface SenderParts {
 }
 
 /**
- * Sends what the spool has over one stream at a time, in batches, of which at most four are without an acknowledgement.
- * Batches of a broken stream are sent again on the next one; the service counts an attempt once.
+ * Sends the attempts of the spool in batches over one stream at a time. At most four batches wait for their
+ * acknowledgement. Batches of a broken stream are sent again on the next stream; the service counts an attempt once.
  */
 export class UsageSender {
   acknowledged = 0;
@@ -43,7 +43,7 @@ export class UsageSender {
   private unacknowledged: Batch[] = [];
   private sequence = 0;
   private window: number = limits.usageBatchesInFlight;
-  private outlet: Outlet | undefined;
+  private requests: RequestStream | undefined;
   /** Aborts the stream; undefined without a stream. */
   private abort: (() => void) | undefined;
   private cancelBatch: (() => void) | undefined;
@@ -58,15 +58,15 @@ export class UsageSender {
 
   constructor(private readonly parts: SenderParts) {
     this.backoff = parts.backoff ?? new Backoff();
-    parts.spool.onReady = () => this.wake();
+    parts.spool.onReady = () => this.scheduleSend();
   }
 
-  /** Whether the service has acknowledged everything. */
+  /** Whether the service has acknowledged all attempts. */
   get isDone(): boolean {
     return this.unacknowledged.length === 0 && this.parts.spool.isEmpty;
   }
 
-  /** Sends everything without waiting for more; resolves with whether all of it is acknowledged within `ms`. */
+  /** Sends all attempts immediately. Resolves with true if the service acknowledges all of them within `ms`. */
   flush(ms: number): Promise<boolean> {
     if (this.isDone) return Promise.resolve(true);
     if (ms === 0 || this.isClosed) return Promise.resolve(false);
@@ -81,7 +81,7 @@ export class UsageSender {
         if (this.isDone || this.isRefused) end();
       };
       this.flushes.add(check);
-      // A refusal may be over.
+      // The service may accept usage again.
       this.isRefused = false;
       this.cancelPause?.();
       this.cancelPause = undefined;
@@ -89,15 +89,15 @@ export class UsageSender {
     });
   }
 
-  /** Ends the stream. What is not acknowledged stays in the spool. */
+  /** Ends the stream. Unacknowledged attempts stay in the spool. */
   close(): void {
     this.isClosed = true;
     for (const cancel of [this.cancelBatch, this.cancelPause, this.cancelIdle, this.cancelWatchdog]) cancel?.();
     this.abort?.();
   }
 
-  /** Something can be sent. */
-  private wake(): void {
+  /** Starts to send when the spool has attempts. */
+  private scheduleSend(): void {
     this.checkFlushes();
     if (this.isClosed || this.cancelPause) return;
     if (this.flushes.size > 0 || this.parts.spool.readyCount >= BATCH.records) this.send();
@@ -113,20 +113,20 @@ export class UsageSender {
     this.cancelBatch = undefined;
     if (this.isClosed) return;
     if (!this.abort) this.openStream();
-    else if (this.outlet) this.pump(this.outlet);
+    else if (this.requests) this.sendBatches(this.requests);
   }
 
   private openStream(): void {
     if (!this.hasWork()) return;
     this.abort = this.parts.open({
-      opened: (outlet) => {
-        this.outlet = outlet;
-        this.pump(outlet);
+      opened: (requests) => {
+        this.requests = requests;
+        this.sendBatches(requests);
       },
       acknowledged: (response) => this.acknowledge(response),
       ended: (error) => this.ended(error),
     });
-    this.watch();
+    this.startWatchdog();
   }
 
   private hasWork(): boolean {
@@ -134,20 +134,20 @@ export class UsageSender {
     return this.unacknowledged.length > 0 || spool.readyCount > 0 || spool.losses.size > 0;
   }
 
-  /** Sends batches until the window is full: first those of the previous stream. */
-  private pump(outlet: Outlet): void {
+  /** Sends batches until the window is full; batches of the previous stream come first. */
+  private sendBatches(requests: RequestStream): void {
     this.cancelIdle();
     for (let inFlight = this.unacknowledged.filter(({ sequence }) => sequence > 0).length; inFlight < this.window; ) {
       const batch = this.unacknowledged[inFlight] ?? this.nextBatch();
       if (!batch) break;
       batch.sequence = ++this.sequence;
-      outlet.send(requestOf(batch));
+      requests.send(requestOf(batch));
       inFlight++;
     }
     if (this.unacknowledged.length === 0)
       this.cancelIdle = this.parts.clock.after(IDLE_MS, () => {
-        this.outlet = undefined;
-        outlet.end();
+        this.requests = undefined;
+        requests.end();
       });
   }
 
@@ -163,7 +163,7 @@ export class UsageSender {
 
   private acknowledge({ sequence, rejected }: StreamUsageResponse): void {
     const [batch] = this.unacknowledged;
-    // The service acknowledges in order; anything else is not from it.
+    // The service acknowledges batches in order; any other sequence is ignored.
     if (!batch || BigInt(batch.sequence) !== sequence) return;
     this.unacknowledged.shift();
     this.rejected += rejected.length;
@@ -172,8 +172,8 @@ export class UsageSender {
       this.parts.warnings.lost(rejection, `the service rejects attempts: ${message}`);
     this.succeeded();
     this.parts.spool.acknowledge(batch.entries);
-    this.watch();
-    if (this.outlet) this.pump(this.outlet);
+    this.startWatchdog();
+    if (this.requests) this.sendBatches(this.requests);
     this.checkFlushes();
   }
 
@@ -186,13 +186,13 @@ export class UsageSender {
 
   private ended(error: AgentLLMError | undefined): void {
     this.abort = undefined;
-    this.outlet = undefined;
+    this.requests = undefined;
     this.cancelIdle();
     this.cancelWatchdog();
     for (const batch of this.unacknowledged) batch.sequence = 0;
     if (this.isClosed) return;
     if (!error && this.unacknowledged.length === 0) {
-      if (this.hasWork()) this.wake();
+      if (this.hasWork()) this.scheduleSend();
       return;
     }
     this.pauseAfter(
@@ -213,7 +213,10 @@ export class UsageSender {
     });
   }
 
-  /** Finds the batch that the service rejects as a whole: one at a time, then in halves. The rest is not affected. */
+  /**
+   * Finds the invalid attempt after the service has rejected a whole batch: sends batches one at a time, then in
+   * halves. All other attempts are stored.
+   */
   private isolate(error: AgentLLMError): void {
     const wasAlone = this.window === 1;
     this.window = 1;
@@ -227,12 +230,12 @@ export class UsageSender {
     this.parts.spool.acknowledge(batch.entries);
   }
 
-  /** Ends a stream on which a batch stays without an acknowledgement. */
-  private watch(): void {
+  /** Ends a stream on which a batch is not acknowledged in time. */
+  private startWatchdog(): void {
     this.cancelWatchdog();
     this.cancelWatchdog = this.parts.clock.after(SILENCE_MS, () => {
-      if (this.unacknowledged.length > 0 || !this.outlet) this.abort?.();
-      else this.watch();
+      if (this.unacknowledged.length > 0 || !this.requests) this.abort?.();
+      else this.startWatchdog();
     });
   }
 
@@ -242,11 +245,11 @@ export class UsageSender {
       code === 'UNIMPLEMENTED'
         ? 'the service is older than this client; update it, or set usage: false'
         : 'use a token with the role agent for these agents (agentllm token create --role agent), or set usage: false';
-    const kept = 'Model calls continue, and attempts are kept as long as the spool has room';
+    const kept = 'Model calls continue, and attempts are kept until the spool is full';
     this.parts.warnings.notRecorded(code, `Usage is not recorded: ${remedy}. ${kept}. ${message}`, error);
   }
 }
 
-/** Whether the error is from the service or a proxy, not from this process. */
+/** Whether the error comes from the service or a proxy and not from this process. */
 const isRemote = ({ cause }: AgentLLMError): boolean =>
   typeof (cause as { code?: unknown } | undefined)?.code === 'number';

@@ -1,14 +1,14 @@
 import type { AgentLLMError } from '../error.js';
 
-/** What has become of the attempts of this client. */
+/** The numbers of attempts of this client. */
 export interface UsageStats {
   /** Attempts of the model calls of this client. */
   readonly recorded: number;
-  /** Attempts that the service has stored, now or before, including those of processes that have ended. */
+  /** Attempts that the service has stored, including attempts of ended processes that this client has sent. */
   readonly acknowledged: number;
   /** Attempts that the service has rejected. */
   readonly rejected: number;
-  /** Attempts that were dropped, because the spool had no room. */
+  /** Attempts that were dropped because the spool was full. */
   readonly dropped: number;
   /** Attempts in memory that the service has not acknowledged. */
   readonly inMemory: number;
@@ -16,22 +16,22 @@ export interface UsageStats {
   readonly unkept: number;
   /** Bytes on disk. */
   readonly diskBytes: number;
-  /** Why the service does not accept attempts at present. */
+  /** The reason why the service currently accepts no attempts; undefined if it does. */
   readonly error: AgentLLMError | undefined;
 }
 
-/** The usage that a client records. */
+/** The spool of a client: the attempts that the service has not yet acknowledged. */
 export interface UsageSpool {
   stats(): UsageStats;
-  /** Resolves with whether all attempts so far are kept: on disk, or acknowledged by the service. */
+  /** Resolves with true if all attempts so far are on disk or acknowledged by the service. */
   sync(): Promise<boolean>;
   /**
-   * Sends all attempts now. Resolves with whether the service has acknowledged all of them within `ms`. Default: `closeMs`.
+   * Sends all attempts now. Resolves with true if the service acknowledges all of them within `ms`. Default: `closeMs`.
    */
   flush(ms?: number): Promise<boolean>;
 }
 
-/** In place of a recorder when usage is not recorded. */
+/** The spool of a client that does not record usage. */
 export const NO_USAGE: UsageSpool = {
   stats: () => ({
     recorded: 0,

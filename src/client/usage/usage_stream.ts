@@ -1,5 +1,5 @@
 import { type StreamUsageResponse, UsageServiceService } from '../../../gen/ts/agentllm/v1/usage_service.js';
-import type { Connection, Outlet } from '../connection.js';
+import type { Connection, RequestStream } from '../connection.js';
 import type { AgentLLMError } from '../error.js';
 
 const METHOD = UsageServiceService.streamUsage;
@@ -7,9 +7,9 @@ export const STREAM_METHOD = METHOD.path.slice(1);
 
 /** Receives the events of a stream. */
 export interface StreamObserver {
-  opened(outlet: Outlet): void;
+  opened(requests: RequestStream): void;
   acknowledged(response: StreamUsageResponse): void;
-  /** The stream has ended; nothing follows. @param error undefined: the service ended it without an error. */
+  /** Called once when the stream has ended. @param error undefined: the service ended the stream without an error. */
   ended(error: AgentLLMError | undefined): void;
 }
 
@@ -23,7 +23,7 @@ export const openStreamOver =
     connection
       .duplex(
         METHOD,
-        (outlet) => observer.opened(outlet),
+        (requests) => observer.opened(requests),
         (response) => observer.acknowledged(response),
         closing.signal,
       )

@@ -2,10 +2,10 @@ import type { Experiment, Variant } from '../rows.js';
 import { Assignment, UNASSIGNED } from './assignment.js';
 import { isActive } from './experiment_index.js';
 
-/** The part of a variant that resolution reads. */
+/** The fields of a variant that a resolution uses. */
 export type VariantSettings = Pick<Variant, 'name' | 'control' | 'config_id' | 'overrides' | 'buckets'>;
 
-/** The part of an experiment that resolution reads. */
+/** The fields of an experiment that a resolution uses. */
 export interface ExperimentSettings extends Pick<Experiment, 'name' | 'salt' | 'state' | 'revision'> {
   readonly variants: readonly VariantSettings[];
 }
@@ -22,7 +22,7 @@ export interface ChosenVariant {
 
 /** An experiment that is running or paused: chooses the variant of a call. */
 export class ActiveExperiment {
-  /** First the control for calls that do not count, then each variant for calls that do. */
+  /** The control for calls that do not count, and then each variant for calls that count. */
   readonly choices: readonly ChosenVariant[];
   private readonly assignment: Assignment;
   private readonly isRunning: boolean;
@@ -38,14 +38,14 @@ export class ActiveExperiment {
     this.isRunning = state === 'EXPERIMENT_STATE_RUNNING';
   }
 
-  /** The experiment that has an effect on an agent: an agent has at most one that is running or paused. */
+  /** The running or paused experiment of an agent; an agent has at most one. */
   static among(experiments: readonly ExperimentSettings[]): ActiveExperiment | undefined {
     const experiment = experiments.find(isActive);
     const control = experiment?.variants.find((variant) => variant.control);
     return experiment && control && new ActiveExperiment(experiment, control);
   }
 
-  /** The variant of a call. The control, if there is no subject or the experiment is paused. Allocates nothing. */
+  /** The variant of a call: the control if there is no subject or the experiment is paused. Allocates no memory. */
   choose(subject: string | undefined): ChosenVariant {
     const owner = subject === undefined || !this.isRunning ? UNASSIGNED : this.assignment.variantOf(subject);
     return this.choices[owner === UNASSIGNED ? 0 : owner + 1] as ChosenVariant;

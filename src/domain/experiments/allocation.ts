@@ -6,16 +6,17 @@ export interface VariantWeight {
   readonly weight: number;
 }
 
-/** A variant with the buckets that it has, in ascending ranges that do not touch each other. */
+/** A variant with its buckets, in ascending ranges that are not adjacent. */
 export interface VariantBuckets {
   readonly name: string;
   readonly ranges: readonly BucketRange[];
 }
 
 /**
- * The buckets of variants after a change of weights. A variant that shrinks or is removed gives its highest buckets; those
- * that grow or are new take them in the order of `weights`, the lowest first. No other bucket moves, so as few as possible
- * do. Without previous buckets the ranges follow each other in the order of `weights`.
+ * The buckets of variants after a change of weights. A variant with a lower weight, or a removed variant, gives up its
+ * highest buckets. Variants with a higher weight, and new variants, take these buckets in ascending order, in the order
+ * of `weights`. No other bucket moves, so the smallest possible number of buckets moves. Without previous buckets, the
+ * ranges follow each other in the order of `weights`.
  */
 export function allocate(
   previous: readonly VariantBuckets[],
@@ -45,12 +46,13 @@ export function allocate(
 export const bucketCount = (ranges: readonly BucketRange[]): number =>
   ranges.reduce((sum, { start, end }) => sum + end - start, 0);
 
-/** The callers validate weights, and the ranges that are stored are the results of `allocate`. */
+/** A violation is a programming error: callers validate weights, and stored ranges are results of `allocate`. */
 function checkWeights(weights: readonly VariantWeight[]): void {
   const sum = weights.reduce((total, { weight }) => total + weight, 0);
   const isValid = weights.every(({ weight }) => Number.isInteger(weight) && weight >= 0) && sum === BUCKETS;
   if (!isValid) throw new Error(`weights are whole basis points with the sum ${BUCKETS}, not ${sum}`);
-  if (new Set(weights.map(({ name }) => name)).size !== weights.length) throw new Error('two variants have one name');
+  if (new Set(weights.map(({ name }) => name)).size !== weights.length)
+    throw new Error('two variants have the same name');
 }
 
 function checkCover(variants: readonly VariantBuckets[]): void {
@@ -58,7 +60,7 @@ function checkCover(variants: readonly VariantBuckets[]): void {
   if (variants.length > 0 && count !== BUCKETS) throw new Error(`the variants have ${count} buckets, not ${BUCKETS}`);
 }
 
-/** The lowest buckets and the others. */
+/** Splits ranges into the lowest `count` buckets and the rest. */
 function split(ranges: readonly BucketRange[], count: number): [BucketRange[], BucketRange[]] {
   const [low, high]: [BucketRange[], BucketRange[]] = [[], []];
   let missing = count;
@@ -71,7 +73,7 @@ function split(ranges: readonly BucketRange[], count: number): [BucketRange[], B
   return [low, high];
 }
 
-/** Ranges in ascending order, with those joined that touch each other. */
+/** Ranges in ascending order; adjacent ranges are merged. */
 function normalized(ranges: readonly BucketRange[]): BucketRange[] {
   const joined: BucketRange[] = [];
   for (const range of [...ranges].sort((a, b) => a.start - b.start)) {

@@ -20,7 +20,7 @@ const bucketAfter = (prefix: string, subject: string): number =>
 
 export const bucketOf = (salt: string, subject: string): number => bucketAfter(`${salt}:`, subject);
 
-/** The assignment of subjects to the variants of one revision of an experiment. Its methods allocate nothing. */
+/** The assignment of subjects to the variants of one revision of an experiment. Its methods allocate no memory. */
 export class Assignment {
   private readonly prefix: string;
   /** The ranges of all variants, in ascending order. */
@@ -28,7 +28,7 @@ export class Assignment {
   private readonly ends: Uint16Array;
   private readonly owners: Uint8Array;
 
-  /** @param variants disjoint ranges by variant; a bucket that is in none of them is UNASSIGNED. */
+  /** @param variants disjoint ranges of each variant; a bucket outside of all ranges is UNASSIGNED. */
   constructor(salt: string, variants: readonly { readonly ranges: readonly BucketRange[] }[]) {
     this.prefix = `${salt}:`;
     const sorted = variants

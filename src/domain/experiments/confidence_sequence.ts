@@ -1,23 +1,26 @@
 /*
- * Confidence sequences: intervals that contain the true value at all times together with the probability 1 - alpha, so
- * that anyone may look after every call and stop at any time.
+ * Confidence sequences: with a probability of at least 1 - alpha, the intervals at all times contain the true value.
+ * Results can therefore be read after every call, and the experiment can be stopped at any time.
  *
  * The boundary is the two-sided normal mixture of Robbins (1970, "Statistical methods related to the law of the iterated
- * logarithm"). With variances that are estimated it is asymptotic, in the sense of Waudby-Smith, Arbour, Sinha, Kennedy and
- * Ramdas (2021, "Time-uniform central limit theory and asymptotic confidence sequences", theorem 2.2): it holds for any
- * distribution with a finite variance, from a sufficient number of subjects on.
+ * logarithm"). With estimated variances the guarantee is asymptotic, in the sense of Waudby-Smith, Arbour, Sinha, Kennedy
+ * and Ramdas (2021, "Time-uniform central limit theory and asymptotic confidence sequences", theorem 2.2): it holds for any
+ * distribution with a finite variance if the number of subjects is large enough.
  */
 
-/** The number of subjects of each variant from which on intervals are stated. */
+/** The minimum number of subjects of each variant for an interval. */
 export const MINIMUM_SUBJECTS = 100;
 
-/** The number of subjects of each variant for which the boundary is lowest; at 100 and at 100 000 it is a quarter higher. */
+/**
+ * The number of subjects of each variant for which the boundary is tuned: it is lowest there, and a quarter higher at
+ * 100 and at 100 000 subjects.
+ */
 const TUNED_SUBJECTS = 1_000;
 
 /**
- * The variance of the mixture, in units of the variance of one subject. It minimizes the boundary at TUNED_SUBJECTS up to a
- * part in a thousand; the exact value needs Lambert's W (Howard, Ramdas, McAuliffe and Sekhon 2021, "Time-uniform,
- * nonparametric, nonasymptotic confidence sequences", section 3.5).
+ * The variance of the mixture, in units of the variance of one subject. It minimizes the boundary at TUNED_SUBJECTS
+ * with a relative error of at most 0.1 %; the exact value needs Lambert's W (Howard, Ramdas, McAuliffe and Sekhon 2021,
+ * "Time-uniform, nonparametric, nonasymptotic confidence sequences", section 3.5).
  */
 function mixtureVariance(alpha: number): number {
   const evidence = -2 * Math.log(alpha);
@@ -32,8 +35,8 @@ export function boundary(subjects: number, alpha: number): number {
 
 /**
  * The always-valid p-value of an estimate that differs from the hypothesis by a number of standard errors: the smallest
- * level at which the sequence that is tuned for `alpha` excludes the hypothesis. It is the inverse of the likelihood ratio
- * of the mixture, which exceeds 1/p at any time with the probability p at most (Ville's inequality).
+ * level at which the sequence that is tuned for `alpha` excludes the hypothesis. It is the inverse of the likelihood
+ * ratio of the mixture; the probability that this ratio ever exceeds 1/p is at most p (Ville's inequality).
  */
 export function alwaysValidP(standardErrors: number, subjects: number, alpha: number): number {
   const information = subjects * mixtureVariance(alpha);

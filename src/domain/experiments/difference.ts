@@ -6,29 +6,29 @@ export interface Interval {
   readonly high: number;
 }
 
-/** How a variant differs from the control in one metric. */
+/** The difference of a variant to the control in one metric. */
 export interface Difference {
   readonly absolute: number;
   /** undefined: too few subjects, or all of them have the same value. */
   readonly interval: Interval | undefined;
-  /** As a part of the absolute value of the control; undefined if that is 0. */
+  /** The difference as a part of the absolute value of the control; undefined if the value of the control is 0. */
   readonly relative: number | undefined;
-  /** undefined: without `interval`, or the value of the control is not clearly different from 0. */
+  /** undefined: there is no `interval`, or the data do not exclude that the value of the control is 0. */
   readonly relativeInterval: Interval | undefined;
-  /** Of the hypothesis that there is no difference, corrected for the number of comparisons. */
+  /** The p-value of the hypothesis that there is no difference, corrected for the number of comparisons. */
   readonly pValue: number | undefined;
 }
 
 export interface ComparisonOptions {
   /** The probability of a false result in any of the comparisons at any time. */
   readonly alpha: number;
-  /** The number of variants that are compared with the control; each has its part of alpha (Bonferroni). */
+  /** The number of variants that are compared with the control; alpha is divided by it (Bonferroni). */
   readonly comparisons: number;
   /** Whether the values of calls are 0 or 1. */
   readonly isProportion: boolean;
 }
 
-/** A variant and the control, ready to be compared. */
+/** The estimates of a variant and the control for their comparison. */
 export interface Pair {
   readonly variant: Estimate;
   readonly control: Estimate;
@@ -54,16 +54,18 @@ export function pairOf(variantSums: MetricSums, controlSums: MetricSums, options
 }
 
 /**
- * The variance with a success and a failure more. Without them it would be 0 as long as all calls succeed (Agresti and Caffo
- * 2000, "Simple and effective confidence intervals for proportions and differences of proportions").
+ * The variance with one additional success and one additional failure. Without them, the variance would be 0 as long as
+ * all calls succeed (Agresti and Caffo 2000, "Simple and effective confidence intervals for proportions and differences
+ * of proportions").
  */
 const ofProportion = ({ subjects, value, squares }: Estimate): number =>
   (squares + value ** 2 + (1 - value) ** 2) / (subjects + 1);
 
 /**
- * The variance with one more subject, whose value is that of the other variant: a variant whose values are all equal has a
- * variance too. It is at least that of the other variant, in proportion to the values: while the few large values of a
- * skewed metric are missing in a small variant, its mean and its variance are both too low, and its intervals too narrow.
+ * The variance with one additional subject that has the value of the other variant, so that a variant with equal values
+ * also has a variance. It is at least the variance of the other variant, scaled by the ratio of the values: as long as
+ * a small variant has none of the few large values of a skewed metric, its mean and its variance are both too low, and
+ * its intervals would be too narrow.
  */
 function ofMean(one: Estimate, other: Estimate): number {
   const own = (one.squares + (one.value - other.value) ** 2) / one.subjects;
@@ -75,14 +77,15 @@ function ofMean(one: Estimate, other: Estimate): number {
 export interface Contrast {
   readonly value: number;
   readonly error: number;
-  /** The number of subjects in each variant that would have the same information. */
+  /** The equivalent number of subjects in each variant: the number with the same information. */
   readonly subjects: number;
   readonly interval: Interval | undefined;
 }
 
 /**
- * Estimates are asymptotically a Brownian motion in their information, 1 / variance, also when the shares of the variants
- * change (Jennison and Turnbull 2000, "Group sequential methods", chapter 11): the boundary depends only on the information.
+ * Estimates are asymptotically a Brownian motion in their information, 1 / variance, even when the weights of the
+ * variants change (Jennison and Turnbull 2000, "Group sequential methods", chapter 11): the boundary depends only on
+ * the information.
  */
 export function contrastOf({ variant, control, variances, level, hasEnoughSubjects }: Pair, factor: number): Contrast {
   const value = variant.value - factor * control.value;
@@ -117,8 +120,8 @@ export function differenceOf(
 }
 
 /**
- * The ratios to the control whose contrast can be 0 (Fieller 1954, "Some problems in interval estimation"), less 1. They
- * include 0 exactly if the interval of the difference does.
+ * The ratios to the control whose contrast can be 0 (Fieller 1954, "Some problems in interval estimation"), minus 1.
+ * They include 0 exactly if the interval of the difference includes 0.
  */
 function relativeInterval({ variant, control, variances }: Pair, width: number): Interval | undefined {
   const ofVariant = (width ** 2 * variances.variant) / variant.subjects;

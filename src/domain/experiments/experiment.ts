@@ -38,7 +38,7 @@ export const newExperiment = (agentId = 0, salt = ''): Experiment => ({
   revision: 0,
 });
 
-/** Applies a patch; providers of overrides become canonical. The buckets are still those from before. */
+/** Applies a patch; providers of overrides become canonical. The buckets do not change yet. */
 export function patchExperiment(view: Pick<ResolveView, 'provider'>, before: Experiment, patch: Patch): Experiment {
   const specs = before.id === 0 ? newExperimentFields : experimentFields;
   const row = applyPatch(before, patch, specs);
@@ -58,8 +58,8 @@ export function patchExperiment(view: Pick<ResolveView, 'provider'>, before: Exp
 }
 
 /**
- * The row with the buckets of its weights. Until the experiment starts, they follow each other in the order of the
- * variants; then as few as possible move.
+ * The row with buckets for its weights. In a draft, the ranges follow each other in the order of the variants; after
+ * the start, the smallest possible number of buckets moves.
  */
 export function withBuckets(
   draft: Pick<Draft, 'revision'>,
@@ -75,7 +75,7 @@ export function withBuckets(
   return { ...row, variants, allocation_revision: isMoved ? draft.revision : row.allocation_revision };
 }
 
-/** The buckets of each variant that has some, in any order of the variants. */
+/** The buckets of all variants that have buckets, for a comparison that ignores the order of the variants. */
 const bucketsIn = ({ variants }: Pick<Experiment, 'variants'>) =>
   new Map(
     variants.flatMap(({ name, buckets }) =>

@@ -29,7 +29,7 @@ export function checkExperiment(state: State, row: Experiment, patch: Patch, opt
   return problems;
 }
 
-/** Whether what the variants name exists, as when an experiment starts. */
+/** Checks that the resources that the variants name exist, for the start of an experiment. */
 export function checkVariants(state: State, row: Experiment, report: Report, options: CheckOptions): void {
   const { variants } = row;
   const { min, max } = limits.variants;
@@ -49,7 +49,7 @@ export function checkVariants(state: State, row: Experiment, report: Report, opt
   }
 }
 
-/** The settings of a variant are checked like a config that has them. */
+/** Checks the settings of a variant like a config with these settings. */
 function checkSettings(
   state: State,
   { agent_id }: Experiment,
@@ -67,7 +67,7 @@ function checkSettings(
   if (overrides.provider !== undefined && overrides.model_name === undefined)
     report(`variants[${at}].overrides.model_name`, 'is required together with provider');
   const patch = overridesPatch(overrides);
-  // Without a primary config, the provider and the model are not known yet.
+  // If the agent has no primary config, the provider and the model are not known yet.
   const patched = patchConfig(state, base ?? { ...newConfig(agent_id, 0), id: -1 }, patch);
   const config = withoutOwnFallback(state, patched);
   const path = `variants[${at}].overrides`;
@@ -75,7 +75,7 @@ function checkSettings(
     report(field, description);
 }
 
-/** The fields that a request changes although they are fixed since the start of the experiment. */
+/** The violations of a request that changes fields which are fixed after the start of the experiment. */
 export function fixedFields(before: Experiment, row: Experiment): Violation[] {
   if (!hasStarted(before)) return [];
   const problems: Violation[] = [];

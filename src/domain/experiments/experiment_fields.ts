@@ -24,7 +24,7 @@ const GUARDRAIL_KINDS: readonly Kind[] = [
   'EXPERIMENT_METRIC_KIND_OUTCOME',
 ];
 
-/** The direction of a kind that has one. */
+/** The default direction of a kind. */
 export const directionOf = (kind: Kind): MetricDirection =>
   kind === 'EXPERIMENT_METRIC_KIND_SUCCESS_RATE'
     ? 'METRIC_DIRECTION_HIGHER_IS_BETTER'
@@ -87,8 +87,8 @@ const guardrail = z
 const schemaOf = (field: string) => (configFields[field] as FieldSpecs[string]).schema.optional();
 const extra = (field: string) => schemaOf(`extra_params.${field}`);
 
-/** The fields of an object that have a value; an empty list is none. */
-function given<T extends object>(value: object): T {
+/** The fields of an object that have a value; an empty list counts as absent. */
+function presentFields<T extends object>(value: object): T {
   const present = Object.entries(value).filter(
     ([, one]) => one !== undefined && !(Array.isArray(one) && one.length === 0),
   );
@@ -103,7 +103,7 @@ const extraParams = z
     seed: extra('seed'),
     request_timeout_ms: extra('request_timeout_ms'),
   })
-  .transform((value) => given<ExtraParams>(value));
+  .transform((value) => presentFields<ExtraParams>(value));
 
 const overrides = z
   .object({
@@ -116,7 +116,7 @@ const overrides = z
   })
   .transform(({ extra_params, ...value }): Overrides => {
     const isEmpty = !extra_params || Object.keys(extra_params).length === 0;
-    return given<Overrides>({ ...value, extra_params: isEmpty ? undefined : extra_params });
+    return presentFields<Overrides>({ ...value, extra_params: isEmpty ? undefined : extra_params });
   });
 
 const variant = z

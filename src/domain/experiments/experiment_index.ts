@@ -4,7 +4,7 @@ import type { Experiment } from '../rows.js';
 
 const NONE: readonly Experiment[] = [];
 
-/** Whether an experiment has an effect on its agent: it is running or paused. */
+/** Whether an experiment affects the calls of its agent, because it is running or paused. */
 export const isActive = ({ state }: Pick<Experiment, 'state'>): boolean =>
   state === 'EXPERIMENT_STATE_RUNNING' || state === 'EXPERIMENT_STATE_PAUSED';
 
@@ -44,7 +44,7 @@ export class ExperimentIndex {
     return this.activeByAgent.get(agentId) ?? NONE;
   }
 
-  /** An experiment of an agent. An agent has few of them, so they are searched. */
+  /** Finds an experiment of an agent by a linear search, because an agent has few experiments. */
   named(agentId: number, name: string): Experiment | undefined {
     const all = this.ofAgent(agentId);
     return all.find((one) => one.name === name) ?? all.find((one) => one.name === normalName(name));

@@ -3,7 +3,9 @@ import type { QuantileDifference } from './quantile_difference.js';
 
 export type Direction = 'higher is better' | 'lower is better';
 
-/** How much worse than the control a variant may be: in the unit of the metric, or as a part of the value of the control. */
+/**
+ * The permitted difference in the worse direction: in the unit of the metric, or as a part of the value of the control.
+ */
 export type Margin = { readonly absolute: number } | { readonly relative: number };
 
 /** A guardrail for one variant. All values are in the unit of the metric and in the worse direction. */
@@ -32,8 +34,9 @@ export function guardMean(pair: Pair, direction: Direction, margin: Margin): Gua
 }
 
 /**
- * Whether a variant is worse by more than a part of the control. The uncertainty of the control counts too. As its sign can
- * be uncertain, the margin is taken from the value and from its opposite: the larger one of the two is the absolute value.
+ * Whether a variant is worse by more than a part of the control's absolute value. The uncertainty of the control is
+ * included. Because the sign of the control's value can be uncertain, the margin is computed for the value and for its
+ * negative; both bounds must be exceeded.
  */
 function isBeyond(pair: Pair, sign: number, part: number): boolean {
   return [1 + part, 1 - part].every((factor) => lowest(pair, factor, sign) > 0);
@@ -48,7 +51,7 @@ function lowest(pair: Pair, factor: number, sign: number): number {
 const signed = ({ low, high }: Interval, sign: number): Interval =>
   sign > 0 ? { low, high } : { low: -high, high: -low };
 
-/** A guardrail on a quantile of the durations of calls, of which shorter ones are better. */
+/** A guardrail on a quantile of the durations of calls. Shorter durations are better. */
 export function guardQuantile(difference: QuantileDifference, margin: Margin): GuardrailState {
   const { control, absolute, interval, intervals } = difference;
   const isViolated = ({ variant, control: base }: NonNullable<typeof intervals>) =>

@@ -1,6 +1,6 @@
 /*
- * The durations of calls are counted in bins whose width grows with the duration: ten for each doubling, so each is at most
- * 7.2 % wide. The first bin has the durations below 1 ms, the last one those from 2^22 ms (70 minutes) on.
+ * Counts the durations of calls in bins whose width grows with the duration: there are ten bins for each doubling, so a bin
+ * is at most 7.2 % wide. The first bin has the durations below 1 ms, the last bin those of at least 2^22 ms (70 minutes).
  */
 
 const BINS_PER_DOUBLING = 10;
@@ -17,10 +17,10 @@ export function latencyBin(ms: number): number {
 /** The shortest duration of a bin in ms. */
 export const binStart = (bin: number): number => (bin === 0 ? 0 : 2 ** ((bin - 1) / BINS_PER_DOUBLING));
 
-/** The duration in ms that no duration of a bin reaches; the last bin has none. */
+/** The exclusive upper end of a bin in ms; the last bin has no end. */
 export const binEnd = (bin: number): number => (bin >= LATENCY_BINS - 1 ? Number.POSITIVE_INFINITY : binStart(bin + 1));
 
-/** The number of calls in each bin; bins after the last one that is given are empty. */
+/** The number of calls in each bin; bins after the end of the list are empty. */
 export type LatencyHistogram = readonly number[];
 
 export const callsIn = (histogram: LatencyHistogram): number => histogram.reduce((sum, count) => sum + count, 0);
@@ -38,7 +38,7 @@ export function latencyQuantile(histogram: LatencyHistogram, share: number): num
   return within(histogram.length - 1, 1);
 }
 
-/** A duration of a bin; bins are wide for long durations, so the logarithm is interpolated. */
+/** A duration within a bin. The logarithm is interpolated, because the width of bins grows with the duration. */
 function within(bin: number, part: number): number {
   if (bin === 0) return part;
   const end = Number.isFinite(binEnd(bin)) ? binEnd(bin) : binStart(bin);

@@ -1,9 +1,12 @@
 /*
- * The unit of analysis is the subject: the calls of one subject are not independent. A metric is a ratio of sums over the
- * subjects, for example the cost of all calls divided by their number, or a mean per subject, whose denominator is 1.
+ * The unit of analysis is the subject, because the calls of one subject are not independent. A metric is a ratio of sums
+ * over the subjects: for example, the cost of all calls divided by the number of calls. For a mean over subjects, the
+ * denominator of each subject is 1.
  */
 
-/** Sums over the subjects of one variant; for each subject, `y` is its numerator and `x` its denominator. */
+/**
+ * Sums over the subjects of one variant. For each subject, `y` is the numerator and `x` the denominator of the metric.
+ */
 export interface MetricSums {
   readonly subjects: number;
   readonly x: number;
@@ -13,7 +16,7 @@ export interface MetricSums {
   readonly xy: number;
 }
 
-/** The sums of a mean per subject, from those of the values. */
+/** The sums of a metric that is a mean over subjects, computed from the sums of the values. */
 export const meanSums = (subjects: number, y: number, yy: number): MetricSums => ({
   subjects,
   x: subjects,

@@ -1,13 +1,14 @@
 /*
  * MurmurHash3_x86_32 with seed 0 (Austin Appleby, https://github.com/aappleby/smhasher, public domain) of the UTF-8 bytes
- * of a text. It encodes while it hashes, so that a call allocates nothing; every number stays a local of 32 bits.
+ * of a text. The text is encoded while it is hashed, so that a call allocates no memory; all numbers are local 32-bit
+ * integers.
  */
 
 const REPLACEMENT = 0xfffd;
 
 /**
- * The hash of the UTF-8 bytes of `before + text`, as a signed number of 32 bits: V8 allocates an object to return a larger
- * one. A lone surrogate counts as U+FFFD.
+ * The hash of the UTF-8 bytes of `before + text`, as a signed 32-bit number, because V8 allocates an object for a
+ * larger number. A lone surrogate is encoded as U+FFFD.
  */
 export function murmur3(before: string, text: string): number {
   const split = before.length;
@@ -36,7 +37,7 @@ export function murmur3(before: string, text: string): number {
   return finish(hash ^ mix(block) ^ bytes);
 }
 
-/** The code point of a UTF-16 unit that is not ASCII and the unit after it; NaN: there is none. */
+/** The code point of a non-ASCII UTF-16 unit and the next unit; `next` is NaN at the end of the text. */
 function codePoint(unit: number, next: number): number {
   if ((unit & 0xf800) !== 0xd800) return unit;
   if (unit > 0xdbff || (next & 0xfc00) !== 0xdc00) return REPLACEMENT;
@@ -54,7 +55,7 @@ function utf8(point: number, size: number): number {
 
 const rotate = (value: number, by: number) => (value << by) | (value >>> (32 - by));
 
-/** A block before it enters the hash; 0 for an empty one. */
+/** Mixes a block before it enters the hash; returns 0 for an empty block. */
 const mix = (block: number) => Math.imul(rotate(Math.imul(block, 0xcc9e2d51), 15), 0x1b873593);
 
 /** The finalizer, which makes every bit of the hash depend on every bit of the state. */

@@ -6,14 +6,14 @@ const POWER_QUANTILE = 0.8416212335729143;
 
 const DAYS_PER_WEEK = 7;
 
-/** More subjects than that are not a plan. */
+/** Larger results are not useful and are not stated. */
 const MOST_SUBJECTS = 1e12;
 
 /**
  * The number of subjects of a variant and the control together with which the interval excludes 0 with a probability of at
  * least 80 %, if the difference is `effect`. undefined: it cannot be computed, or no number is large enough.
  *
- * @param share the part of the new subjects of both that the variant gets.
+ * @param share the part of the new subjects of both variants that are assigned to the variant.
  */
 export function neededSubjects({ variances, level }: Pair, effect: number, share: number): number | undefined {
   if (!(effect > 0) || !(share > 0 && share < 1)) return undefined;
@@ -37,7 +37,9 @@ export function neededSubjects({ variances, level }: Pair, effect: number, share
   return Math.ceil(high);
 }
 
-/** The weeks until the needed subjects are there. @param perDay the subjects of a day; undefined or 0: not known. */
+/**
+ * The weeks until enough subjects are counted. @param perDay the number of subjects per day; undefined or 0: unknown.
+ */
 export function weeksLeft(needed: number, subjects: number, perDay: number | undefined): number | undefined {
   if (needed <= subjects) return 0;
   return perDay ? (needed - subjects) / perDay / DAYS_PER_WEEK : undefined;

@@ -11,16 +11,17 @@ export interface LatencyCounts {
   readonly callsSquared: number;
 }
 
-/** The number of observations that the prior counts for. */
+/** The number of observations to which the prior is equivalent. */
 const CONCENTRATION = 100;
 
 /**
- * The interval of a quantile at all times together. A duration is excluded if the share of calls below it differs too much
- * from that of the quantile (Howard and Ramdas 2022, "Sequential estimation of quantiles with applications to A/B testing
- * and best-arm identification", section 3).
+ * An always-valid interval of a quantile. A duration is excluded if the share of shorter calls differs too much from
+ * the level of the quantile (Howard and Ramdas 2022, "Sequential estimation of quantiles with applications to A/B
+ * testing and best-arm identification", section 3).
  *
- * The calls of a subject may all be alike, so `n` calls count as `n^2 / sum(calls of a subject^2)` observations (Kish 1965,
- * "Survey sampling"): the interval is valid for any correlation, and wider than needed for calls that are independent.
+ * Because all calls of a subject may have the same duration, `n` calls count as `n^2 / sum(calls of a subject^2)`
+ * observations (Kish 1965, "Survey sampling"). The interval is therefore valid for any correlation, and wider than
+ * necessary for independent calls.
  */
 export function quantileInterval(
   { histogram, subjects, callsSquared }: LatencyCounts,
@@ -47,7 +48,7 @@ export function quantileInterval(
   return { low, high: Number.POSITIVE_INFINITY };
 }
 
-/** How a quantile of the durations of calls differs from that of the control. */
+/** The difference between the quantiles of a variant and the control. */
 export interface QuantileDifference {
   readonly variant: number;
   readonly control: number;

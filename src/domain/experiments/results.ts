@@ -20,7 +20,7 @@ const HOUR_MS = 3_600_000;
 /** The difference of a variant to the control. A quantile has no p-value. */
 export type MetricDifference = Omit<Difference, 'pValue'> & Partial<Pick<Difference, 'pValue'>>;
 
-/** The value of a metric for a variant, and how it differs from the control. */
+/** The value of a metric for a variant, and its difference to the control. */
 export interface MetricValue {
   readonly metric: Metric;
   readonly view: View;
@@ -29,7 +29,7 @@ export interface MetricValue {
   readonly difference: MetricDifference | undefined;
 }
 
-/** A guardrail for one variant; without `state`, one of the two has no value. */
+/** A guardrail for one variant. Without `state`, the variant or the control has no value. */
 export interface GuardrailCheck {
   readonly guardrail: Guardrail;
   readonly variant: string;
@@ -62,7 +62,7 @@ export class Results {
     this.others = experiment.variants.filter(({ control }) => !control);
   }
 
-  /** All metrics: the primary one first, each of calls in both views. */
+  /** All metrics, the primary metric first. Metrics of calls are listed in both views. */
   get metrics(): readonly (readonly [Metric, View])[] {
     const { primary_metric: primary } = this.experiment;
     const names = new Set([...this.sums.outcomes.map(({ name }) => name), ...outcomesOf(this.experiment)]);

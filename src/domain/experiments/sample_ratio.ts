@@ -1,6 +1,6 @@
 import { logMixtureRatio } from './beta_mixture.js';
 
-/** A mismatch is stated when the p-value is below it. */
+/** A mismatch is reported when the p-value is below this level. */
 export const MISMATCH_LEVEL = 0.01;
 
 /** The new subjects of one variant since the buckets last changed, with its weight at that time. */
@@ -13,16 +13,19 @@ export interface SampleRatioCheck {
   /** Always valid. */
   readonly pValue: number;
   readonly mismatch: boolean;
-  /** The subjects that the weights let expect, in the order of the counts. */
+  /** The expected numbers of subjects by the weights, in the order of the counts. */
   readonly expected: readonly number[];
 }
 
-/** The number of observations that the prior counts for: it detects a wrong share of 55 instead of 50 % soonest. */
+/**
+ * The number of observations to which the prior is equivalent. With this number, a share of 55 instead of 50 % is
+ * detected soonest.
+ */
 const CONCENTRATION = 100;
 
 /**
- * Checks whether subjects are assigned in the ratio of the weights. A variant without weight is left out: its subjects come
- * from processes that do not know the weights yet.
+ * Checks whether subjects are assigned in the ratio of the weights. A variant with a weight of 0 is left out, because
+ * its subjects come from processes that do not know the new weights yet.
  */
 export function checkSampleRatio(counts: readonly SampleCount[]): SampleRatioCheck {
   const counted = counts.filter(({ weight }) => weight > 0);

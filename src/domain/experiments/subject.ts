@@ -1,7 +1,10 @@
 import { limits } from '../../limits.js';
 import { codePoints } from '../text.js';
 
-/** Why a text cannot be a subject, or undefined. A lone surrogate counts as U+FFFD, as on the wire. */
+/**
+ * The reason why a text cannot be a subject; undefined if it can. A lone surrogate is encoded as U+FFFD, as in
+ * messages.
+ */
 export function subjectProblem(subject: string): string | undefined {
   if (subject === '') return 'must not be empty';
   if (subject.includes('\0')) return 'must not contain a NUL character';

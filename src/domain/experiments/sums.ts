@@ -1,7 +1,10 @@
 import type { Metric } from '../rows.js';
 import { type MetricSums, meanSums } from './metric_sums.js';
 
-/** Sums of a quantity over the subjects: of its values, their squares and their products with the numbers of calls. */
+/**
+ * Sums of a quantity over the subjects: of the values, of their squares, and of their products with the numbers of
+ * calls.
+ */
 export interface Moments {
   readonly sum: number;
   readonly squared: number;
@@ -20,7 +23,7 @@ export interface CallMoments {
 
 export interface VariantSums {
   readonly subjects: number;
-  /** Those with a call that no other hop than the first one served. */
+  /** The number of subjects with at least one call that no fallback served. */
   readonly served_subjects: number;
   readonly aborted_calls: number;
   readonly unpriced_attempts: number;
@@ -37,7 +40,7 @@ export interface OutcomeSums {
   readonly means_squared: number;
 }
 
-/** Everything that the results of an experiment are computed from. */
+/** The sums from which the results of an experiment are computed. */
 export interface ExperimentSums {
   readonly variants: ReadonlyMap<string, VariantSums>;
   /** The number of calls in each bin of durations. */
@@ -67,7 +70,7 @@ const NO_SUMS: VariantSums = {
   served: NO_CALLS,
 };
 
-/** The sums of a variant; of a variant without usage, all are 0. */
+/** The sums of a variant. For a variant without usage, all sums are 0. */
 export const sumsOf = ({ variants }: ExperimentSums, variant: string): VariantSums => variants.get(variant) ?? NO_SUMS;
 
 /** The sums of one metric of a variant, as a ratio over the subjects. */
@@ -92,7 +95,7 @@ function quantityOf(moments: CallMoments, { kind }: Metric): Moments {
   return moments.latency_ms;
 }
 
-/** The calls without success of each subject are its calls less its successes. */
+/** The failures of each subject are its calls minus its successes. */
 const failures = ({ calls, calls_squared, successes }: CallMoments): Moments => ({
   sum: calls - successes.sum,
   squared: calls_squared - 2 * successes.by_calls + successes.squared,

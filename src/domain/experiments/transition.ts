@@ -10,7 +10,7 @@ interface Cause {
   readonly winner?: string;
 }
 
-/** An experiment in another state, with the times that belong to it. */
+/** An experiment in another state, with the times of this state. */
 export function inState(
   before: Experiment,
   state: ExperimentState,

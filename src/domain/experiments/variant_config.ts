@@ -2,8 +2,8 @@ import type { Config, Overrides, Variant } from '../rows.js';
 import { canonicalName, type ResolveView } from '../view.js';
 
 /**
- * The base config with the overrides of a variant. Its key and its credential are for its own provider, and its price is
- * for its own model.
+ * The base config with the overrides of a variant. With another provider, the key and the credential of the base config
+ * are not used; with another model, its price is not used.
  */
 export function withOverrides(
   view: Pick<ResolveView, 'provider'>,
@@ -21,7 +21,10 @@ export function withOverrides(
   };
 }
 
-/** A config whose model is also its fallback, because of overrides, has no fallback: the same model would be called again. */
+/**
+ * Removes the fallback of a config if an override makes it equal to the model, because the same model would be called
+ * again.
+ */
 export function withoutOwnFallback(view: Pick<ResolveView, 'provider'>, config: Config): Config {
   const { provider, model_name, fallback_provider, fallback_model } = config;
   if (fallback_provider === null || fallback_model !== model_name) return config;

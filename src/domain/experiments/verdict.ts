@@ -1,7 +1,7 @@
 import type { Difference, Interval } from './difference.js';
 import type { Direction } from './guardrail.js';
 
-/** The end of a name of the enum ExperimentVerdict. */
+/** A value of the enum ExperimentVerdict without its prefix. */
 export type VerdictKind =
   | 'TOO_FEW_SUBJECTS'
   | 'INCONCLUSIVE'
@@ -9,37 +9,40 @@ export type VerdictKind =
   | 'CONTROL_BETTER'
   | 'SAMPLE_RATIO_MISMATCH';
 
-/** How a variant compares with the control in the primary metric. */
-export type Standing = 'BETTER' | 'WORSE' | 'OPEN' | 'TOO_FEW_SUBJECTS';
+/** The result of the comparison of a variant with the control in the primary metric. */
+export type Comparison = 'BETTER' | 'WORSE' | 'OPEN' | 'TOO_FEW_SUBJECTS';
 
-export interface VariantStanding {
+export interface VariantComparison {
   readonly name: string;
-  readonly standing: Standing;
-  /** 1 less the always-valid p-value of no difference; 0 without an interval. */
+  readonly comparison: Comparison;
+  /** 1 minus the always-valid p-value of the hypothesis of no difference; 0 without an interval. */
   readonly certainty: number;
 }
 
 export interface Verdict {
   readonly kind: VerdictKind;
-  /** The variants other than the control, the best observed value first. */
-  readonly variants: readonly VariantStanding[];
-  /** The variant that is better than the control and than every other variant with confidence; undefined: none is yet. */
+  /** All variants except the control, the best observed value first. */
+  readonly variants: readonly VariantComparison[];
+  /**
+   * The variant that is better than the control and all other variants, with confidence; undefined if there is no such
+   * variant.
+   */
   readonly best: string | undefined;
 }
 
-/** A variant other than the control with its difference to it; undefined: it has no value. */
+/** A variant with its difference to the control; undefined: the variant has no value. */
 export interface Compared {
   readonly name: string;
   readonly difference: Pick<Difference, 'absolute' | 'interval' | 'pValue'> | undefined;
 }
 
-/** What the differences in the primary metric say. */
+/** Computes the verdict from the differences in the primary metric. */
 export function verdictOf(compared: readonly Compared[], direction: Direction, hasMismatch: boolean): Verdict {
   const sign = direction === 'higher is better' ? 1 : -1;
   const sorted = [...compared].sort((a, b) => gain(b, sign) - gain(a, sign));
   const variants = sorted.map(({ name, difference }) => ({
     name,
-    standing: standingOf(difference?.interval, sign),
+    comparison: comparisonOf(difference?.interval, sign),
     certainty: difference?.interval ? 1 - (difference.pValue ?? 1) : 0,
   }));
   return { kind: kindOf(variants, hasMismatch), variants, best: hasMismatch ? undefined : bestOf(sorted, sign) };
@@ -49,22 +52,25 @@ export function verdictOf(compared: readonly Compared[], direction: Direction, h
 const gain = ({ difference }: Compared, sign: number): number =>
   difference ? sign * difference.absolute : Number.NEGATIVE_INFINITY;
 
-function standingOf(interval: Interval | undefined, sign: number): Standing {
+function comparisonOf(interval: Interval | undefined, sign: number): Comparison {
   if (!interval) return 'TOO_FEW_SUBJECTS';
   if (sign > 0 ? interval.low > 0 : interval.high < 0) return 'BETTER';
   if (sign > 0 ? interval.high < 0 : interval.low > 0) return 'WORSE';
   return 'OPEN';
 }
 
-function kindOf(variants: readonly VariantStanding[], hasMismatch: boolean): VerdictKind {
-  const has = (standing: Standing) => variants.some((one) => one.standing === standing);
+function kindOf(variants: readonly VariantComparison[], hasMismatch: boolean): VerdictKind {
+  const has = (comparison: Comparison) => variants.some((one) => one.comparison === comparison);
   if (hasMismatch) return 'SAMPLE_RATIO_MISMATCH';
   if (has('BETTER')) return 'VARIANT_BETTER';
-  if (variants.length > 0 && variants.every(({ standing }) => standing === 'WORSE')) return 'CONTROL_BETTER';
-  return variants.every(({ standing }) => standing === 'TOO_FEW_SUBJECTS') ? 'TOO_FEW_SUBJECTS' : 'INCONCLUSIVE';
+  if (variants.length > 0 && variants.every(({ comparison }) => comparison === 'WORSE')) return 'CONTROL_BETTER';
+  return variants.every(({ comparison }) => comparison === 'TOO_FEW_SUBJECTS') ? 'TOO_FEW_SUBJECTS' : 'INCONCLUSIVE';
 }
 
-/** The intervals hold together, so a variant whose interval is beyond that of another one is better than it. */
+/**
+ * All intervals are valid together, so a variant is better than another one if its interval is entirely beyond the
+ * other interval.
+ */
 function bestOf(sorted: readonly Compared[], sign: number): string | undefined {
   const [first, ...others] = sorted;
   const worst = first && lowestGain(first, sign);

@@ -1,7 +1,7 @@
 /** The digits and the exponent of a number in JSON; longer numbers are not rates. */
 const NUMBER = /^(-?)(\d{1,20})(?:\.(\d{1,40}))?(?:[eE]([+-]?\d{1,3}))?$/;
 
-/** Why a number of a file is not a whole number of the unit. */
+/** The reason why a number of a file is not a whole number of the unit. */
 export type DecimalProblem = 'negative' | 'inexact' | 'unreadable';
 
 /**

@@ -36,9 +36,9 @@ export interface ImportedModel {
   readonly entry: string;
   readonly price: StatedPrice;
   readonly facts: ImportedFacts;
-  /** Why the price cannot be read. */
+  /** The reasons why the price cannot be read. */
   readonly problems: readonly string[];
-  /** Why other facts cannot be read. */
+  /** The reasons why other facts cannot be read. */
   readonly factProblems: readonly string[];
 }
 
@@ -55,7 +55,10 @@ const DECIMAL_PROBLEMS: Readonly<Record<DecimalProblem, string>> = {
   unreadable: 'is not a number of a readable size',
 };
 
-/** Reads the fields of an object. A value of another type is a problem, and reads as absent, as null does. */
+/**
+ * Reads the fields of an object. A value of the wrong type is reported as a problem and is treated as absent; null is
+ * absent too.
+ */
 export class FieldReader {
   constructor(
     readonly object: JsonObject,
@@ -66,7 +69,7 @@ export class FieldReader {
   }
 
   report(field: string, problem: string): void {
-    // One problem is enough to skip an entry; the others help to correct the file.
+    // One problem is enough to skip an entry; further problems help to correct the file.
     if (this.problems.length < MAX_PROBLEMS) this.problems.push(`${this.at}${printable(field, 80)} ${problem}`);
   }
 
@@ -143,7 +146,7 @@ export class FieldReader {
 }
 const MAX_PROBLEMS = 5;
 
-/** Rates without those that are absent. */
+/** The rates without absent ones. */
 export const stated = (rates: Readonly<Record<keyof Rates, number | undefined>>): OtherRates =>
   Object.fromEntries(Object.entries(rates).filter(([, rate]) => rate !== undefined));
 

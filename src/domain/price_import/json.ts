@@ -1,9 +1,9 @@
 /*
- * A reader of JSON that keeps numbers as they are written, because a number of JavaScript is not exact. It has no
- * recursion, and reads in steps, so that its caller can do other work in between.
+ * A JSON reader that keeps the written form of numbers, because numbers of JavaScript are not exact. It uses no recursion,
+ * and reads in steps, so that the caller can do other work between two steps.
  */
 
-/** A number as it is written. */
+/** A number in its written form, so that no digits are lost. */
 export class JsonNumber {
   constructor(readonly text: string) {}
 }
@@ -11,7 +11,7 @@ export class JsonNumber {
 /** The members of an object. */
 export class JsonObject {
   readonly members = new Map<string, JsonValue>();
-  /** The names that occur more than once, if any; readers differ in which member they use. */
+  /** The names that occur more than once. JSON readers differ in which of these members they use. */
   repeated: Set<string> | undefined;
 
   set(name: string, value: JsonValue): void {
@@ -181,7 +181,7 @@ export class JsonReader {
   }
 
   private unexpected(): JsonError {
-    const what = this.at >= this.text.length ? 'it ends too early' : `character ${this.at} is not expected`;
-    return new JsonError(`must be JSON; ${what}`);
+    const problem = this.at >= this.text.length ? 'it ends too early' : `character ${this.at} is not expected`;
+    return new JsonError(`must be JSON; ${problem}`);
   }
 }

@@ -4,7 +4,8 @@ import { JsonObject, type JsonValue } from './json.js';
 
 /*
  * LiteLLM's `model_prices_and_context_window.json`: an object of models, each with its `litellm_provider` and rates in
- * USD per token. `sample_spec` documents the format; its provider is a sentence, so that no catalogue has it.
+ * USD per token. The entry `sample_spec` documents the format; its provider is a sentence, so it matches no
+ * provider of the catalogue.
  */
 
 const PER_TOKEN = { name: 'USD per token', places: 12 };

@@ -15,7 +15,9 @@ export interface Proposal {
   readonly kind: Exclude<ProposalKind, 'PROPOSAL_KIND_UNSPECIFIED'>;
   readonly proposed: TieredRates;
   readonly current: Price | undefined;
-  /** The greatest relative difference of a rate in whole percent, rounded up; undefined if there is none. */
+  /**
+   * The largest relative difference of a rate in whole percent, rounded up; undefined if no relative difference exists.
+   */
   readonly drift: number | undefined;
   /** The existing model. */
   readonly model: Model | undefined;
@@ -47,7 +49,7 @@ interface Entry {
 
 type Result = { readonly proposal: Proposal } | { readonly skipped: string } | 'unchanged' | 'ignored';
 
-/** Compares the price book with the models of a catalogue. Models of providers that are not known are ignored. */
+/** Compares the price book with the models of a catalogue. Models of unknown providers are ignored. */
 export function compare(state: State, imported: readonly ImportedModel[], options: ComparisonOptions): Comparison {
   const proposals: Proposal[] = [];
   const skipped: string[] = [];
@@ -61,7 +63,7 @@ export function compare(state: State, imported: readonly ImportedModel[], option
   return { proposals: proposals.sort(byModelName), unchanged, skipped };
 }
 
-/** The entries of each model. A file can have a model with the prefix of its provider and without it. */
+/** The entries of each model. A file can contain a model both with and without the prefix of its provider. */
 function byModel(
   state: State,
   imported: readonly ImportedModel[],
@@ -115,13 +117,15 @@ function compareWith(current: Price, entry: Entry, model: Model | undefined): Re
   return { proposal: proposalOf(entry, proposed, model, current) };
 }
 
-/** The part of a price that a file does not state, although its rates depend on it. */
+/**
+ * The part of a price (time windows or context tiers) that a file does not state, so that its rates cannot be compared.
+ */
 function unstatedPart({ tiers, windows }: Price, price: StatedPrice): string | undefined {
   if (windows.length > 0) return 'time windows';
   return tiers.length > 0 && price.tiers.length === 0 ? 'context tiers' : undefined;
 }
 
-/** Whether the rates are those of the price, or of one of its windows, without tiers. */
+/** Whether the rates equal those of the price or of one of its windows, ignoring tiers. */
 function statesSome(rates: OtherRates, { tiers: _, windows, ...base }: Price): boolean {
   const known = [base, ...windows.map((window) => ({ ...base, ...window.rates }))];
   return known.some((one) => KINDS.every((kind) => rates[kind] === undefined || rateOf(one, kind) === rates[kind]));
@@ -176,7 +180,7 @@ const KINDS: readonly (keyof Rates)[] = [
   'reasoning_micro_usd_per_million',
 ];
 
-/** A rate as it applies: reasoning without a rate of its own costs as much as output. */
+/** The effective rate: reasoning without a rate is priced as output. */
 const rateOf = (rates: Rates, kind: keyof Rates): number | null =>
   kind === 'reasoning_micro_usd_per_million' ? (rates[kind] ?? rates.output_micro_usd_per_million) : rates[kind];
 
@@ -200,7 +204,7 @@ function driftOf(before: TieredRates, after: TieredRates): number | undefined {
   let drift = 0;
   for (const [from, to] of differences(before, after)) {
     if (!from || !to) return undefined;
-    // At most 10^14, which is exact.
+    // The product is at most 10^14, so it is exact.
     drift = Math.max(drift, Math.ceil((Math.abs(to - from) * 100) / from));
   }
   return Math.min(drift, limits.maxInt32);

@@ -11,12 +11,12 @@ import {
 import { budgetPeriod } from '../../domain/budget_period.js';
 import type { Budget } from '../../domain/rows.js';
 import type { State } from '../../domain/state.js';
-import { createCounters, readCounters, type WantedCounter, writeCounters } from './counters.js';
+import { createCounters, type RequiredCounter, readCounters, writeCounters } from './counters.js';
 
 /** A new attempt with its cost. */
 export interface PricedUsage {
   readonly agent_id: number;
-  /** Empty: the call is part of no run. */
+  /** Empty: the call has no run. */
   readonly run_id: string;
   readonly started_at: Date;
   /** In nano-USD; null: unknown. */
@@ -34,12 +34,12 @@ interface HeldReservation {
 }
 
 /**
- * Counts attempts in all budgets that cover them, and takes their cost from the reservations under which they were made.
- * It is called in the transaction that stores the attempts, only with attempts that were not stored before. An attempt
- * counts in the period in which it began. Cost beyond a reservation, without one, or under one that has ended, counts as
- * spent too.
- * @param ending the reservations that end in the same transaction. Their counters are locked here with the others, in one
- *   order, so that two transactions do not wait for each other.
+ * Counts attempts in all budgets that cover them, and takes their cost from their reservations. It is called in the
+ * transaction that stores the attempts, only with attempts that were not stored before. An attempt counts in the period
+ * in which it began. Cost without a reservation, beyond a reservation, or with an ended reservation also counts as
+ * spent.
+ * @param ending the reservations that end in the same transaction. Their counters are locked here together with all
+ * other counters in one order, so that two transactions do not wait for each other.
  */
 export async function chargeBudgets(
   tx: Knex,
@@ -60,15 +60,15 @@ export async function chargeBudgets(
 }
 
 async function store(tx: Knex, ledger: Ledger, others: readonly CounterKey[]): Promise<void> {
-  const wanted = [...ledger.wanted.values()].sort((a, b) => byKey(a.key, b.key));
-  if (wanted.length === 0) return;
-  const keys = wanted.map(({ key }) => key);
+  const required = [...ledger.required.values()].sort((a, b) => byKey(a.key, b.key));
+  if (required.length === 0) return;
+  const keys = required.map(({ key }) => key);
   const locked = [...new Map([...keys, ...others].map((key) => [keyText(key), key])).values()];
   const read = async () =>
-    (await readCounters(tx, locked, true)).filter((counter) => ledger.wanted.has(keyText(counter)));
+    (await readCounters(tx, locked, true)).filter((counter) => ledger.required.has(keyText(counter)));
   let counters = await read();
   if (counters.length < keys.length) {
-    await createCounters(tx, wanted);
+    await createCounters(tx, required);
     counters = await read();
   }
   await writeCounters(
@@ -79,9 +79,9 @@ async function store(tx: Knex, ledger: Ledger, others: readonly CounterKey[]): P
 
 /** The charges of a batch by counter. */
 class Ledger {
-  readonly wanted = new Map<string, WantedCounter>();
+  readonly required = new Map<string, RequiredCounter>();
   private readonly charges = new Map<string, Charge[]>();
-  /** Amounts that are released without being spent there: the attempt began in another period. */
+  /** Amounts that are released but not spent in a period, because the attempt began in another period. */
   private readonly released = new Map<string, bigint>();
 
   constructor(private readonly state: State) {}
@@ -91,15 +91,15 @@ class Ledger {
     const cost = attempt.cost_nano_usd ?? undefined;
     const isOwn = reservation?.agent_id === agent_id && reservation.run_id === run_id;
     const taken = isOwn && cost !== undefined ? take(reservation, cost) : 0n;
-    const held = new Map(taken > 0n ? reservation?.keys.map((key) => [keyText(key), key]) : []);
+    const heldKeys = new Map(taken > 0n ? reservation?.keys.map((key) => [keyText(key), key]) : []);
     const agent = this.state.agents.get(agent_id);
     for (const budget of this.state.budgets.covering(agent, run_id !== '')) {
       const key = counterKey(budget, run_id, at);
       const text = keyText(key);
-      this.want(budget, key, at);
-      this.push(text, { cost, taken: held.delete(text) ? taken : 0n, at });
+      this.addRequired(budget, key, at);
+      this.addCharge(text, { cost, taken: heldKeys.delete(text) ? taken : 0n, at });
     }
-    for (const [text, key] of held) this.release(text, key, taken);
+    for (const [text, key] of heldKeys) this.release(text, key, taken);
   }
 
   applyTo(counter: Counter): Counter {
@@ -108,26 +108,26 @@ class Ledger {
     return { ...next, reserved: next.reserved - (this.released.get(text) ?? 0n) };
   }
 
-  private push(text: string, charge: Charge): void {
-    const others = this.charges.get(text);
-    if (others) others.push(charge);
+  private addCharge(text: string, charge: Charge): void {
+    const charges = this.charges.get(text);
+    if (charges) charges.push(charge);
     else this.charges.set(text, [charge]);
   }
 
-  private want(budget: Budget, key: CounterKey, at: Date): void {
+  private addRequired(budget: Budget, key: CounterKey, at: Date): void {
     const isRolling = budget.rolling_hours !== null;
-    this.wanted.set(keyText(key), { budget, key, end: isRolling ? undefined : budgetPeriod(budget, at).end });
+    this.required.set(keyText(key), { budget, key, end: isRolling ? undefined : budgetPeriod(budget, at).end });
   }
 
   private release(text: string, key: CounterKey, taken: bigint): void {
     const budget = this.state.budgets.withId(key.budget_id);
     if (!budget) return;
-    this.want(budget, key, key.period_start);
+    this.addRequired(budget, key, key.period_start);
     this.released.set(text, (this.released.get(text) ?? 0n) + taken);
   }
 }
 
-/** Takes a cost from a reservation, at most what it still holds. */
+/** Takes a cost from a reservation, at most the amount that the reservation still holds. */
 function take(reservation: HeldReservation, cost: bigint): bigint {
   const taken = cost < reservation.held ? cost : reservation.held;
   reservation.held -= taken;
@@ -140,8 +140,8 @@ async function lockReservations(
   attempts: readonly PricedUsage[],
   ending: readonly string[],
 ): Promise<Map<string, HeldReservation>> {
-  const drawn = attempts.map(({ reservation_id }) => reservation_id).filter((id) => id !== '');
-  const ids = [...new Set([...drawn, ...ending])].sort();
+  const reservationIds = attempts.map(({ reservation_id }) => reservation_id).filter((id) => id !== '');
+  const ids = [...new Set([...reservationIds, ...ending])].sort();
   if (ids.length === 0) return new Map();
   const { rows } = await tx.raw<{ rows: ReservationRow[] }>(
     `select reservation_id, agent_id, run_id, budget_ids, period_starts, held_nano_usd::text as held,
@@ -160,7 +160,7 @@ interface ReservationRow {
   readonly budget_ids: readonly number[];
   readonly period_starts: readonly Date[];
   readonly held: string;
-  /** The budgets that are for runs. */
+  /** The ids of the budgets for runs. */
   readonly runs: readonly number[] | null;
 }
 

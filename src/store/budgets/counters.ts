@@ -3,10 +3,10 @@ import { type Counter, type CounterKey, emptyCounter } from '../../domain/budget
 import type { Budget } from '../../domain/rows.js';
 
 /** A counter that is read or created, with its budget and the end of its period. */
-export interface WantedCounter {
+export interface RequiredCounter {
   readonly budget: Budget;
   readonly key: CounterKey;
-  /** The end of the period; undefined: it has none, or a rolling one. */
+  /** The end of the period; undefined for total and rolling budgets. */
   readonly end: Date | undefined;
 }
 
@@ -58,12 +58,12 @@ const counterOf = ({ hours, newest_hour, ...row }: CounterRow): Counter => ({
 });
 
 /**
- * Creates the counters that do not exist. Those of a budget that was deleted meanwhile are left out; the lock on the
- * row of the budget prevents its deletion until the transaction ends.
+ * Creates missing counters, except those of budgets that have been deleted meanwhile. The lock on the row of a budget
+ * prevents its deletion until the transaction ends.
  */
-export async function createCounters(db: Knex, wanted: readonly WantedCounter[]): Promise<void> {
-  if (wanted.length === 0) return;
-  const empty = wanted.map(({ budget, key }) => emptyCounter(budget, key));
+export async function createCounters(db: Knex, required: readonly RequiredCounter[]): Promise<void> {
+  if (required.length === 0) return;
+  const empty = required.map(({ budget, key }) => emptyCounter(budget, key));
   await db.raw(
     `insert into llm_budget_counters (budget_id, run_id, period_start, period_end, spent_by_hour, newest_hour)
      select w.budget_id, w.run_id, w.period_start, w.period_end,
@@ -76,7 +76,7 @@ export async function createCounters(db: Knex, wanted: readonly WantedCounter[])
      on conflict do nothing`,
     [
       ...keyColumns(empty),
-      wanted.map(({ end }) => end ?? null) as Date[],
+      required.map(({ end }) => end ?? null) as Date[],
       empty.map(({ hours }) => hours?.length ?? null) as number[],
     ],
   );
@@ -107,8 +107,8 @@ export async function writeCounters(db: Knex, counters: readonly Counter[]): Pro
 }
 
 /**
- * The counters that have changed since a time, oldest change first, and the time of the last change. Of budgets for
- * runs, only the runs that may be exhausted.
+ * The counters that have changed since a time, oldest change first, and the time of the last change. Budgets for runs
+ * are included only with runs that may be exhausted.
  */
 export async function changedCounters(
   db: Knex,

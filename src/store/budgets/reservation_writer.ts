@@ -8,9 +8,9 @@ import { type ReservationRequest, type ReserveOutcome, reserve } from './reserve
 const RESERVATIONS_AT_ONCE = 64;
 
 /**
- * Makes reservations. All callers of a replica change the same few counters, so statements at the same time would wait
- * for each other's row locks. Requests that arrive while a statement runs are therefore made by the next one together:
- * eight callers get seven times as many reservations as with a statement for each.
+ * Makes reservations. All callers of a replica change the same few counters, so concurrent statements would wait for
+ * each other's row locks. Requests that arrive while a statement runs are therefore combined in the next statement.
+ * With eight callers, this makes seven times as many reservations as one statement per request.
  */
 export class ReservationWriter {
   private readonly queue: WriteQueue<ReservationRequest, ReserveOutcome>;

@@ -26,7 +26,10 @@ const COLUMNS = `r.reservation_id, r.agent_id, r.run_id, r.budget_ids, r.period_
 const reservationOf = (row: ReservationRow | undefined): StoredReservation | undefined =>
   row && { ...row, amount: BigInt(row.amount), held: row.state === 'open' ? BigInt(row.held) : 0n };
 
-/** A reservation of an agent; undefined if it has none with this id. One that has expired has this state. */
+/**
+ * A reservation of an agent; undefined if the agent has no reservation with this id. An expired reservation has the
+ * state `expired`.
+ */
 export async function readReservation(db: Knex, id: string, agentId: number): Promise<StoredReservation | undefined> {
   const { rows } = await db.raw<{ rows: ReservationRow[] }>(
     `select ${COLUMNS} from llm_budget_reservations r where r.reservation_id = ? and r.agent_id = ?`,
@@ -49,8 +52,8 @@ export async function renewReservation(
 }
 
 /**
- * Ends open reservations and releases what they hold. The rows of reservations are locked before those of counters, and
- * counters in the order of their keys, as in all statements. A counter of a deleted budget no longer exists.
+ * Ends open reservations and releases the amounts that they hold. As in all statements, rows of reservations are locked
+ * before rows of counters, and counters in the order of their keys. The counter of a deleted budget no longer exists.
  */
 const endAll = (condition: string) => `
 with due as materialized (
@@ -81,13 +84,16 @@ const END = endAll(`(r.reservation_id, r.agent_id) in (select * from unnest(?::u
   order by r.reservation_id for update of r`);
 const EXPIRE = endAll(`r.expires_at <= now() order by r.expires_at limit ? for update of r skip locked`);
 
-/** A reservation and the agent that must have it. */
+/** A reservation and the agent to which it must belong. */
 export interface OwnReservation {
   readonly id: string;
   readonly agentId: number;
 }
 
-/** Ends reservations, in one statement, which locks in one order; returns the released amounts of those that were open. */
+/**
+ * Ends reservations with one statement, which locks them in one order. Returns the released amounts of the reservations
+ * that were open.
+ */
 export async function endReservations(
   db: Knex,
   reservations: readonly OwnReservation[],
@@ -99,7 +105,7 @@ export async function endReservations(
   return new Map(rows.map(({ reservation_id, held }) => [reservation_id, BigInt(held)]));
 }
 
-/** Ends a reservation; returns the released amount, 0 if it had ended before. */
+/** Ends a reservation. Returns the released amount; 0 if the reservation had already ended. */
 export async function endReservation(
   db: Knex,
   { id, agentId, state }: OwnReservation & { state: 'committed' | 'released' },
@@ -118,7 +124,7 @@ export async function lockReservations(tx: Knex, ids: readonly string[]): Promis
 
 const EXPIRED_AT_ONCE = 500;
 
-/** Ends the reservations that have expired; returns their number. */
+/** Ends expired reservations. Returns their number. */
 export async function expireReservations(db: Knex, { signal, rowsAtOnce = EXPIRED_AT_ONCE }: BatchOptions = {}) {
   let count = 0;
   for (let ended = rowsAtOnce; ended === rowsAtOnce && !signal?.aborted; count += ended) {
@@ -132,7 +138,7 @@ export async function expireReservations(db: Knex, { signal, rowsAtOnce = EXPIRE
 const RESERVATIONS_KEPT = '7 days';
 const RUNS_KEPT = '90 days';
 
-/** Deletes reservations that ended long ago, and the amounts of runs that have not changed for long. */
+/** Deletes ended reservations and unchanged amounts of runs after RESERVATIONS_KEPT. */
 export async function deleteOldBudgetRows(db: Knex, options: BatchOptions = {}): Promise<void> {
   await deleteInBatches(
     db,

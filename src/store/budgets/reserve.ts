@@ -5,7 +5,7 @@ import { limits } from '../../limits.js';
 import { numberArray, timeArray } from '../array_literal.js';
 import { isAboutValues } from '../failure.js';
 import { prepared } from '../session.js';
-import { createCounters, keyColumns, type WantedCounter } from './counters.js';
+import { createCounters, keyColumns, type RequiredCounter } from './counters.js';
 import type { StoredReservation } from './reservations.js';
 
 /** A reservation to make. Amounts are in nano-USD. */
@@ -15,27 +15,27 @@ export interface ReservationRequest {
   readonly run_id: string;
   readonly actor: string;
   /** The budgets to hold the amount in. */
-  readonly wanted: readonly WantedCounter[];
+  readonly required: readonly RequiredCounter[];
   /** The highest cost of one attempt. */
   readonly cost: bigint;
-  /** The number of attempts to reserve for; fewer are granted if the budgets have less room. */
+  /** The requested number of attempts; fewer are granted if the budgets have less left. */
   readonly attempts: number;
   readonly lifetimeMs: number;
-  /** The latest end: that of the first period; undefined: none. */
+  /** The latest end of the reservation: the earliest end of a period; undefined: no period ends. */
   readonly until: Date | undefined;
-  /** The hour of UTC, counted since 1970, that ends the window of rolling budgets. */
+  /** The last hour of the window of rolling budgets, in hours of UTC since 1970. */
   readonly hour: number;
 }
 
-/** What a statement found. */
+/** The result of a reservation. */
 export interface ReserveOutcome {
   readonly granted: StoredReservation | undefined;
   /** A reservation with this id existed before. */
   readonly exists: boolean;
   /** The agent has too many open reservations. */
   readonly tooMany: boolean;
-  /** The ids of the budgets that have no room for one attempt. */
-  readonly full: readonly number[];
+  /** The ids of the budgets whose remaining amount does not cover one attempt. */
+  readonly insufficient: readonly number[];
 }
 
 /** The cost of the current window of a rolling budget; otherwise the spent amount. */
@@ -45,42 +45,43 @@ const SPENT = `case when c.spent_by_hour is null then c.spent_nano_usd else (
            > w.hour - cardinality(c.spent_by_hour)) end`;
 
 /**
- * A reservation takes at most this part of the room, so that the first of many processes does not take all of it; but
- * always enough for one attempt.
+ * A reservation takes at most one part in SHARE of the remaining amount, so that other processes can reserve too. It
+ * always covers at least one attempt if the remaining amount does.
  */
 const SHARE = 8;
 
-/** More than any request asks for. */
+/** More than any request can state. */
 const ALL_ATTEMPTS = limits.maxInt32;
 
 /**
- * One statement locks the counters of all budgets in the order of their keys, checks the room of each, and holds the
- * amounts in all of them or in none. A row that was changed while the statement waited for its lock is read again by
- * PostgreSQL, so the check is about the newest amounts. It makes all reservations as requested if all budgets have the
- * room that they need together. Otherwise it makes none, or a single one with fewer attempts.
+ * One statement locks the counters of all budgets in the order of their keys, checks the remaining amount of each, and
+ * holds the amounts in all budgets or in none. PostgreSQL reads a row again if it was changed while the statement
+ * waited for its lock, so the check uses the newest amounts. If the remaining amounts cover all requests together, the
+ * statement makes all reservations as requested. Otherwise it makes no reservation, or a single reservation with fewer
+ * attempts.
  */
 const RESERVE = `
-with wanted as (
+with required as (
   select * from unnest(?::int[], ?::text[], ?::timestamptz[], ?::bigint[], ?::bigint[], ?::numeric[], ?::numeric[], ?::int[])
     as w (budget_id, run_id, period_start, limit_nano_usd, hour, amount, needed, reservations)),
-asked as (
+requested as (
   select * from unnest(?::uuid[], ?::int[], ?::text[], ?::numeric[], ?::int[], ?::text[], ?::text[], ?::text[],
                        ?::bigint[], ?::timestamptz[])
     as a (reservation_id, agent_id, run_id, cost, attempts, budget_ids, period_starts, actor, lifetime_ms, latest_end)),
 known as (
-  select exists (select from llm_budget_reservations join asked using (reservation_id)) as is_known,
-         exists (select from (select agent_id, count(*) as count from asked group by agent_id) a
+  select exists (select from llm_budget_reservations join requested using (reservation_id)) as is_known,
+         exists (select from (select agent_id, count(*) as count from requested group by agent_id) a
            where a.count + (select count(*) from (select from llm_budget_reservations r
              where r.agent_id = a.agent_id and r.state = 'open' limit ?) as few) > ?) as too_many,
-         greatest(max(cost), 1) as cost, count(*) as count from asked),
+         greatest(max(cost), 1) as cost, count(*) as count from requested),
 locked as materialized (
   select c.budget_id, c.run_id, c.period_start, w.amount, w.needed, w.reservations,
          w.limit_nano_usd - c.reserved_nano_usd - ${SPENT} as room
-    from llm_budget_counters c join wanted w using (budget_id, run_id, period_start)
+    from llm_budget_counters c join required w using (budget_id, run_id, period_start)
    order by c.budget_id, c.run_id collate "C", c.period_start for update of c),
 granted as materialized (
   select case
-      when (select is_known or too_many from known) or count(*) < (select count(*) from wanted) then 0
+      when (select is_known or too_many from known) or count(*) < (select count(*) from required) then 0
       when bool_and(room >= needed) is not false then ${ALL_ATTEMPTS}
       when (select count > 1 or min(room) < cost from known) then 0
       else greatest(1, floor(min(room) / ((select cost from known) * ${SHARE})))
@@ -97,11 +98,11 @@ reserved as (
   select a.reservation_id, a.agent_id, a.run_id, a.budget_ids::int[], a.period_starts::timestamptz[],
          least(a.attempts, g.attempts) * a.cost, least(a.attempts, g.attempts) * a.cost, least(a.attempts, g.attempts),
          a.actor, least(now() + a.lifetime_ms * interval '1 millisecond', a.latest_end)
-    from granted g, asked a where g.attempts > 0
+    from granted g, requested a where g.attempts > 0
   returning reservation_id, amount_nano_usd::text as amount, attempts, expires_at)
 select k.is_known, k.too_many, r.reservation_id, r.amount, r.attempts, r.expires_at, now() as now,
        (select count(*)::int from locked) as found,
-       (select array_agg(budget_id) from locked l where l.room < k.cost) as "full"
+       (select array_agg(budget_id) from locked l where l.room < k.cost) as insufficient
   from known k left join reserved r on true`;
 
 /** The result of the statement: one row for each new reservation, or one row without a reservation. */
@@ -114,14 +115,17 @@ interface ReserveRow {
   readonly expires_at: Date;
   readonly now: Date;
   readonly found: number;
-  readonly full: number[] | null;
+  readonly insufficient: number[] | null;
 }
 type ReserveRows = readonly [ReserveRow, ...ReserveRow[]];
 
-/** A deleted budget has no counter, and a state that is one revision old may still have the budget. */
+/**
+ * The number of tries. A deleted budget has no counter, but a state that is one revision behind may still contain the
+ * budget.
+ */
 const TRIES = 3;
 
-/** Makes each reservation in all of its budgets, or in none. All that fit are made by one statement. */
+/** Makes each reservation in all of its budgets or in none. If possible, one statement makes all reservations. */
 export async function reserve(
   db: Knex,
   requests: readonly ReservationRequest[],
@@ -133,7 +137,10 @@ export async function reserve(
   return outcomes;
 }
 
-/** @returns undefined if nothing was reserved: they do not all fit, or one of them would fail. */
+/**
+ * @returns undefined if no amount was reserved, because the remaining amounts do not cover all requests or one of them
+ * would fail.
+ */
 async function reserveTogether(db: Knex, requests: readonly ReservationRequest[]): Promise<ReserveRows | undefined> {
   const sums = sumsOf(requests);
   const run = () =>
@@ -150,35 +157,35 @@ async function reserveTogether(db: Knex, requests: readonly ReservationRequest[]
 }
 
 async function reserveOne(db: Knex, request: ReservationRequest): Promise<ReserveOutcome> {
-  let { wanted } = request;
+  let { required } = request;
   for (let tries = 1; ; tries++) {
-    const own = { ...request, wanted };
+    const own = { ...request, required };
     const sums = sumsOf([own]);
     const rows = await runReserve(db, [own], sums).catch((error: unknown) => {
       // The same reservation was made at the same time.
       if (errorCode(error) === '23505') return undefined;
       throw error;
     });
-    if (!rows) return { granted: undefined, exists: true, tooMany: false, full: [] };
+    if (!rows) return { granted: undefined, exists: true, tooMany: false, insufficient: [] };
     if (!isMissing(rows, sums)) return outcomeOf(own, rows);
-    await createCounters(db, wanted);
-    if (tries >= TRIES) wanted = await existing(db, wanted);
+    await createCounters(db, required);
+    if (tries >= TRIES) required = await existing(db, required);
   }
 }
 
-/** Whether a counter does not exist, which is the only reason why nothing was decided. */
+/** Whether a counter is missing, which is the only case in which the statement makes no decision. */
 const isMissing = ([row]: ReserveRows, sums: readonly CounterSum[]): boolean =>
   row.found < sums.length && !row.is_known && !row.too_many;
 
-async function existing(db: Knex, wanted: readonly WantedCounter[]): Promise<readonly WantedCounter[]> {
+async function existing(db: Knex, required: readonly RequiredCounter[]): Promise<readonly RequiredCounter[]> {
   const ids: number[] = await db('llm_budgets')
-    .whereRaw('id = any(?::int[])', [wanted.map(({ budget }) => budget.id)])
+    .whereRaw('id = any(?::int[])', [required.map(({ budget }) => budget.id)])
     .pluck('id');
-  return wanted.filter(({ budget }) => ids.includes(budget.id));
+  return required.filter(({ budget }) => ids.includes(budget.id));
 }
 
-/** What a statement holds in one counter. */
-interface CounterSum extends WantedCounter {
+/** The amount that a statement holds in one counter. */
+interface CounterSum extends RequiredCounter {
   readonly hour: number;
   readonly reservations: number;
   readonly amount: bigint;
@@ -188,9 +195,9 @@ interface CounterSum extends WantedCounter {
 /** The counters of all requests, each once. */
 function sumsOf(requests: readonly ReservationRequest[]): readonly CounterSum[] {
   const sums = new Map<string, CounterSum>();
-  for (const { wanted, cost, attempts, hour } of requests) {
+  for (const { required, cost, attempts, hour } of requests) {
     const own = cost * BigInt(attempts);
-    for (const counter of wanted) {
+    for (const counter of required) {
       const id = keyText(counter.key);
       const { amount, largest, reservations } = sums.get(id) ?? { amount: 0n, largest: 0n, reservations: 0 };
       const sum = { amount: amount + own, largest: own > largest ? own : largest, reservations: reservations + 1 };
@@ -200,7 +207,7 @@ function sumsOf(requests: readonly ReservationRequest[]): readonly CounterSum[] 
   return [...sums.values()];
 }
 
-/** The room with which every reservation would be made in full if it were the last one. */
+/** The remaining amount that is needed so that every reservation is made in full, in any order. */
 const neededRoom = ({ amount, largest }: CounterSum): bigint => {
   const needed = amount + largest * BigInt(SHARE - 1);
   return needed > 0n ? needed : 1n;
@@ -225,8 +232,8 @@ async function runReserve(
     requests.map(({ run_id }) => run_id),
     requests.map(({ cost }) => String(cost)),
     requests.map(({ attempts }) => attempts),
-    requests.map(({ wanted }) => numberArray(byId(wanted).map(({ budget }) => budget.id))),
-    requests.map(({ wanted }) => timeArray(byId(wanted).map(({ key }) => key.period_start))),
+    requests.map(({ required }) => numberArray(byId(required).map(({ budget }) => budget.id))),
+    requests.map(({ required }) => timeArray(byId(required).map(({ key }) => key.period_start))),
     requests.map(({ actor }) => actor),
     requests.map(({ lifetimeMs }) => lifetimeMs),
     requests.map(({ until }) => until ?? null),
@@ -237,19 +244,19 @@ async function runReserve(
   return rows;
 }
 
-const byId = (wanted: readonly WantedCounter[]) => [...wanted].sort((a, b) => a.budget.id - b.budget.id);
+const byId = (required: readonly RequiredCounter[]) => [...required].sort((a, b) => a.budget.id - b.budget.id);
 
 function outcomeOf(request: ReservationRequest, rows: ReserveRows): ReserveOutcome {
   const { reservation_id, agent_id, run_id } = request;
-  const [{ is_known, too_many, full, now }] = rows;
+  const [{ is_known, too_many, insufficient, now }] = rows;
   const row = rows.find((one) => one.reservation_id === reservation_id);
-  const wanted = byId(request.wanted);
+  const required = byId(request.required);
   const granted = row && {
     reservation_id,
     agent_id,
     run_id,
-    budget_ids: wanted.map(({ budget }) => budget.id),
-    period_starts: wanted.map(({ key }) => key.period_start),
+    budget_ids: required.map(({ budget }) => budget.id),
+    period_starts: required.map(({ key }) => key.period_start),
     amount: BigInt(row.amount),
     held: BigInt(row.amount),
     attempts: row.attempts,
@@ -257,5 +264,5 @@ function outcomeOf(request: ReservationRequest, rows: ReserveRows): ReserveOutco
     expires_at: row.expires_at,
     now,
   };
-  return { granted, exists: is_known, tooMany: too_many, full: full ?? [] };
+  return { granted, exists: is_known, tooMany: too_many, insufficient: insufficient ?? [] };
 }

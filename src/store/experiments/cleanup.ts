@@ -3,12 +3,14 @@ import { type BatchOptions, deleteInBatches } from '../batched_delete.js';
 import type { Database } from '../database.js';
 import { oldestAccepted } from '../usage/retention.js';
 
-/** Like usage, what is no longer accepted is deleted this much later, so that none of it is still being stored. */
+/**
+ * As for usage, rows are deleted this long after their retention has ended, so that none of them is still being stored.
+ */
 const SLACK_MS = 3_600_000;
 
 /**
- * Deletes the outcomes and runs that are no longer retained; their sums stay. Then it deletes what belongs to experiments
- * that no longer exist.
+ * Deletes outcomes and runs after their retention; their sums stay. Then deletes the rows of experiments that no longer
+ * exist.
  */
 export async function deleteOldExperimentRows(
   { database: { knex: db } }: { readonly database: Pick<Database, 'knex'> },

@@ -13,7 +13,7 @@ import {
 } from './subject_changes.js';
 
 const KEY = 'experiment_id, subject, variant';
-/** The sums of a subject: of all calls, and of those that another hop served. */
+/** The sums of a subject: over all calls, and over the calls that another hop served. */
 const SUMS = ['', 'other_'].flatMap((prefix) => ['calls', ...QUANTITIES].map((name) => prefix + name));
 const COLUMNS = [...KEY.split(', '), 'first_at', 'last_at', 'attempts', ...SUMS];
 
@@ -39,7 +39,10 @@ const INPUT: readonly (readonly [name: string, type: string, values: (all: reado
   ['unpriced_attempts', 'bigint', (all) => numberArray(all.map((one) => one.unpriced_attempts))],
 ];
 
-/** A quantity of a subject now and before, in all calls or without those that another hop served. */
+/**
+ * SQL for a quantity of a subject after and before the change, over all calls or without the calls that another hop
+ * served.
+ */
 const now = (name: string) => `p.${name}`;
 const before = (name: string) => `(p.${name} - i.${name})`;
 const servedNow = (name: string) => `(p.${name} - p.other_${name})`;
@@ -47,14 +50,20 @@ const servedBefore = (name: string) => `(p.${name} - i.${name} - p.other_${name}
 
 type Term = (name: string) => string;
 
-/** The differences of the sums over the subjects: of the values, their squares and their products with the calls. */
-const differences = (prefix: string, after: Term, then: Term): (readonly [name: string, sql: string])[] => [
-  [`${prefix}calls`, `sum(${after('calls')} - ${then('calls')})`],
-  [`${prefix}calls_squared`, `sum(${after('calls')} * ${after('calls')} - ${then('calls')} * ${then('calls')})`],
+/**
+ * SQL for the differences of the sums over the subjects: of the values, of their squares, and of their products with
+ * the calls.
+ */
+const differences = (prefix: string, after: Term, previous: Term): (readonly [name: string, sql: string])[] => [
+  [`${prefix}calls`, `sum(${after('calls')} - ${previous('calls')})`],
+  [
+    `${prefix}calls_squared`,
+    `sum(${after('calls')} * ${after('calls')} - ${previous('calls')} * ${previous('calls')})`,
+  ],
   ...QUANTITIES.flatMap((name): (readonly [string, string])[] => [
-    [prefix + name, `sum(${after(name)} - ${then(name)})`],
-    [`${prefix}${name}_squared`, `sum(${after(name)} * ${after(name)} - ${then(name)} * ${then(name)})`],
-    [`${prefix}${name}_by_calls`, `sum(${after(name)} * ${after('calls')} - ${then(name)} * ${then('calls')})`],
+    [prefix + name, `sum(${after(name)} - ${previous(name)})`],
+    [`${prefix}${name}_squared`, `sum(${after(name)} * ${after(name)} - ${previous(name)} * ${previous(name)})`],
+    [`${prefix}${name}_by_calls`, `sum(${after(name)} * ${after('calls')} - ${previous(name)} * ${previous('calls')})`],
   ]),
 ];
 
@@ -72,11 +81,12 @@ const VARIANT_SUMS: readonly (readonly [name: string, sql: string])[] = [
 const VARIANT_NAMES = VARIANT_SUMS.map(([name]) => name);
 
 /**
- * Adds changes to the rows of subjects, and the differences that this makes to the sums of the variants. The rows that the
- * statement returns are the newest ones, also if another transaction has just changed them, and a row before is the row
- * now less the change. A subject is new in its variant if all its attempts are those of the change.
+ * Adds changes to the rows of subjects, and the resulting differences to the sums of the variants. The statement
+ * returns the newest rows, even if another transaction has just changed them. The previous row is the new row minus the
+ * change. A subject is new in its variant if all its attempts are part of the change.
  *
- * For the check of the sample ratio, a subject counts where it was first seen: only if it is in no other variant.
+ * For the check of the sample ratio, a subject counts only in its first variant: a subject that is already in another
+ * variant is not counted.
  */
 const COUNT = `
   with input as (

@@ -61,7 +61,7 @@ async function pause(store: Store, { id, revision }: Experiment, reason: string)
     reason,
     plan(state, draft) {
       const before = state.experiments.withId(id);
-      // What has changed since the sums were read, for example a guardrail, is checked again later.
+      // If the experiment has changed since the sums were read, for example a guardrail, the next check decides.
       isPaused = before?.state === 'EXPERIMENT_STATE_RUNNING' && before.revision === revision;
       if (before && isPaused)
         draft.update('experiment', before, inState(before, 'EXPERIMENT_STATE_PAUSED', draft, { reason }));
@@ -72,7 +72,7 @@ async function pause(store: Store, { id, revision }: Experiment, reason: string)
   return isPaused;
 }
 
-/** One sentence for people: which guardrail, which variant, and by how much. */
+/** The reason for people, one sentence: the guardrail, the variant and the difference. */
 function reasonOf({ guardrail, variant, state }: GuardrailCheck): string {
   const shown = (value: number | undefined) => (value === undefined ? 'unknown' : Number(value.toPrecision(4)));
   const bound = state?.interval && `, at least ${shown(state.interval.low)} with confidence`;

@@ -10,14 +10,14 @@ import { type NewOutcome, type OutcomeResult, storeOutcomes } from './outcomes.j
 const CONFLICT = /^(40001|40P01)$/;
 const TRIES = 3;
 
-/** Batches that wait are stored by one transaction with at most this many outcomes, so that none takes long. */
+/** Waiting batches are stored by one transaction with at most this many outcomes, so that no transaction takes long. */
 const OUTCOMES_AT_ONCE = 1000;
 
 type Stored = readonly OutcomeResult[];
 
 /**
- * Stores outcomes. One transaction at a time uses one connection, so that writes of the configuration never wait for the
- * pool because of outcomes. Batches that arrive meanwhile are stored together.
+ * Stores outcomes in one transaction at a time on one connection, so that outcomes never make writes of the
+ * configuration wait for the pool. Batches that arrive during a transaction are stored together in the next one.
  */
 export class OutcomeWriter {
   private readonly queue: WriteQueue<readonly NewOutcome[], Stored>;

@@ -5,24 +5,24 @@ import { type MetricNames, OutcomeNames } from './outcome_names.js';
 /** A valid outcome to store. */
 export interface NewOutcome {
   readonly outcome_id: string;
-  /** The experiments that it can belong to. */
+  /** The ids of the experiments to which the outcome can belong. */
   readonly experiments: readonly number[];
-  /** Empty: that of the run. */
+  /** Empty: the subject of the run. */
   readonly subject: string;
   readonly run_id: string;
   readonly name: string;
-  /** A decimal number. */
+  /** The value as a decimal number. */
   readonly value: string;
   readonly observed_at: Date;
   readonly actor: string;
 }
 
-/** What was done with an outcome. */
+/** The result for an outcome. */
 export type OutcomeResult =
   | { readonly status: 'new'; readonly experiment_id: number; readonly variant: string }
   | { readonly status: 'known' | 'not seen' | 'several subjects' | 'too many names' };
 
-/** The subject and variant that an outcome belongs to. */
+/** The subject and the variant to which an outcome belongs. */
 interface Owner {
   readonly experiment_id: number;
   readonly variant: string;
@@ -30,7 +30,7 @@ interface Owner {
 }
 
 /**
- * Stores outcomes with different ids, and adds those that are new to the sums, in one transaction.
+ * Stores outcomes with different ids, and adds the new outcomes to the sums, in one transaction.
  * @returns one result for each outcome, in order.
  */
 export async function storeOutcomes(
@@ -71,7 +71,7 @@ async function knownIds(tx: Knex, outcomes: readonly NewOutcome[]): Promise<Read
   return new Set(rows.map(({ outcome_id }) => outcome_id));
 }
 
-/** A run has several subjects. */
+/** Marks a run that has several subjects. */
 const SEVERAL = Symbol('several subjects');
 
 /** The only subject of a run in the experiment that it had its latest call in. */
@@ -156,7 +156,9 @@ async function ownersOf(
   return new Map(rows.map(({ outcome_id, ...owner }) => [outcome_id, owner]));
 }
 
-/** The names of the outcomes of experiments. No other transaction can add one meanwhile, so that their limit holds. */
+/**
+ * The names of the outcomes of experiments, locked so that no other transaction can add a name and exceed the limit.
+ */
 async function lockedNames(tx: Knex, owners: readonly Owner[]): Promise<readonly (readonly [number, string])[]> {
   const ids = [...new Set(owners.map(({ experiment_id }) => experiment_id))].sort((a, b) => a - b);
   if (ids.length === 0) return [];
@@ -194,10 +196,10 @@ async function insert(tx: Knex, outcomes: readonly (NewOutcome & Owner)[]): Prom
 const KEY = 'experiment_id, variant, name, subject';
 const MEAN_DECIMALS = 12;
 const mean = (total: string, outcomes: string) => `round(${total} / ${outcomes}, ${MEAN_DECIMALS})`;
-/** The mean of a subject before the change; it is computed exactly as it was stored. */
+/** SQL for the mean of a subject before the change, computed exactly as it was stored. */
 const MEAN_BEFORE = `(case when p.outcomes = i.outcomes then 0 else ${mean('(p.total - i.total)', '(p.outcomes - i.outcomes)')} end)`;
 
-/** Adds outcomes to those of their subjects, and the difference of the means to the sums of the variants. */
+/** Adds outcomes to the rows of their subjects, and the differences of the means to the sums of the variants. */
 const ADD = `
   with input as (
     select ${KEY}, count(*) as outcomes, sum(value) as total

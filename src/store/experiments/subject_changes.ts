@@ -16,18 +16,18 @@ export interface CallSums extends Record<Quantity, bigint> {
 
 const noCalls = (): CallSums => ({ calls: 0n, successes: 0n, cost_nano_usd: 0n, latency_ms: 0n, tokens: 0n });
 
-/** What attempts add to one subject of a variant. */
+/** The change of the sums of one subject in a variant. */
 export interface SubjectChange {
   readonly experiment_id: number;
   readonly variant: string;
   readonly subject: string;
-  /** The revision of the buckets that assigned the subject; null: the buckets have changed since. */
+  /** The revision of the buckets that assigned the subject; null if the buckets have changed since. */
   readonly allocation: number | null;
   readonly first_at: Date;
   readonly last_at: Date;
   readonly attempts: number;
   readonly all: CallSums;
-  /** The part of the calls that another hop than the first one served. */
+  /** The sums over the calls that a fallback served. */
   readonly other: CallSums;
   readonly aborted_calls: number;
   readonly unpriced_attempts: number;
@@ -41,7 +41,7 @@ export interface BinChange {
   readonly calls: number;
 }
 
-/** A run with calls of a subject. */
+/** A run that has calls of a subject. */
 export interface RunSubject {
   readonly experiment_id: number;
   readonly run_id: string;
@@ -49,7 +49,7 @@ export interface RunSubject {
   readonly last_at: Date;
 }
 
-/** What attempts add to the sums of experiments; each list is ordered by its key, so that no two transactions deadlock. */
+/** The changes of the sums of experiments. Each list is ordered by its key, so that transactions do not deadlock. */
 export interface ExperimentChanges {
   readonly subjects: readonly SubjectChange[];
   readonly bins: readonly BinChange[];
@@ -60,7 +60,9 @@ export interface ExperimentChanges {
 export const isCounted = ({ experiment, subject, call }: NewAttempt): boolean =>
   experiment !== '' && subject !== '' && call !== undefined;
 
-/** What new attempts add to the sums. Attempts of experiments and variants that do not exist add nothing. */
+/**
+ * Computes the changes that new attempts make to the sums. Attempts of unknown experiments and variants are ignored.
+ */
 export function changesOf(state: State, attempts: readonly NewAttempt[]): ExperimentChanges {
   const subjects = new Map<string, Mutable<SubjectChange>>();
   const bins = new Map<string, Mutable<BinChange>>();
@@ -83,7 +85,7 @@ type Mutable<T> = { -readonly [K in keyof T]: T[K] };
 const inOrder = <T>(map: ReadonlyMap<string, T>): T[] =>
   [...map].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, value]) => value);
 
-/** A key that sorts like its parts. */
+/** A text key that sorts in the order of its parts. */
 const keyOf = (id: number, ...rest: readonly string[]) => [String(id).padStart(10, '0'), ...rest].join('\0');
 
 function addToSubject(
@@ -110,7 +112,7 @@ function addToSubject(
   changes.set(key, change);
   if (started_at < change.first_at) change.first_at = started_at;
   if (started_at > change.last_at) change.last_at = started_at;
-  // A process that did not know the new buckets yet used the earlier ones.
+  // The process did not know the new buckets yet and used earlier ones.
   if (attempt.revision < allocation_revision) change.allocation = null;
   change.attempts++;
   if (attempt.cost_nano_usd === null) change.unpriced_attempts++;

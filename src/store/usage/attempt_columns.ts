@@ -3,9 +3,9 @@ import { type NewAttempt, slotOf } from './new_attempt.js';
 import { TOKENS } from './sums.js';
 
 /*
- * The arrays in which attempts are sent. Most columns have few distinct values in a batch, so their combinations are sent
- * once, as groups, and each attempt has the number of its group. The database then reads half as many values and adds up
- * attempts by one integer.
+ * The arrays in which attempts are sent to the database. Most columns have few distinct values in a batch. Each combination
+ * of these values is sent once, as a group, and each attempt has the number of its group. The database then reads half as
+ * many values and adds up attempts by one integer.
  */
 
 type Column<Row> = readonly [name: string, type: string, values: (rows: readonly Row[]) => string];
@@ -44,10 +44,10 @@ export const GROUP_COLUMNS: readonly Column<NewAttempt>[] = [
   flags('price_from_config'),
 ];
 
-/** What is sent for each attempt, with the number of its group. */
+/** The attempts of a statement, with the number of the group of each. */
 interface Numbered {
   readonly attempts: readonly NewAttempt[];
-  /** From 1. */
+  /** The number of the group of each attempt, counted from 1. */
   readonly groups: readonly number[];
 }
 
@@ -60,7 +60,7 @@ type BatchColumn = readonly [name: string, type: string, values: (batch: Numbere
 
 export const ATTEMPT_COLUMNS: readonly BatchColumn[] = [
   ['group_number', 'int', ({ groups }) => numberArray(groups)],
-  // Milliseconds are shorter than a time as text, and faster to read.
+  // Milliseconds are shorter than the text of a time, and faster to parse.
   ['started_ms', 'bigint', ({ attempts }) => numberArray(attempts.map(({ started_at }) => started_at.getTime()))],
   ...[
     texts('attempt_id', 'uuid'),
@@ -71,7 +71,7 @@ export const ATTEMPT_COLUMNS: readonly BatchColumn[] = [
   ['record', 'bytea', ({ attempts }) => bytesArray(attempts.map(({ record }) => record))],
 ];
 
-/** No text of an attempt contains NUL. */
+/** The separator is NUL, which no text of an attempt contains. */
 const groupKey = (one: NewAttempt): string =>
   `${one.agent_name}\0${one.provider}\0${one.model_name}\0${one.experiment}\0${one.variant}\0${one.outcome}\0` +
   `${one.unpriced_reason}\0${hourOf(one.started_at)} ${one.agent_id} ${one.config_id} ${one.fallback} ` +

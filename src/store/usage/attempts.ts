@@ -23,8 +23,9 @@ const KEY =
 const newestName = (at: string) => `(array_agg(agent_name order by ${at} desc, agent_name desc))[1] as agent_name`;
 
 /**
- * The ids are inserted first, so that an attempt that is stored twice at the same time waits, and is then not new. The
- * ids, and then the sums, are inserted in the order of their keys: two statements cannot wait for each other.
+ * The ids are inserted first. If two statements store the same attempt at the same time, the second one waits and then
+ * finds that the attempt is not new. Ids and sums are inserted in the order of their keys, so two statements cannot
+ * wait for each other.
  */
 const INSERT = `
   with groups as (
@@ -49,8 +50,8 @@ const INSERT = `
   select attempt_id from fresh`.replace(/\s+/g, ' ');
 
 /**
- * Stores attempts with different ids, and adds those that are new to the sums, in one statement.
- * @returns the ids that were new.
+ * Stores attempts with different ids, and adds the new attempts to the sums, in one statement.
+ * @returns the ids of the new attempts.
  */
 export async function insertAttempts(db: Knex, attempts: readonly NewAttempt[]): Promise<ReadonlySet<string>> {
   const { rows } = await prepared(db.raw<{ rows: { attempt_id: string }[] }>(INSERT, bindingsOf(attempts)), true);
@@ -76,7 +77,7 @@ export async function readCosts(
   return new Map(rows.map(({ attempt_id, cost_nano_usd: cost }) => [attempt_id, cost === null ? null : BigInt(cost)]));
 }
 
-/** The sums of stored attempts as they must be in a table of sums, for a check; without adjustments. */
+/** Recomputes the sums of a unit from the stored attempts, without adjustments, for a check of the tables of sums. */
 export const rebuildSums = (db: Knex, unit: SummedUnit): PromiseLike<{ rows: Record<string, unknown>[] }> =>
   db.raw(
     `with hours as (

@@ -17,9 +17,9 @@ export interface AttemptFilter {
 
 export interface AgentFilter {
   readonly names: readonly string[];
-  /** The ids of the agents that have these names now. */
+  /** The ids of the agents that currently have these names. */
   readonly ids: readonly number[];
-  /** The hours in which another agent may have had one of these names. */
+  /** The range of hours in which other agents may have had these names. */
   readonly from: Date;
   readonly to: Date;
 }
@@ -48,12 +48,12 @@ export function conditionOf(filter: AttemptFilter): Condition {
   return [all.map(([sql]) => ` and ${sql}`).join(''), all.flatMap(([, bindings]) => bindings)];
 }
 
-/** Lower than any id; an agent that the service does not know has a negative one. */
+/** Lower than any id; agents that the service does not know have negative ids. */
 const BEFORE_ALL_IDS = `(${-limits.maxInt32 - 1})`;
 
 /**
- * An agent is found by its present name, and by each name under which it reported. The recursion reads one row of an
- * index for each agent that had the name.
+ * An agent is found by its current name and by each name under which it has reported. The recursion reads one index row
+ * for each agent that had the name.
  */
 const agentCondition = ({ names, ids, from, to }: AgentFilter): Condition => [
   `(agent_id = any(?::int[]) or agent_id in (

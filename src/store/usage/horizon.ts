@@ -2,10 +2,10 @@ import type { Knex } from 'knex';
 
 /*
  * The time before which attempts have been deleted. It never moves back: if USAGE_RETENTION is shortened and lengthened
- * again, the attempts of the time between are gone, so they are neither read for a report nor accepted a second time.
+ * again, the attempts of the time between are deleted. They are neither read for a report nor accepted a second time.
  */
 
-/** The time before which attempts have been deleted, in ms since 1970; 0: none has been. */
+/** The time before which attempts have been deleted, in ms since 1970; 0: no attempts have been deleted. */
 export async function usageHorizon(db: Knex): Promise<number> {
   const row: { deleted_before: Date } | undefined = await db('llm_usage_horizon').first('deleted_before');
   return row?.deleted_before.getTime() ?? 0;

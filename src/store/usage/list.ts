@@ -18,7 +18,7 @@ export interface AttemptRow {
   readonly price_revision: number;
   readonly price_from_config: boolean;
   readonly record: Buffer;
-  /** The sum of the adjustments; null without one. */
+  /** The sum of the adjustments; null if there are none. */
   readonly adjustment: string | null;
 }
 
@@ -52,7 +52,7 @@ export function listAttempts(store: Store, query: AttemptQuery): Promise<Bounded
   });
 }
 
-/** The ids of the agents of a filter, also under an earlier name. */
+/** The ids of the agents of a filter, including agents that had one of the names earlier. */
 async function agentsOf(db: Knex, { names, ids, from, to }: AgentFilter, since: Date): Promise<readonly number[]> {
   const { rows } = await db.raw<{ rows: { agent_id: number }[] }>(
     `select distinct agent_id from llm_usage_hourly
@@ -102,7 +102,7 @@ async function attemptsBetween(db: Knex, from: Date, to: Date, query: BoundedQue
     ...(after ? [new Date(after[0]), after[1]] : []),
     ...(runId ? [runId] : []),
   ];
-  // The newest attempts of each agent, of which the newest ones are taken: each part is read in the order of an index.
+  // Reads the newest attempts of each agent in the order of an index, and then takes the newest of all.
   const sql = agents
     ? `select one.* from unnest(?::int[]) as listed (id) cross join lateral (
          ${SELECT} where agent_id = listed.id and ${where}

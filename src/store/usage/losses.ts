@@ -11,7 +11,7 @@ export interface NewLoss {
   readonly actor: string;
 }
 
-/** Stores reports; a report that is stored already is ignored. */
+/** Stores reports. A report that is already stored is ignored. */
 export async function insertLosses(db: Knex, losses: readonly NewLoss[]): Promise<void> {
   if (losses.length === 0) return;
   const unique = [...new Map(losses.map((loss) => [loss.loss_id, loss])).values()];
@@ -23,9 +23,9 @@ export async function insertLosses(db: Knex, losses: readonly NewLoss[]): Promis
 }
 
 /**
- * Replaces the reports that began in one hour of UTC, by agent, by one row with their sum: old ones are kept for reports,
- * but do not grow with the number of processes. A report that is sent again later would count again; processes send it
- * again within seconds.
+ * Replaces the reports of an agent that began in the same hour of UTC by one row with their sum, so that the number of
+ * old rows does not grow with the number of processes. A report that is sent again after this would count again, but
+ * processes repeat a report within seconds.
  */
 const COMPACT = `with groups as (
     select agent_name, date_trunc('hour', first_at, 'UTC') as hour from llm_usage_losses

@@ -2,8 +2,8 @@ import type { UsageCall } from '../../../gen/ts/agentllm/v1/usage.js';
 import { USAGE_PARTITIONS } from '../../../migrations/0020_usage.js';
 
 /**
- * An attempt to store: the columns of `llm_usage_attempts` except the time at which it is stored, and what is stored in
- * `record` only: the reservation that it draws on, and what experiments count.
+ * An attempt to store: the columns of `llm_usage_attempts` except the time of storage, and values that are stored only
+ * in `record`: the reservation, and the data that experiments count.
  */
 export interface NewAttempt {
   readonly attempt_id: string;

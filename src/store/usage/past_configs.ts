@@ -11,7 +11,10 @@ export interface ConfigVersion {
 
 export const versionKey = ({ id, revision }: ConfigVersion): string => `${id} ${revision}`;
 
-/** Configs as they were at past revisions, by `versionKey`; without those that did not exist or are compacted. */
+/**
+ * Configs at past revisions, by `versionKey`. Configs that did not exist at the revision, or whose history is
+ * compacted, are left out.
+ */
 export async function pastConfigs(
   store: Store,
   versions: readonly ConfigVersion[],

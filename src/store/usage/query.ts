@@ -29,7 +29,7 @@ const KEYS = {
 
 export type Dimension = keyof typeof KEYS;
 
-/** What a report sums, and by what. */
+/** The filter and the grouping of a report. */
 export interface UsageQuery {
   readonly ranges: ReportedRanges;
   /** The starts of the periods that the report groups by; `hours`: the hours of UTC; undefined: no periods. */
@@ -41,7 +41,7 @@ export interface UsageQuery {
   readonly limit: number;
 }
 
-/** The sums, as PostgreSQL sends them: a bigint as a number, and a numeric as text. */
+/** The sums as PostgreSQL returns them: bigint as a number, and numeric as text. */
 const COUNTS = ['attempts', 'unsuccessful_attempts', 'unpriced_attempts', ...TOKENS, 'cost_nano_usd'] as const;
 export type Sums = Readonly<Record<(typeof COUNTS)[number], string>>;
 
@@ -65,7 +65,7 @@ export function keyColumns({ periods, dimensions }: Pick<UsageQuery, 'periods' |
   return [...new Map(columns.map((column) => [column.name, column])).values()];
 }
 
-/** The groups of a page, and the sums over all groups, which are equal because they come from one statement. */
+/** The groups of a page, and the sums over all groups. They are consistent because one statement returns both. */
 export async function queryUsage(store: Store, query: UsageQuery): Promise<{ groups: GroupRow[]; totals: Sums }> {
   const [sql, bindings] = statementOf(query);
   const { rows } = await onDatabase(store, (db) =>
@@ -99,8 +99,8 @@ function statementOf(query: UsageQuery): Condition {
 }
 
 /**
- * The greatest text of a time of UTC and a name: an aggregate of rows would sort them all. The text of a time has the
- * order of the time, because '+' is before '.'.
+ * Computes the name in the newest attempt as the maximum of the text of a UTC time and a name, because an ordered
+ * aggregate would sort all rows. The text has the order of the time, because '+' sorts before '.'.
  */
 const NEWEST_NAME = `regexp_replace(max((newest_at::text || agent_name) collate "C"), '^[^+]*[+]00', '')`;
 

@@ -7,25 +7,31 @@ import { raiseHorizon, usageHorizon } from './horizon.js';
 import { compactLosses } from './losses.js';
 
 /*
- * Attempts are retained in whole months of UTC: a month is removed by truncating its partition. The sums are kept for
- * ever, and so are the sums of the losses, without which a report would not state that it is incomplete.
+ * Attempts are retained in whole UTC months, because a month is deleted by truncating its partition. The sums are kept
+ * permanently. The sums of losses are kept too, so that a report on a past period can state that it is incomplete.
  */
 
-/** The start of the oldest attempt that is accepted, and that reports can read, in ms since 1970. */
+/** The earliest start of attempts that are accepted and that reports can read, in ms since 1970. */
 export function oldestAccepted(now: number, retentionMs: number): number {
   if (retentionMs === Number.POSITIVE_INFINITY) return 0;
   const oldest = new Date(Math.max(0, now - retentionMs));
   return Date.UTC(oldest.getUTCFullYear(), oldest.getUTCMonth(), 1);
 }
 
-/** The start of the oldest attempt that has not been deleted, with any retention since, in ms since 1970. */
+/**
+ * The earliest start of attempts that are accepted and have not been deleted under any earlier retention, in ms since
+ * 1970.
+ */
 export const oldestRetained = async (db: Knex, now: number, retentionMs: number): Promise<number> =>
   Math.max(oldestAccepted(now, retentionMs), await usageHorizon(db));
 
-/** A month is deleted this long after its attempts are no longer accepted, so that none of them is still being stored. */
+/**
+ * A month is deleted this long after the service has stopped accepting its attempts, so that none of them is still
+ * being stored.
+ */
 const SLACK_MS = 3_600_000;
 
-/** Deletes the attempts and adjustments of months that are no longer retained, by the clock of the database. */
+/** Deletes the attempts and adjustments of months whose retention has ended, by the clock of the database. */
 export async function deleteOldUsage(
   { database: { knex: db } }: { readonly database: Pick<Database, 'knex'> },
   retentionMs: number,
@@ -39,7 +45,10 @@ export async function deleteOldUsage(
   await compactLosses(db, oldest, options);
 }
 
-/** A partition can also have attempts that are retained, if the retention is longer than a year. */
+/**
+ * Deletes old attempts of a partition. If the retention is longer than a year, the partition can also contain attempts
+ * that must be kept.
+ */
 async function deleteFrom(db: Knex, slot: number, oldest: Date, options: BatchOptions): Promise<void> {
   const { signal, rowsAtOnce = ROWS_AT_ONCE } = options;
   const hasRows = async (comparison: '<' | '>=') => {
@@ -47,7 +56,7 @@ async function deleteFrom(db: Knex, slot: number, oldest: Date, options: BatchOp
     return row !== undefined;
   };
   if (signal?.aborted || !(await hasRows('<'))) return;
-  // Before the deletion, so that nothing reads or stores again what is being deleted.
+  // The horizon is raised before the deletion, so that no statement reads or stores attempts that are being deleted.
   await raiseHorizon(db, oldest);
   if (await hasRows('>=')) {
     for (let deleted = rowsAtOnce; deleted === rowsAtOnce && !signal?.aborted; )

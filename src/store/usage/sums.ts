@@ -51,8 +51,8 @@ export function selectSums(unit: SummedUnit, hours: string, condition = ''): str
 }
 
 /**
- * Common table expressions that add the sums of hours to all tables: one table after the other, in the order of the key,
- * so that two statements do not wait for each other.
+ * Common table expressions that add hourly sums to all tables of sums. The tables are updated in a fixed order and each
+ * in the order of its key, so that two statements do not wait for each other.
  */
 export function addSums(hours: string): string {
   const units = [...SUMMED_UNITS].reverse();

@@ -3,7 +3,7 @@ import { timeArray } from '../array_literal.js';
 import type { Condition } from './filter.js';
 
 /**
- * The condition that a unit is in one of the ranges. The bounds are parts of the statement and not rows that it joins,
+ * The condition that a unit is in one of the ranges. The bounds are written into the statement and not joined as rows,
  * because the planner would estimate a ninth of the table for each row.
  */
 export function inRanges(unit: SummedUnit, ranges: readonly TimeRange[]): Condition {
@@ -11,7 +11,7 @@ export function inRanges(unit: SummedUnit, ranges: readonly TimeRange[]): Condit
   if (!first || !last) return ['false', []];
   const between = `${unit} >= ? and ${unit} < ?`;
   const covered = ranges.reduce((sum, { from, to }) => sum + to - from, 0);
-  // A zone whose days divide an hour has a gap for each day.
+  // In a zone whose days begin within an hour of UTC, there is a gap for each day.
   if (covered > (last.to - first.from) / 2) {
     const gaps = ranges.slice(1).flatMap(({ from }, at) => [...unitStarts(unit, ranges[at]?.to ?? from, from)]);
     const outside = gaps.length > 0 ? ` and ${unit} <> all(?::timestamptz[])` : '';

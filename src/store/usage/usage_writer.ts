@@ -13,8 +13,8 @@ import type { NewAttempt } from './new_attempt.js';
 export interface UsageBatch {
   readonly attempts: readonly NewAttempt[];
   readonly losses: readonly NewLoss[];
-  /** The reservation that ends in the same transaction, after the attempts have drawn on it. */
-  readonly ends?: EndedReservation | undefined;
+  /** The reservation that ends in the same transaction, after the cost of the attempts is taken from it. */
+  readonly ending?: EndedReservation | undefined;
 }
 
 export interface EndedReservation {
@@ -22,7 +22,7 @@ export interface EndedReservation {
   readonly agentId: number;
 }
 
-/** What became of the attempts of a batch, by id. An id that is in neither set was rejected by the database. */
+/** The results of the attempts of a batch, by id. The database has rejected an id that is in neither set. */
 export interface StoredBatch {
   readonly fresh: ReadonlySet<string>;
   readonly known: ReadonlySet<string>;
@@ -30,15 +30,15 @@ export interface StoredBatch {
   readonly released: bigint;
 }
 
-/** What one or more transactions have stored. */
+/** The combined results of one or more transactions. */
 interface Stored extends Omit<StoredBatch, 'released'> {
   /** By the id of the reservation. */
   readonly released: ReadonlyMap<string, bigint>;
 }
 
 /**
- * Runs in the transaction that stores attempts, with those that are new; a rejection aborts the transaction.
- * @param ending the reservations that end in the same transaction, afterwards.
+ * Runs with the new attempts in the transaction that stores them. A rejection aborts the transaction.
+ * @param ending the reservations that end later in the same transaction.
  */
 export type AttemptsStored = (tx: Knex, attempts: readonly NewAttempt[], ending: readonly string[]) => Promise<void>;
 
@@ -54,8 +54,8 @@ const CONFLICT = /^(40001|40P01)$/;
 const TRIES = 3;
 
 /**
- * Stores usage. It uses at most two connections: writes of the configuration never wait for the pool because of usage, and
- * batches that arrive meanwhile are stored together.
+ * Stores usage on at most two connections, so that usage never makes writes of the configuration wait for the pool.
+ * Batches that arrive while both are busy are stored together.
  */
 export class UsageWriter {
   private readonly queue: WriteQueue<UsageBatch, StoredBatch>;
@@ -64,7 +64,7 @@ export class UsageWriter {
   constructor(
     private readonly store: Store,
     private readonly attemptsStored?: AttemptsStored,
-    /** Whether `attemptsStored` has an effect now. */
+    /** Whether `attemptsStored` currently has an effect on these attempts. */
     private readonly hasEffect: (attempts: readonly NewAttempt[]) => boolean = () => true,
   ) {
     const { maxCallMs: longestWaitMs, batchWrites: items } = limits;
@@ -89,21 +89,21 @@ export class UsageWriter {
   }
 
   private async storeTogether(batches: readonly UsageBatch[]): Promise<readonly PromiseSettledResult<StoredBatch>[]> {
-    // The first batch that has an id owns it; in later ones the attempt is known.
+    // The first batch with an id owns it. In later batches the attempt is known.
     const owners = new Map<string, number>();
     const attempts = batches.flatMap((batch, at) =>
       batch.attempts.filter(({ attempt_id: id }) => !owners.has(id) && owners.set(id, at)),
     );
     try {
       const losses = batches.flatMap((batch) => batch.losses);
-      const ends = batches.flatMap((batch) => batch.ends ?? []);
-      const { fresh, known, released } = await this.storeValid({ attempts, losses, ends });
+      const ending = batches.flatMap((batch) => batch.ending ?? []);
+      const { fresh, known, released } = await this.storeValid({ attempts, losses, ending });
       return batches.map((batch, at): PromiseFulfilledResult<StoredBatch> => {
         const [mine, rest] = [new Set<string>(), new Set<string>()];
         for (const { attempt_id: id } of batch.attempts)
           if (fresh.has(id) && owners.get(id) === at) mine.add(id);
           else if (fresh.has(id) || known.has(id)) rest.add(id);
-        const amount = (batch.ends && released.get(batch.ends.id)) ?? 0n;
+        const amount = (batch.ending && released.get(batch.ending.id)) ?? 0n;
         return { status: 'fulfilled', value: { fresh: mine, known: rest, released: amount } };
       });
     } catch (error) {
@@ -111,9 +111,9 @@ export class UsageWriter {
     }
   }
 
-  /** Stores attempts without those that the database rejects: one attempt never affects another one. */
+  /** Stores attempts. An attempt that the database rejects does not affect the other attempts. */
   private async storeValid(all: Together): Promise<Stored> {
-    const { attempts, losses, ends } = all;
+    const { attempts, losses, ending } = all;
     try {
       const { fresh, released } = await this.commit(all);
       const known = new Set<string>();
@@ -121,11 +121,11 @@ export class UsageWriter {
       return { fresh, known, released };
     } catch (error) {
       if (!isAboutValues(error) || attempts.length === 0) throw error;
-      if (attempts.length === 1) return this.storeValid({ attempts: [], losses, ends });
+      if (attempts.length === 1) return this.storeValid({ attempts: [], losses, ending });
     }
     const middle = attempts.length >>> 1;
-    const first = await this.storeValid({ attempts: attempts.slice(0, middle), losses, ends: [] });
-    const second = await this.storeValid({ attempts: attempts.slice(middle), losses: [], ends });
+    const first = await this.storeValid({ attempts: attempts.slice(0, middle), losses, ending: [] });
+    const second = await this.storeValid({ attempts: attempts.slice(middle), losses: [], ending });
     return {
       fresh: union(first.fresh, second.fresh),
       known: union(first.known, second.known),
@@ -143,31 +143,32 @@ export class UsageWriter {
     }
   }
 
-  private async commitOnce({ attempts, losses, ends }: Together): Promise<Pick<Stored, 'fresh' | 'released'>> {
+  private async commitOnce({ attempts, losses, ending }: Together): Promise<Pick<Stored, 'fresh' | 'released'>> {
     const { knex } = this.store.database;
     // Without a further effect one statement is the transaction.
     const attemptsStored = this.hasEffect(attempts) ? this.attemptsStored : undefined;
     const released = new Map<string, bigint>();
-    if (losses.length === 0 && ends.length === 0 && !attemptsStored)
+    if (losses.length === 0 && ending.length === 0 && !attemptsStored)
       return { fresh: attempts.length === 0 ? new Set() : await insertAttempts(knex, attempts), released };
     return knex.transaction(async (tx) => {
       const fresh = attempts.length === 0 ? new Set<string>() : await insertAttempts(tx, attempts);
       await insertLosses(tx, losses);
       const stored = attempts.filter(({ attempt_id }) => fresh.has(attempt_id));
-      // All of them before any counter, in one order: two transactions then rarely wait for each other.
-      if (ends.length > 0) await lockReservations(tx, [...ends.map(({ id }) => id), ...stored.map(reservationOf)]);
-      const ending = ends.map(({ id }) => id);
-      if (stored.length > 0) await attemptsStored?.(tx, stored, ending);
-      return { fresh, released: ends.length > 0 ? await endReservations(tx, ends, 'committed') : released };
+      // All reservations are locked before any counter, in one order, so that two transactions rarely wait for each
+      // other.
+      if (ending.length > 0) await lockReservations(tx, [...ending.map(({ id }) => id), ...stored.map(reservationOf)]);
+      const endingIds = ending.map(({ id }) => id);
+      if (stored.length > 0) await attemptsStored?.(tx, stored, endingIds);
+      return { fresh, released: ending.length > 0 ? await endReservations(tx, ending, 'committed') : released };
     });
   }
 }
 
-/** What is stored in one transaction. */
+/** The rows that are stored in one transaction. */
 interface Together {
   readonly attempts: readonly NewAttempt[];
   readonly losses: readonly NewLoss[];
-  readonly ends: readonly EndedReservation[];
+  readonly ending: readonly EndedReservation[];
 }
 
 const reservationOf = ({ reservation_id }: NewAttempt): string => reservation_id;

@@ -7,7 +7,7 @@ import { slotOf } from './new_attempt.js';
 import { addSums, SUM_TABLES, TOKENS } from './sums.js';
 import { inRanges } from './unit_ranges.js';
 
-/* What stored attempts need in order to be priced again. */
+/* Reads the token counts by which stored attempts are priced again, and stores adjustments. */
 
 type Tokens = Readonly<Record<(typeof TOKENS)[number], number | null>>;
 
@@ -22,7 +22,7 @@ export interface StoredVector extends Tokens {
   readonly cost_nano_usd: number | null;
   readonly price_revision: number;
   readonly price_from_config: boolean;
-  /** The sum of the adjustments; null without one. */
+  /** The sum of the adjustments; null if there are none. */
   readonly adjustment: string | null;
 }
 
@@ -156,7 +156,10 @@ export interface NewAdjustment {
   readonly wasUnpriced: boolean;
 }
 
-/** Reads the current adjustments of attempts again, and lets no other transaction adjust attempts meanwhile. */
+/**
+ * Reads the current adjustments of attempts again, and prevents other transactions from adjusting attempts until the
+ * transaction ends.
+ */
 export async function lockAdjustments(tx: Knex, ids: readonly string[]): Promise<ReadonlyMap<string, bigint>> {
   await tx.raw(`select pg_advisory_xact_lock(hashtext('llm_usage_adjustments'))`);
   const { rows } = await tx.raw<{ rows: { attempt_id: string; amount: string }[] }>(

@@ -181,7 +181,7 @@ describe.each(['embedded', 'postgres'] as const)('BudgetService on %s', (engine)
     await notFound(budgets.renew({ ...ref, agent: { id: other.id } }), 'RESERVATION_NOT_FOUND');
   });
 
-  it('steps down to the named hop when a budget has no room', async () => {
+  it('steps down to the named hop when a budget has not enough left', async () => {
     const agent = await agentWithChain();
     const hop = { step_down_provider: 'openai', step_down_model: 'gpt-4o-mini' };
     const budget = await create(agent, { ...hop, action: 'BUDGET_ACTION_STEP_DOWN', limit_nano_usd: 999_999n });
@@ -190,7 +190,7 @@ describe.each(['embedded', 'postgres'] as const)('BudgetService on %s', (engine)
     expect(response.reservation?.budgets).toEqual([]);
   });
 
-  it('blocks when a budget has no room, and when no hop has a price', async () => {
+  it('blocks when a budget has not enough left, and when no hop has a price', async () => {
     const agent = await agentWithChain();
     const budget = await create(agent, { limit_nano_usd: 999_999n });
     expect(await reserve(agent)).toMatchObject({ result: 'RESERVE_RESULT_BLOCKED', exhausted: [budget.name] });

@@ -128,7 +128,7 @@ describe.each(['embedded', 'postgres'] as const)('the results of an experiment o
     expect(results.guardrails).toMatchObject([{ variant: 'cool', violated: false }]);
   });
 
-  it('report a mismatch of the sample ratio, whatever the metrics say', async () => {
+  it('report a mismatch of the sample ratio, regardless of the metrics', async () => {
     const started = await start();
     await report(
       started,

@@ -214,7 +214,7 @@ describe.each(['embedded', 'postgres'] as const)('ExperimentService on %s', (eng
     await configs.deleteConfig({ id: config.id });
   });
 
-  it('fixes what decides about the result when it has started', async () => {
+  it('rejects changes of the variants, the metric, the subject and alpha after the start', async () => {
     const agent = await agentWithConfig();
     const { name } = await running(agent);
     const update = (more: Fields) =>

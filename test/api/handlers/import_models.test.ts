@@ -142,7 +142,7 @@ describe.each(['embedded', 'postgres'] as const)('ImportModels on %s', (backend)
     expect(await pricesOf('a')).toHaveLength(2);
   });
 
-  it('reports what it cannot read for each entry, and reads the others', async () => {
+  it('reports unreadable entries, and reads all other entries', async () => {
     const { provider, entry } = await desk('a', 'b', 'c', 'd', 'e');
     const deep = `${'['.repeat(5000)}${']'.repeat(5000)}`;
     const text = JSON.stringify({

@@ -113,7 +113,7 @@ describe('ResolveConfig', () => {
     expect(before.experiment).toBeUndefined();
   });
 
-  it('rejects what is no subject, together with other problems', async () => {
+  it('rejects an invalid subject, together with other problems', async () => {
     const { configs } = service();
     await invalid(configs.resolveConfig({ agent: { name: 'trader' }, subject: '' }), 'subject');
     await invalid(configs.resolveConfig({ agent: { id: 0 }, subject: 'x'.repeat(256) }), 'agent.id', 'subject');

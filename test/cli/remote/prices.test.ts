@@ -79,7 +79,7 @@ describe('agentllm prices set and list', () => {
     expect(shown).toMatch(/ {2}22:30-24:00 +output 1\n/);
   });
 
-  it('show the prices of a model, newest first, and the one of a day', async () => {
+  it('show the prices of a model, newest first, and the price of a day', async () => {
     const model = await newModel('--input', '1', '--valid-from', '2026-01-01');
     await text('prices', 'set', model, '--input', '2', '--valid-from', '2026-02-01T12:00:00Z');
     const rows = rowsOf(await text('prices', 'list', model));
@@ -137,7 +137,7 @@ describe('agentllm prices diff and import', () => {
     }
   });
 
-  it('show proposals with their drift and what was not read, and apply the accepted ones', async () => {
+  it('show proposals with their drift and unreadable entries, and apply the accepted proposals', async () => {
     const model = await newModel('--input', '2', '--output', '10');
     const [provider = ''] = model.split('/');
     const path = await file('new.json', {

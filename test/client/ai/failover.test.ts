@@ -50,7 +50,7 @@ const RULES: Readonly<Record<number, Rules>> = {
   },
 };
 
-/** The text that a complete response has. A stream in live mode leaves out the event that is no JSON. */
+/** The text that a complete response has. A stream in live mode leaves out the event that is not JSON. */
 const expectedText = (number: number, mode: Mode) =>
   number === 10 && mode === 'live' ? withoutToken(9) : DEFAULT_TEXT;
 

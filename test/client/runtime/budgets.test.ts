@@ -49,7 +49,7 @@ describe('a call of an agent with budgets', () => {
     expect((await callGenerate(runtime, callOf({ ...agent, resolve: warned }))).receipt.exhausted_budgets).toEqual([]);
   });
 
-  it('asks the budgets before each attempt, also before a retry', async () => {
+  it('requests the permission of the budgets before each attempt and each retry', async () => {
     let asked = 0;
     const overloaded = json({ error: { message: 'overloaded' } }, 503);
     const { agent, runtime } = await budgeted(() => admitted(`r${++asked}`), overloaded);
@@ -67,7 +67,7 @@ describe('a call of an agent with budgets', () => {
     expect([a.requests.length, b.requests.length]).toEqual([0, 0]);
   });
 
-  it('gives an attempt back that it does not make', async () => {
+  it('returns the unit of an attempt that is not made', async () => {
     let unused = 0;
     const aborting = new AbortController();
     const { agent, runtime } = await budgeted(() => {

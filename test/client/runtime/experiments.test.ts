@@ -143,7 +143,7 @@ describe('the receipt of a call that does not count', () => {
 });
 
 describe('the option subject', () => {
-  it('rejects what is no subject', () => {
+  it('rejects an invalid subject', () => {
     const agent = chainAgent();
     for (const wrong of ['', 'a\0', 'x'.repeat(256), 7 as never])
       expect(() => callOf(agent, { subject: wrong })).toThrow(/^subject must/);

@@ -50,7 +50,7 @@ const EARLY: readonly (readonly [string, Respond, string])[] = [
   ['no choices before the end marker', events([{ choices: [] }, DONE]), 'SERVER'],
   ['an early end', events([roleChunk()]), 'TORN'],
   ['a reset after the headers', events([roleChunk()], 'reset'), 'TORN'],
-  ['an event that is no JSON', events(['data: {"choices":[\n\n', textChunk('x')]), 'SERVER'],
+  ['an event that is not JSON', events(['data: {"choices":[\n\n', textChunk('x')]), 'SERVER'],
   ['the finish reason error', events([{ choices: [{ delta: {}, finish_reason: 'error' }] }, DONE]), 'SERVER'],
 ];
 
@@ -81,7 +81,7 @@ describe.each(MODES)('stream in %s mode', (mode) => {
     expect([a.requests.length, b.requests.length]).toEqual([1, 1]);
   });
 
-  it('records the content type and the bytes of a response that is no stream', async () => {
+  it('records the content type and the bytes of a response that is not a stream', async () => {
     const { agent, runtime } = await twoHops(
       raw('<html>busy</html>', 200, { 'content-type': 'text/html; charset=utf-8' }),
     );
@@ -189,13 +189,13 @@ describe('stream in live mode, after the first part', () => {
     },
   );
 
-  it('leaves out an event that is no JSON, and reports it in the receipt', async () => {
+  it('leaves out an event that is not JSON, and reports it in the receipt', async () => {
     const { agent, runtime } = await twoHops(
       events([textChunk('one '), pause(100), 'data: {"choices":[{"del\n\n', textChunk('two'), finishChunk(), DONE]),
     );
     const { text, receipt } = await callStream(runtime, callOf(agent));
     expect(text).toBe('one two');
-    expect(receipt.adaptations).toEqual(['1 events of the stream of p0/m0 are left out: they are no JSON']);
+    expect(receipt.adaptations).toEqual(['1 events of the stream of p0/m0 are left out: they are not JSON']);
   });
 
   it('does not count the time in which the caller does not read as silence', async () => {
@@ -256,7 +256,7 @@ describe('stream in whole mode, after the first part', () => {
     expect(summary(receipt)).toEqual(['0 TORN NEXT_HOP', '1 OK NONE']);
   });
 
-  it('starts over after an event that is no JSON', async () => {
+  it('starts over after an event that is not JSON', async () => {
     const { agent, runtime } = await twoHops(events([textChunk('one '), 'data: {"cho\n\n', finishChunk(), DONE]));
     const { text, receipt } = await callStream(runtime, callOf(agent, { mode: 'whole' }));
     expect(text).toBe('whole answer');

@@ -145,7 +145,7 @@ describe('allocate', () => {
         ),
       ).toThrow('basis points');
     const twice = { name: 'a', weight: 5000 };
-    expect(() => allocate([], [twice, twice])).toThrow('one name');
+    expect(() => allocate([], [twice, twice])).toThrow('the same name');
     expect(() => allocate([{ name: 'a', ranges: [{ start: 0, end: 5 }] }], [{ name: 'a', weight: BUCKETS }])).toThrow(
       'have 5 buckets',
     );

@@ -14,7 +14,7 @@ import { checkSampleRatio } from '../../../src/domain/experiments/sample_ratio.j
 import { packageFile } from '../../../src/package.js';
 import { sumsOf, sumsOfSuccesses, sumsOfValues } from './values.js';
 
-/* The statistics of experiments against scipy and statsmodels, which compute them from the values of all calls. */
+/* Compares the statistics of experiments with scipy and statsmodels, which compute them from the values of all calls. */
 
 const run = promisify(execFile);
 const FOLDER = packageFile('.cache/scipy');

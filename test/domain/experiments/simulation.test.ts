@@ -6,8 +6,8 @@ import { DIFFERENT_SCENARIOS, NULL_SCENARIOS } from '../../../bench/simulation/s
 import { MISMATCH_LEVEL } from '../../../src/domain/experiments/sample_ratio.js';
 
 /*
- * What is promised to a person who looks after every call and stops when there is a result, by simulation with fixed seeds.
- * `npm run bench -- experiments` does the same with many more runs.
+ * Checks the error rates of experiments that are read after every call and stopped at the first result, by simulation with
+ * fixed seeds. `npm run bench -- experiments` does the same with many more runs.
  */
 
 const RUNS = 40;

@@ -19,9 +19,9 @@ describe('verdictOf', () => {
     expect(verdict.kind).toBe('VARIANT_BETTER');
     expect(verdict.best).toBe('b');
     expect(verdict.variants).toEqual([
-      { name: 'b', standing: 'BETTER', certainty: 0.99 },
-      { name: 'c', standing: 'BETTER', certainty: 0.99 },
-      { name: 'a', standing: 'WORSE', certainty: 0.99 },
+      { name: 'b', comparison: 'BETTER', certainty: 0.99 },
+      { name: 'c', comparison: 'BETTER', certainty: 0.99 },
+      { name: 'a', comparison: 'WORSE', certainty: 0.99 },
     ]);
   });
 
@@ -34,7 +34,7 @@ describe('verdictOf', () => {
   it('prefers lower values where they are better', () => {
     const verdict = verdictOf([variant('a', -2, -1), variant('b', 1, 2)], 'lower is better', false);
     expect(verdict).toMatchObject({ kind: 'VARIANT_BETTER', best: 'a' });
-    expect(verdict.variants.map(({ standing }) => standing)).toEqual(['BETTER', 'WORSE']);
+    expect(verdict.variants.map(({ comparison }) => comparison)).toEqual(['BETTER', 'WORSE']);
     expect(verdictOf([variant('b', 1, 2)], 'lower is better', false).kind).toBe('CONTROL_BETTER');
   });
 
@@ -51,8 +51,8 @@ describe('verdictOf', () => {
     const verdict = higher([young('a'), none('b')]);
     expect(verdict.kind).toBe('TOO_FEW_SUBJECTS');
     expect(verdict.variants).toEqual([
-      { name: 'a', standing: 'TOO_FEW_SUBJECTS', certainty: 0 },
-      { name: 'b', standing: 'TOO_FEW_SUBJECTS', certainty: 0 },
+      { name: 'a', comparison: 'TOO_FEW_SUBJECTS', certainty: 0 },
+      { name: 'b', comparison: 'TOO_FEW_SUBJECTS', certainty: 0 },
     ]);
     expect(higher([]).kind).toBe('TOO_FEW_SUBJECTS');
   });

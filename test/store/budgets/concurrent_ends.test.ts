@@ -94,8 +94,8 @@ describe('reservations that two replicas end at the same time', () => {
         held.map(({ id, agent }, n) => {
           const attempts = n % 3 === 0 ? [] : [attemptOf(agent, id)];
           spent += attempts.length;
-          const ends = { id, agentId: agent.id };
-          return (writers[n % 2] as UsageWriter).add({ attempts, losses: [], ends }, undefined);
+          const ending = { id, agentId: agent.id };
+          return (writers[n % 2] as UsageWriter).add({ attempts, losses: [], ending }, undefined);
         }),
       );
     }

@@ -60,7 +60,7 @@ describe.each(['embedded', 'postgres'] as const)('reservations on %s', (engine) 
     const first = await reserveIn(opened, agent, [wide, narrow], { cost: 60n });
     expect(first.granted).toMatchObject({ amount: 60n, held: 60n, attempts: 1, state: 'open' });
     const second = await reserveIn(opened, agent, [wide, narrow], { cost: 60n });
-    expect(second).toMatchObject({ granted: undefined, full: [narrow.id] });
+    expect(second).toMatchObject({ granted: undefined, insufficient: [narrow.id] });
     expect(await counterOf(wide)).toMatchObject({ reserved: 60n, open: 1 });
     expect(await counterOf(narrow)).toMatchObject({ reserved: 60n, open: 1 });
   });
@@ -70,7 +70,7 @@ describe.each(['embedded', 'postgres'] as const)('reservations on %s', (engine) 
     const wish = { cost: 10n, attempts: 1000 };
     expect((await reserveIn(opened, agent, [budget], wish)).granted).toMatchObject({ attempts: 10, amount: 100n });
     expect((await reserveIn(opened, agent, [budget], { cost: 700n, attempts: 5 })).granted?.attempts).toBe(1);
-    expect((await reserveIn(opened, agent, [budget], { cost: 1n })).full).toEqual([budget.id]);
+    expect((await reserveIn(opened, agent, [budget], { cost: 1n })).insufficient).toEqual([budget.id]);
   });
 
   it('are made once for an id', async () => {
@@ -83,7 +83,7 @@ describe.each(['embedded', 'postgres'] as const)('reservations on %s', (engine) 
     expect(await counterOf(budget)).toMatchObject({ reserved: 5n, open: 1 });
   });
 
-  it('of callers at the same time are made in full while there is room', async () => {
+  it('of concurrent callers are made in full while the remaining amount suffices', async () => {
     const [wide, narrow] = [await ofAgent({ limit_nano_usd: 10_000n }), await ofAgent({ limit_nano_usd: 2000n })];
     const costs = Array.from({ length: 20 }, (_, n) => BigInt(n + 1));
     const wish = (cost: bigint) => ({ cost, attempts: 2 });
@@ -107,7 +107,7 @@ describe.each(['embedded', 'postgres'] as const)('reservations on %s', (engine) 
       Array.from({ length: 20 }, () => reserveIn(opened, agent, [wide, narrow], { cost: 10n })),
     );
     expect(outcomes.filter(({ granted }) => granted)).toHaveLength(5);
-    for (const { granted, full } of outcomes) expect(full).toEqual(granted ? [] : [narrow.id]);
+    for (const { granted, insufficient } of outcomes) expect(insufficient).toEqual(granted ? [] : [narrow.id]);
     expect(await counterOf(wide)).toMatchObject({ reserved: 50n, open: 5 });
     expect(await counterOf(narrow)).toMatchObject({ reserved: 50n, open: 5 });
   });
@@ -164,7 +164,7 @@ describe.each(['embedded', 'postgres'] as const)('reservations on %s', (engine) 
     const { granted } = await reserveIn(opened, agent, [budget], { cost: 40n });
     await charge(usage({ cost_nano_usd: 130n, reservation_id: granted?.reservation_id as string }));
     expect(await counterOf(budget)).toMatchObject({ spent: 130n, committed: 40n, reserved: 0n });
-    expect((await reserveIn(opened, agent, [budget], { cost: 1n })).full).toEqual([budget.id]);
+    expect((await reserveIn(opened, agent, [budget], { cost: 1n })).insufficient).toEqual([budget.id]);
   });
 
   it('count attempts without a price, and take nothing for them', async () => {
@@ -210,7 +210,7 @@ describe.each(['embedded', 'postgres'] as const)('reservations on %s', (engine) 
     const first = await inRun('a');
     expect(first.granted).toBeDefined();
     expect((await inRun('b')).granted).toBeDefined();
-    expect((await inRun('a')).full).toEqual([budget.id]);
+    expect((await inRun('a')).insufficient).toEqual([budget.id]);
     await charge(usage({ run_id: 'a', cost_nano_usd: 4n, reservation_id: first.granted?.reservation_id as string }));
     expect(await counterOf(budget, 'a')).toMatchObject({ spent: 4n, committed: 4n, reserved: 6n });
     await end(first.granted?.reservation_id as string);
@@ -231,11 +231,11 @@ describe.each(['embedded', 'postgres'] as const)('reservations on %s', (engine) 
     const counter = await counterOf(budget);
     expect(counter).toMatchObject({ spent: 1060n });
     expect(counter && spentAt(counter, now)).toBe(60n);
-    expect((await reserveIn(opened, agent, [budget], { cost: 41n, now })).full).toEqual([budget.id]);
+    expect((await reserveIn(opened, agent, [budget], { cost: 41n, now })).insufficient).toEqual([budget.id]);
     expect((await reserveIn(opened, agent, [budget], { cost: 40n, now })).granted).toBeDefined();
     const later = new Date(now.getTime() + HOUR_MS);
     expect((await reserveIn(opened, agent, [budget], { cost: 30n, now: later })).granted).toBeDefined();
-    expect((await reserveIn(opened, agent, [budget], { cost: 1n, now: later })).full).toEqual([budget.id]);
+    expect((await reserveIn(opened, agent, [budget], { cost: 1n, now: later })).insufficient).toEqual([budget.id]);
     await deleteBudget(opened, budget);
   });
 

@@ -89,7 +89,7 @@ export function requestOf(
     agent_id: agent.id,
     run_id,
     actor: 'tester',
-    wanted: budgets.map((budget) => ({
+    required: budgets.map((budget) => ({
       budget,
       key: counterKey(budget, run_id, now),
       end: budget.rolling_hours === null ? budgetPeriod(budget, now).end : undefined,

@@ -901,15 +901,15 @@ export interface ResolveConfigRequest {
     | bigint
     | undefined;
   /**
-   * Budgets to treat as exhausted, by name, at most 100. Their action is applied if they
-   * cover the agent; a budget for runs covers every agent. An unknown budget is
-   * INVALID_ARGUMENT. Without `at_revision`, the budgets that are exhausted now are
-   * applied too.
+   * The names of budgets that are treated as exhausted, at most 100. The action of such a
+   * budget is applied if the budget covers the agent; a budget for runs covers every
+   * agent. An unknown budget is INVALID_ARGUMENT. Without `at_revision`, budgets that are
+   * exhausted now are applied too.
    */
   budget_exhausted: string[];
   /**
    * The subject that a running experiment of the agent assigns to a variant: 1 to 255
-   * characters. Absent: the control of a running experiment.
+   * characters. Absent: a running experiment uses its control.
    */
   subject?:
     | string
@@ -945,7 +945,7 @@ export interface BatchResolveConfigsRequest {
   agents: AgentRef[];
   /** Providers to treat as down, by name or alias, at most 100. Their hops are skipped. */
   provider_down: string[];
-  /** Budgets to treat as exhausted, by name, at most 100, as in ResolveConfig. */
+  /** The names of budgets that are treated as exhausted, at most 100, as in ResolveConfig. */
   budget_exhausted: string[];
   /** The subject of the experiments of all these agents, as in ResolveConfig. */
   subject?:
@@ -6498,11 +6498,11 @@ export const AgentLLMConfigServiceService = {
    * deletes what the revision created, writes the earlier content of what the revision
    * changed, and creates again, with their ids, resources that it deleted. The method
    * supports revisions that changed agents, configs, budgets and experiments. Keys are
-   * handled as in RollbackConfig, except that a key which the revision added is deleted. A
-   * budget that is created again begins with a spent amount of 0, because its amounts were
-   * deleted with it, and an experiment without results. Agents need
-   * PERMISSION_AGENTS_WRITE too, budgets PERMISSION_BUDGETS_WRITE, and experiments
-   * PERMISSION_EXPERIMENTS_WRITE.
+   * handled as in RollbackConfig, except that a key which the revision added is deleted.
+   * A deleted budget is created again with a spent amount of 0, and a deleted experiment
+   * without results, because amounts and results were deleted too. A rollback of agents
+   * also needs PERMISSION_AGENTS_WRITE, of budgets PERMISSION_BUDGETS_WRITE, and of
+   * experiments PERMISSION_EXPERIMENTS_WRITE.
    *
    * The method rolls back either all changes or none. FAILED_PRECONDITION
    * (ROLLBACK_CONFLICT) lists every conflict, for example a config that has been changed
@@ -6692,11 +6692,11 @@ export interface AgentLLMConfigServiceServer extends UntypedServiceImplementatio
    * deletes what the revision created, writes the earlier content of what the revision
    * changed, and creates again, with their ids, resources that it deleted. The method
    * supports revisions that changed agents, configs, budgets and experiments. Keys are
-   * handled as in RollbackConfig, except that a key which the revision added is deleted. A
-   * budget that is created again begins with a spent amount of 0, because its amounts were
-   * deleted with it, and an experiment without results. Agents need
-   * PERMISSION_AGENTS_WRITE too, budgets PERMISSION_BUDGETS_WRITE, and experiments
-   * PERMISSION_EXPERIMENTS_WRITE.
+   * handled as in RollbackConfig, except that a key which the revision added is deleted.
+   * A deleted budget is created again with a spent amount of 0, and a deleted experiment
+   * without results, because amounts and results were deleted too. A rollback of agents
+   * also needs PERMISSION_AGENTS_WRITE, of budgets PERMISSION_BUDGETS_WRITE, and of
+   * experiments PERMISSION_EXPERIMENTS_WRITE.
    *
    * The method rolls back either all changes or none. FAILED_PRECONDITION
    * (ROLLBACK_CONFLICT) lists every conflict, for example a config that has been changed
@@ -7142,11 +7142,11 @@ export interface AgentLLMConfigServiceClient extends Client {
    * deletes what the revision created, writes the earlier content of what the revision
    * changed, and creates again, with their ids, resources that it deleted. The method
    * supports revisions that changed agents, configs, budgets and experiments. Keys are
-   * handled as in RollbackConfig, except that a key which the revision added is deleted. A
-   * budget that is created again begins with a spent amount of 0, because its amounts were
-   * deleted with it, and an experiment without results. Agents need
-   * PERMISSION_AGENTS_WRITE too, budgets PERMISSION_BUDGETS_WRITE, and experiments
-   * PERMISSION_EXPERIMENTS_WRITE.
+   * handled as in RollbackConfig, except that a key which the revision added is deleted.
+   * A deleted budget is created again with a spent amount of 0, and a deleted experiment
+   * without results, because amounts and results were deleted too. A rollback of agents
+   * also needs PERMISSION_AGENTS_WRITE, of budgets PERMISSION_BUDGETS_WRITE, and of
+   * experiments PERMISSION_EXPERIMENTS_WRITE.
    *
    * The method rolls back either all changes or none. FAILED_PRECONDITION
    * (ROLLBACK_CONFLICT) lists every conflict, for example a config that has been changed

@@ -148,21 +148,21 @@ export interface Bookmark {
 }
 
 /**
- * The states of budgets that cover the watched agents: what a process needs to step down
- * or block without a request. States change without a store revision, so the guarantees
- * of the stream do not apply to them: each state replaces the earlier one of the same
- * budget and run, and states in between can be left out.
+ * The states of budgets that cover the watched agents. With them, a process can step down
+ * or block calls without a request. States change without a store revision, so the
+ * guarantees of the stream do not apply to them: each state replaces the previous state
+ * of the same budget and run, and intermediate states can be skipped.
  *
  * All states are sent after `snapshot_end`, or after `started` of a stream that resumes.
- * A state is sent again within a second when its budget becomes exhausted or a new period
- * begins, and otherwise at most every 10 s when its amounts have changed. A process that
- * has received no state of a budget treats it as not exhausted; Reserve decides in any
- * case.
+ * A state is sent again within a second after its budget becomes exhausted or a new
+ * period begins. Other changes of its amounts are sent at most every 10 s. A process
+ * treats a budget without a state as not exhausted; the decision of Reserve always
+ * applies.
  */
 export interface BudgetStates {
-  /** The states. Of a budget for runs, only the runs that are exhausted. */
+  /** The states. A budget for runs has states only of its exhausted runs. */
   states: BudgetState[];
-  /** Whether these are all states: a state that is missing has the amounts 0. */
+  /** Whether the message contains all states. Then the amounts of a missing state are 0. */
   complete: boolean;
 }
 
@@ -233,8 +233,9 @@ export interface CatalogueItem {
     | Provider
     | undefined;
   /**
-   * A model, with the price that is valid now. When a price of `next_prices` becomes
-   * valid, a client applies it by its own clock: the model is not delivered again.
+   * A model, with the price that is valid now. A client applies each price of
+   * `next_prices` from its `valid_from`, by the client's clock; the model is not
+   * delivered again at that time.
    */
   model?:
     | Model
@@ -259,7 +260,10 @@ export interface CatalogueItem {
   budget?:
     | Budget
     | undefined;
-  /** The name of such a budget that was deleted. */
+  /**
+   * The name of a budget for all agents, for a type of agents or for runs that was
+   * deleted.
+   */
   deleted_budget?:
     | string
     | undefined;
@@ -269,8 +273,8 @@ export interface CatalogueItem {
    */
   urgent: boolean;
   /**
-   * The prices of `model` that become valid later, each from its `valid_from`, oldest
-   * first; at most 10. A price that is added is delivered at once.
+   * The prices of `model` that become valid later, in the order of `valid_from`; at most
+   * 10. A new price is delivered at once.
    */
   next_prices: ModelPrice[];
 }

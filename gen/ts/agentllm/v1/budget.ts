@@ -19,7 +19,7 @@ export const BudgetScope = {
   /** AGENT_TYPE - All agents of one type together. */
   AGENT_TYPE: "BUDGET_SCOPE_AGENT_TYPE",
   /**
-   * RUN - Each run: every `run_id` has the whole limit for itself, over all agents of the run.
+   * RUN - Each run: the limit applies to every `run_id` separately, over all agents of the run.
    * Calls without a run are not covered.
    */
   RUN: "BUDGET_SCOPE_RUN",
@@ -90,7 +90,7 @@ export const BudgetPeriod = {
   DAY: "BUDGET_PERIOD_DAY",
   /** MONTH - A month in the time zone of the budget. */
   MONTH: "BUDGET_PERIOD_MONTH",
-  /** ROLLING_HOURS - The current hour of UTC and the hours before it, `rolling_hours` in all. */
+  /** ROLLING_HOURS - The last `rolling_hours` hours of UTC, including the current hour. */
   ROLLING_HOURS: "BUDGET_PERIOD_ROLLING_HOURS",
   /** TOTAL - The whole time since the budget was created. */
   TOTAL: "BUDGET_PERIOD_TOTAL",
@@ -155,8 +155,8 @@ export const BudgetAction = {
   /** UNSPECIFIED - Unspecified; rejected on create. */
   UNSPECIFIED: "BUDGET_ACTION_UNSPECIFIED",
   /**
-   * WARN - Nothing is prevented. Resolutions have a warning, and reports and metrics show it. A
-   * reservation takes nothing from such a budget.
+   * WARN - No call is prevented. Resolutions have a warning, and the state of the budget shows
+   * that it is exhausted. Reservations hold no amount in such a budget.
    */
   WARN: "BUDGET_ACTION_WARN",
   /**
@@ -167,8 +167,8 @@ export const BudgetAction = {
   STEP_DOWN: "BUDGET_ACTION_STEP_DOWN",
   /**
    * BLOCK - Every hop is skipped (SKIP_REASON_BUDGET_EXHAUSTED), so calls fail. A hop whose price
-   * is unknown is skipped at all times (SKIP_REASON_NO_PRICE), because its cost could not
-   * be limited.
+   * is unknown is always skipped (SKIP_REASON_NO_PRICE), because its cost cannot be
+   * limited.
    */
   BLOCK: "BUDGET_ACTION_BLOCK",
   UNRECOGNIZED: "UNRECOGNIZED",
@@ -226,8 +226,8 @@ export function budgetActionToNumber(object: BudgetAction): number {
  * configuration: a change takes a store revision, is in the history and is delivered on
  * the watch. Amounts are integers in nano-USD (10^-9 USD), as in usage.proto.
  *
- * Several budgets can cover one call: for all agents, for the type of the agent, for the
- * agent, and for the run. All of them apply.
+ * Several budgets can cover one call: budgets for all agents, for the type of the agent,
+ * for the agent, and for the run. All of them apply.
  */
 export interface Budget {
   /** Output only. The budget's id, 1 to 2147483647, assigned by the store. */
@@ -250,7 +250,7 @@ export interface Budget {
   agent_id?:
     | number
     | undefined;
-  /** Output only. The name of that agent; otherwise empty. */
+  /** Output only. The name of the agent of BUDGET_SCOPE_AGENT; otherwise empty. */
   agent_name: string;
   /**
    * The type of BUDGET_SCOPE_AGENT_TYPE, 1 to 50 characters; rejected with another scope.
@@ -274,8 +274,8 @@ export interface Budget {
     | undefined;
   /**
    * The limit of one period in nano-USD, 1 to 1000000000000000000 (one billion USD).
-   * Required on create. A lower limit than what is spent exhausts the budget at once;
-   * open reservations stay valid.
+   * Required on create. A limit that is not above the spent amount exhausts the budget at
+   * once; open reservations stay valid.
    */
   limit_nano_usd?:
     | bigint
@@ -283,20 +283,23 @@ export interface Budget {
   /** What happens when the budget is exhausted. Required on create. */
   action: BudgetAction;
   /**
-   * The provider of the hop at which the chain starts after BUDGET_ACTION_STEP_DOWN, by
-   * name or alias; returned as the canonical name. Required with this action, and
-   * rejected with another one.
+   * The provider of the hop at which BUDGET_ACTION_STEP_DOWN starts the chain, by name or
+   * alias; returned as the canonical name. Required with this action, and rejected with
+   * any other action.
    */
   step_down_provider?:
     | string
     | undefined;
-  /** The model of that hop, 1 to 100 characters. Required and rejected likewise. */
+  /**
+   * The model of this hop, 1 to 100 characters. Required with BUDGET_ACTION_STEP_DOWN,
+   * and rejected with any other action.
+   */
   step_down_model?:
     | string
     | undefined;
   /**
-   * The used part of the limit from which resolutions have a warning, in percent, 1 to
-   * 100. Default 80.
+   * The threshold of the warning: resolutions have a warning when the spent amount
+   * reaches this part of the limit. In percent, 1 to 100. Default 80.
    */
   warn_percent?:
     | number
@@ -308,15 +311,15 @@ export interface Budget {
   enabled?:
     | boolean
     | undefined;
-  /** Output only. The time of its creation, by the database's clock. */
+  /** Output only. The creation time of the budget, by the database's clock. */
   created_at:
     | Date
     | undefined;
-  /** Output only. The time of its last change, by the database's clock. */
+  /** Output only. The time of the last change of the budget, by the database's clock. */
   updated_at:
     | Date
     | undefined;
-  /** Output only. The store revision of its last change. */
+  /** Output only. The store revision of the last change of the budget. */
   revision: bigint;
   /**
    * The etag of the resource. An update that sends it fails with ABORTED (STALE_ETAG) if
@@ -347,20 +350,20 @@ export interface BudgetState {
   limit_nano_usd: bigint;
   /**
    * The recorded cost of the period in nano-USD, with and without a reservation. An
-   * attempt counts in the period in which it began, also if it is reported later. Values
+   * attempt counts in the period in which it began, even if it is reported later. Values
    * beyond the range of int64 are reported as its maximum.
    */
   spent_nano_usd: bigint;
   /** The amount that open reservations hold, in nano-USD. */
   reserved_nano_usd: bigint;
   /**
-   * The amount that can still be reserved, in nano-USD: the limit less `spent_nano_usd`
+   * The amount that can still be reserved, in nano-USD: the limit minus `spent_nano_usd`
    * and `reserved_nano_usd`, at least 0.
    */
   left_nano_usd: bigint;
   /**
-   * The part of the spent amount that exceeded the reservation under which it was spent,
-   * or had none, in nano-USD.
+   * The cost of attempts without a reservation, plus the cost that exceeded a
+   * reservation, in nano-USD. It is part of the spent amount.
    */
   unreserved_nano_usd: bigint;
   /** The attempts of the period whose cost is unknown and is therefore not counted. */
@@ -373,7 +376,7 @@ export interface BudgetState {
   warning: boolean;
 }
 
-/** An amount that is held for one agent process against all budgets that cover its calls. */
+/** An amount that all budgets covering the calls of an agent process hold for this process. */
 export interface Reservation {
   /** The id of the reservation: the UUID that the process chose. */
   reservation_id: string;
@@ -383,22 +386,25 @@ export interface Reservation {
   held_nano_usd: bigint;
   /**
    * The number of attempts of the described size that the amount covers, at least 1. The
-   * process counts down and needs no price.
+   * process counts its attempts and needs no price.
    */
   attempts: number;
   /**
-   * The end of the reservation, by the service's clock: the end of its lifetime or, if that
-   * is earlier, of the current period of one of its budgets. What is still held then is
-   * released.
+   * The end of the reservation, by the service's clock: the end of its lifetime, or the
+   * end of the current period of one of its budgets if that is earlier. The amount that
+   * is still held is released then.
    */
   expires_at:
     | Date
     | undefined;
-  /** The same as a remaining time in milliseconds, for processes whose clock differs. */
+  /**
+   * The time until `expires_at` in milliseconds, for processes whose clock differs from
+   * that of the service.
+   */
   expires_in_ms: bigint;
   /**
-   * The names of the budgets in which the amount is held. Empty: no budget limits the
-   * agent, and no further reservation is needed until a budget is delivered on the watch.
+   * The names of the budgets that hold the amount. Empty: no budget limits the agent, and
+   * no further reservation is needed until the watch delivers a budget.
    */
   budgets: string[];
 }

@@ -32,11 +32,14 @@ export const ReserveResult = {
   /** GRANTED - The reservation is granted, or no budget limits the agent. */
   GRANTED: "RESERVE_RESULT_GRANTED",
   /**
-   * STEP_DOWN - A budget with STEP_DOWN has no room. The reservation is granted in the other budgets,
-   * for calls that start at the hop `step_down_hop`.
+   * STEP_DOWN - A budget with STEP_DOWN has not enough left. The reservation is granted in all other
+   * budgets, for calls that start at the hop `step_down_hop`.
    */
   STEP_DOWN: "RESERVE_RESULT_STEP_DOWN",
-  /** BLOCKED - A budget with BLOCK has no room. Nothing is reserved, and no call may be made. */
+  /**
+   * BLOCKED - A budget with BLOCK has not enough left. Nothing is reserved, and no call may be
+   * made.
+   */
   BLOCKED: "RESERVE_RESULT_BLOCKED",
   /**
    * NO_PRICE - A budget with BLOCK covers the agent, and no usable hop has a known price. Nothing is
@@ -103,7 +106,7 @@ export function reserveResultToNumber(object: ReserveResult): number {
 export interface CreateBudgetRequest {
   /**
    * The agent of a budget with BUDGET_SCOPE_AGENT: required with this scope, and rejected
-   * with another one.
+   * with any other scope.
    */
   agent:
     | AgentRef
@@ -182,8 +185,8 @@ export interface ListBudgetsRequest {
     | AgentRef
     | undefined;
   /**
-   * Whether to return the amounts of each budget in its current period. Of a budget with
-   * BUDGET_SCOPE_RUN, no amounts are returned.
+   * Whether to return the amounts of each budget in its current period. No amounts are
+   * returned for a budget with BUDGET_SCOPE_RUN.
    */
   with_state: boolean;
   /**
@@ -212,7 +215,7 @@ export interface ListBudgetsResponse {
   budgets: Budget[];
   /** The store revision at which the request was served. */
   revision: bigint;
-  /** The amounts of these budgets, in the same order, without budgets that have none. */
+  /** The amounts of these budgets, in the same order; budgets without returned amounts are left out. */
   states: BudgetState[];
   /** The page token of the next page; empty on the last page. */
   next_page_token: string;
@@ -327,12 +330,12 @@ export interface GetBudgetStateRequest {
   name: string;
   /**
    * The run, for a budget with BUDGET_SCOPE_RUN: 1 to 100 characters. Required with this
-   * scope, and rejected with another one.
+   * scope, and rejected with any other scope.
    */
   run_id: string;
   /**
-   * The number of periods to go back: 0 is the current one, 0 to 1000. Rejected above 0
-   * for BUDGET_PERIOD_ROLLING_HOURS and BUDGET_PERIOD_TOTAL.
+   * The number of periods to go back, 0 to 1000; 0 is the current period. Must be 0 for
+   * BUDGET_PERIOD_ROLLING_HOURS and BUDGET_PERIOD_TOTAL.
    */
   periods_ago: number;
   /**
@@ -356,29 +359,30 @@ export interface GetBudgetStateResponse {
 
 /** The request of Reserve. */
 export interface ReserveRequest {
-  /** The agent whose calls the reservation is for. Required. */
+  /** The agent that makes the calls. Required. */
   agent:
     | AgentRef
     | undefined;
   /** The id of the reservation: a random UUID that the process chooses. Required. */
   reservation_id: string;
-  /** The run that the calls are part of, at most 100 characters; empty: none. */
+  /** The run of the calls, at most 100 characters. Empty: the calls have no run. */
   run_id: string;
   /**
-   * An upper bound of the input tokens of one attempt, 0 to 100000000. They are priced at
-   * the highest rate that could apply: that of input or of cache writes.
+   * An upper bound of the input tokens of one attempt, 0 to 100000000. The service prices
+   * them at the highest rate that can apply: the rate of input or of cache writes.
    */
   input_tokens: number;
   /**
-   * An upper bound of the output tokens of one attempt, 1 to 100000000. Absent: for each
-   * hop its `max_tokens`, else the maximum of its model, else 16384.
+   * An upper bound of the output tokens of one attempt, 1 to 100000000. Absent:
+   * `max_tokens` of each hop, or else the maximum of its model, or else 16384.
    */
   output_tokens?:
     | number
     | undefined;
   /**
    * The number of attempts that the process expects to make before its next request, 1 to
-   * 1000. Absent: the service chooses it. The service may grant fewer, but at least 1.
+   * 1000. Absent: the service chooses the number. The service may grant fewer attempts,
+   * but at least 1.
    */
   attempts?:
     | number
@@ -399,21 +403,22 @@ export interface ReserveResponse {
     | undefined;
   /** The amounts of all budgets that cover the calls, after the reservation. */
   states: BudgetState[];
-  /** The names of the budgets that have no room. */
+  /** The names of the budgets that have not enough left for the reservation. */
   exhausted: string[];
   /**
    * The index of the hop at which the chain starts, counted from 0, including skipped
    * hops; only with RESERVE_RESULT_STEP_DOWN. While an experiment of the agent is running
-   * or paused, it is that of the chain without a subject, if that chain has the hop; find
-   * the hop of the exhausted budgets in the chain of a variant by provider and model.
+   * or paused, the index applies to the chain of a call without a subject, if this chain
+   * has the hop. In the chain of a variant, find the hop by the provider and model that
+   * the exhausted budgets name.
    */
   step_down_hop?:
     | number
     | undefined;
   /**
-   * The time in milliseconds after which a budget that has no room has a new period;
-   * absent if there is none or it never has. Room can become available earlier, when a
-   * reservation ends.
+   * The time in milliseconds until an exhausted budget starts a new period. Absent if no
+   * budget is exhausted, or if the period of the budget never ends. An amount can become
+   * available earlier, when a reservation ends.
    */
   retry_after_ms?: bigint | undefined;
 }
@@ -462,7 +467,7 @@ export interface CommitResponse {
   results: UsageResult[];
   /** The store revision at which the attempts were priced. */
   revision: bigint;
-  /** The amount that was released, in nano-USD; 0 if the reservation had ended before. */
+  /** The amount that was released, in nano-USD; 0 if the reservation had already ended. */
   released_nano_usd: bigint;
   /** The amounts of the budgets of the reservation. */
   states: BudgetState[];
@@ -480,7 +485,7 @@ export interface ReleaseRequest {
 
 /** The response of Release. */
 export interface ReleaseResponse {
-  /** The amount that was released, in nano-USD; 0 if the reservation had ended before. */
+  /** The amount that was released, in nano-USD; 0 if the reservation had already ended. */
   released_nano_usd: bigint;
   /** The store revision of the replica that received the request. */
   revision: bigint;
@@ -2458,20 +2463,21 @@ export const ReleaseResponse: MessageFns<ReleaseResponse> = {
  * Budgets: limits on the cost of model calls.
  *
  * Before a call, an agent process reserves an amount with Reserve. One reservation covers
- * several attempts, so a process does not send a request for each call. Attempts are
- * recorded with the id of the reservation (RecordUsage, StreamUsage or Commit): their
- * cost is taken from the held amount and counted as spent. Commit and Release end the
- * reservation and release the rest. A reservation that is neither ended nor renewed
- * expires, so what a crashed process held is released.
+ * several attempts, so a process does not send a request for each call. The process
+ * records its attempts with the id of the reservation (RecordUsage, StreamUsage or
+ * Commit). The cost of a recorded attempt reduces the held amount and counts as spent.
+ * Commit and Release end the reservation and release the amount that is still held. A
+ * reservation that is neither ended nor renewed expires, so the amount of a crashed
+ * process is released.
  *
- * Guarantee: in no budget with STEP_DOWN or BLOCK do the amounts that open reservations
- * hold, and the amounts that were spent under reservations, exceed the limit together,
- * with any number of processes and replicas. Cost beyond a reservation, cost without one,
- * and cost that is reported late also count as spent; they can exceed the limit, and then
- * no further reservation is granted.
+ * Guarantee: in a budget with STEP_DOWN or BLOCK, the sum of the amounts that open
+ * reservations hold and of the amounts spent under reservations never exceeds the limit,
+ * with any number of processes and replicas. Cost without a reservation, cost beyond a
+ * reservation, and cost that is reported late also count as spent. They can exceed the
+ * limit; then no further reservation is granted.
  *
- * The service decides all amounts; a process needs no price. Reservations are not
- * configuration: they take no store revision.
+ * The service computes all amounts; a process needs no price. Reservations are not
+ * configuration: they create no store revision.
  *
  * Errors are documented as status code (reason). ErrorReason lists the reasons.
  */
@@ -2537,7 +2543,7 @@ export const BudgetServiceService = {
     responseDeserialize: (value: Buffer): UpdateBudgetResponse => UpdateBudgetResponse.decode(value),
   },
   /**
-   * Deletes a budget with its amounts. Open reservations no longer hold an amount in it.
+   * Deletes a budget and its amounts. Open reservations no longer hold an amount in the budget.
    *
    * Errors: NOT_FOUND (BUDGET_NOT_FOUND); ABORTED (STALE_ETAG).
    */
@@ -2568,17 +2574,20 @@ export const BudgetServiceService = {
     responseDeserialize: (value: Buffer): GetBudgetStateResponse => GetBudgetStateResponse.decode(value),
   },
   /**
-   * Reserves an amount for the next calls of an agent, in all budgets that cover it, or
-   * in none. The amount is at least the highest cost of one attempt of the described size
-   * at any usable hop of the agent's chain, and higher if the budgets have room for it.
+   * Reserves an amount for the next calls of an agent, in all budgets that cover the
+   * agent, or in none. The amount is at least the highest cost of one attempt of the
+   * described size at any usable hop of the agent's chain. It covers more attempts if the
+   * budgets have enough left.
    *
-   * That a budget is exhausted is a response (`result`), not an error. The method is
-   * idempotent: a request with the id of an open reservation returns this reservation.
+   * An exhausted budget is reported in `result` of the response and is not an error. The
+   * method is idempotent: a request with the id of an open reservation returns this
+   * reservation.
    *
    * Errors: NOT_FOUND (AGENT_NOT_FOUND or NO_ENABLED_CONFIG); FAILED_PRECONDITION
-   * (AGENT_INACTIVE); FAILED_PRECONDITION (RESERVATION_ENDED) if a reservation with this
-   * id was committed or released, or expired; RESOURCE_EXHAUSTED (TOO_MANY_RESERVATIONS)
-   * beyond 1000 open reservations of one agent; UNAVAILABLE (DATABASE_UNAVAILABLE).
+   * (AGENT_INACTIVE); FAILED_PRECONDITION (RESERVATION_ENDED) if the reservation with
+   * this id was committed or released, or has expired; RESOURCE_EXHAUSTED
+   * (TOO_MANY_RESERVATIONS) beyond 1000 open reservations of one agent; UNAVAILABLE
+   * (DATABASE_UNAVAILABLE).
    */
   reserve: {
     path: "/agentllm.v1.BudgetService/Reserve" as const,
@@ -2607,9 +2616,9 @@ export const BudgetServiceService = {
   },
   /**
    * Records the last attempts of a reservation, like RecordUsage, and ends it, in one
-   * transaction. The amount that is still held is released. The method is idempotent: the
-   * attempts count once, and a reservation that has ended stays so. Attempts of a
-   * reservation that has expired are recorded too.
+   * transaction. The amount that is still held is released. The method is idempotent:
+   * each attempt counts once, and an ended reservation stays ended. Attempts of an
+   * expired reservation are recorded too.
    *
    * Errors: NOT_FOUND (AGENT_NOT_FOUND or RESERVATION_NOT_FOUND); UNAVAILABLE
    * (DATABASE_UNAVAILABLE).
@@ -2668,7 +2677,7 @@ export interface BudgetServiceServer extends UntypedServiceImplementation {
    */
   updateBudget: handleUnaryCall<UpdateBudgetRequest, UpdateBudgetResponse>;
   /**
-   * Deletes a budget with its amounts. Open reservations no longer hold an amount in it.
+   * Deletes a budget and its amounts. Open reservations no longer hold an amount in the budget.
    *
    * Errors: NOT_FOUND (BUDGET_NOT_FOUND); ABORTED (STALE_ETAG).
    */
@@ -2680,17 +2689,20 @@ export interface BudgetServiceServer extends UntypedServiceImplementation {
    */
   getBudgetState: handleUnaryCall<GetBudgetStateRequest, GetBudgetStateResponse>;
   /**
-   * Reserves an amount for the next calls of an agent, in all budgets that cover it, or
-   * in none. The amount is at least the highest cost of one attempt of the described size
-   * at any usable hop of the agent's chain, and higher if the budgets have room for it.
+   * Reserves an amount for the next calls of an agent, in all budgets that cover the
+   * agent, or in none. The amount is at least the highest cost of one attempt of the
+   * described size at any usable hop of the agent's chain. It covers more attempts if the
+   * budgets have enough left.
    *
-   * That a budget is exhausted is a response (`result`), not an error. The method is
-   * idempotent: a request with the id of an open reservation returns this reservation.
+   * An exhausted budget is reported in `result` of the response and is not an error. The
+   * method is idempotent: a request with the id of an open reservation returns this
+   * reservation.
    *
    * Errors: NOT_FOUND (AGENT_NOT_FOUND or NO_ENABLED_CONFIG); FAILED_PRECONDITION
-   * (AGENT_INACTIVE); FAILED_PRECONDITION (RESERVATION_ENDED) if a reservation with this
-   * id was committed or released, or expired; RESOURCE_EXHAUSTED (TOO_MANY_RESERVATIONS)
-   * beyond 1000 open reservations of one agent; UNAVAILABLE (DATABASE_UNAVAILABLE).
+   * (AGENT_INACTIVE); FAILED_PRECONDITION (RESERVATION_ENDED) if the reservation with
+   * this id was committed or released, or has expired; RESOURCE_EXHAUSTED
+   * (TOO_MANY_RESERVATIONS) beyond 1000 open reservations of one agent; UNAVAILABLE
+   * (DATABASE_UNAVAILABLE).
    */
   reserve: handleUnaryCall<ReserveRequest, ReserveResponse>;
   /**
@@ -2703,9 +2715,9 @@ export interface BudgetServiceServer extends UntypedServiceImplementation {
   renew: handleUnaryCall<RenewRequest, RenewResponse>;
   /**
    * Records the last attempts of a reservation, like RecordUsage, and ends it, in one
-   * transaction. The amount that is still held is released. The method is idempotent: the
-   * attempts count once, and a reservation that has ended stays so. Attempts of a
-   * reservation that has expired are recorded too.
+   * transaction. The amount that is still held is released. The method is idempotent:
+   * each attempt counts once, and an ended reservation stays ended. Attempts of an
+   * expired reservation are recorded too.
    *
    * Errors: NOT_FOUND (AGENT_NOT_FOUND or RESERVATION_NOT_FOUND); UNAVAILABLE
    * (DATABASE_UNAVAILABLE).
@@ -2804,7 +2816,7 @@ export interface BudgetServiceClient extends Client {
     callback: (error: ServiceError | null, response: UpdateBudgetResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Deletes a budget with its amounts. Open reservations no longer hold an amount in it.
+   * Deletes a budget and its amounts. Open reservations no longer hold an amount in the budget.
    *
    * Errors: NOT_FOUND (BUDGET_NOT_FOUND); ABORTED (STALE_ETAG).
    */
@@ -2844,17 +2856,20 @@ export interface BudgetServiceClient extends Client {
     callback: (error: ServiceError | null, response: GetBudgetStateResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Reserves an amount for the next calls of an agent, in all budgets that cover it, or
-   * in none. The amount is at least the highest cost of one attempt of the described size
-   * at any usable hop of the agent's chain, and higher if the budgets have room for it.
+   * Reserves an amount for the next calls of an agent, in all budgets that cover the
+   * agent, or in none. The amount is at least the highest cost of one attempt of the
+   * described size at any usable hop of the agent's chain. It covers more attempts if the
+   * budgets have enough left.
    *
-   * That a budget is exhausted is a response (`result`), not an error. The method is
-   * idempotent: a request with the id of an open reservation returns this reservation.
+   * An exhausted budget is reported in `result` of the response and is not an error. The
+   * method is idempotent: a request with the id of an open reservation returns this
+   * reservation.
    *
    * Errors: NOT_FOUND (AGENT_NOT_FOUND or NO_ENABLED_CONFIG); FAILED_PRECONDITION
-   * (AGENT_INACTIVE); FAILED_PRECONDITION (RESERVATION_ENDED) if a reservation with this
-   * id was committed or released, or expired; RESOURCE_EXHAUSTED (TOO_MANY_RESERVATIONS)
-   * beyond 1000 open reservations of one agent; UNAVAILABLE (DATABASE_UNAVAILABLE).
+   * (AGENT_INACTIVE); FAILED_PRECONDITION (RESERVATION_ENDED) if the reservation with
+   * this id was committed or released, or has expired; RESOURCE_EXHAUSTED
+   * (TOO_MANY_RESERVATIONS) beyond 1000 open reservations of one agent; UNAVAILABLE
+   * (DATABASE_UNAVAILABLE).
    */
   reserve(
     request: ReserveRequest,
@@ -2895,9 +2910,9 @@ export interface BudgetServiceClient extends Client {
   ): ClientUnaryCall;
   /**
    * Records the last attempts of a reservation, like RecordUsage, and ends it, in one
-   * transaction. The amount that is still held is released. The method is idempotent: the
-   * attempts count once, and a reservation that has ended stays so. Attempts of a
-   * reservation that has expired are recorded too.
+   * transaction. The amount that is still held is released. The method is idempotent:
+   * each attempt counts once, and an ended reservation stays ended. Attempts of an
+   * expired reservation are recorded too.
    *
    * Errors: NOT_FOUND (AGENT_NOT_FOUND or RESERVATION_NOT_FOUND); UNAVAILABLE
    * (DATABASE_UNAVAILABLE).

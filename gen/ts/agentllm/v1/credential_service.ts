@@ -271,9 +271,10 @@ export interface LeaseApiKeysRequest {
 /** The response of LeaseApiKeys. */
 export interface LeaseApiKeysResponse {
   /**
-   * One lease for each config with a stored key that is enabled or the base config of a
-   * variant of the agent's active experiment, in the order of the chain.
-   * Configs that take their key from the environment of the process have none.
+   * One lease for each config with a stored key, in the order of the chain. The config is
+   * enabled, or is the base config of a variant of the agent's running or paused
+   * experiment. Configs that take their key from the environment of the process have
+   * none.
    */
   leases: ApiKeyLease[];
   /** The store revision at which the request was served. */

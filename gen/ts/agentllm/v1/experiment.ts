@@ -10,8 +10,8 @@ import { Timestamp } from "../../google/protobuf/timestamp.js";
 import { ExtraParams } from "./agent_llm_config.js";
 
 /**
- * The state of an experiment. It changes only through StartExperiment, PauseExperiment,
- * ResumeExperiment and ConcludeExperiment, through a guardrail, and through a rollback.
+ * The state of an experiment. Only StartExperiment, PauseExperiment, ResumeExperiment,
+ * ConcludeExperiment, a guardrail and a rollback change it.
  */
 export const ExperimentState = {
   /** UNSPECIFIED - Unspecified; never sent. */
@@ -89,8 +89,9 @@ export function experimentStateToNumber(object: ExperimentState): number {
 /**
  * A quantity that is measured for each variant.
  *
- * A call is one call of an agent's model through its chain, with all its attempts. The
- * assigned variant owns the call, also when a fallback served it (intention to treat).
+ * A call is one model call of an agent through its chain, with all its attempts. A call
+ * counts for the assigned variant, even if a fallback served the call (intention to
+ * treat).
  */
 export const ExperimentMetricKind = {
   /** UNSPECIFIED - Unspecified; rejected. */
@@ -101,7 +102,7 @@ export const ExperimentMetricKind = {
    * because the model is slow.
    */
   SUCCESS_RATE: "EXPERIMENT_METRIC_KIND_SUCCESS_RATE",
-  /** ERROR_RATE - 1 less the success rate. Only for guardrails. */
+  /** ERROR_RATE - 1 minus the success rate. Only for guardrails. */
   ERROR_RATE: "EXPERIMENT_METRIC_KIND_ERROR_RATE",
   /**
    * COST_PER_CALL - The known cost of all attempts divided by the calls, in nano-USD, as priced when the
@@ -116,8 +117,9 @@ export const ExperimentMetricKind = {
   /** TOKENS_PER_CALL - The input and output tokens of all attempts divided by the calls. */
   TOKENS_PER_CALL: "EXPERIMENT_METRIC_KIND_TOKENS_PER_CALL",
   /**
-   * OUTCOME - A value that is reported with RecordOutcome: the mean over the subjects of the mean of
-   * the values of each subject, in the unit of the values. A boolean is 0 or 1.
+   * OUTCOME - A value that applications report with RecordOutcome. First the mean of the values of
+   * each subject is computed, and then the mean over all subjects, in the unit of the
+   * values. A boolean is 0 or 1.
    */
   OUTCOME: "EXPERIMENT_METRIC_KIND_OUTCOME",
   UNRECOGNIZED: "UNRECOGNIZED",
@@ -198,7 +200,7 @@ export function experimentMetricKindToNumber(object: ExperimentMetricKind): numb
 export const MetricDirection = {
   /**
    * UNSPECIFIED - The direction of the kind: higher for the success rate, lower for every other kind.
-   * Rejected for EXPERIMENT_METRIC_KIND_OUTCOME, which has no direction of its own.
+   * Rejected for EXPERIMENT_METRIC_KIND_OUTCOME, which has no default direction.
    */
   UNSPECIFIED: "METRIC_DIRECTION_UNSPECIFIED",
   /** HIGHER_IS_BETTER - Higher values are better. */
@@ -249,18 +251,19 @@ export function metricDirectionToNumber(object: MetricDirection): number {
   }
 }
 
-/** Which calls a value includes. */
+/** The calls that a value includes. */
 export const ResultView = {
   /** UNSPECIFIED - Unspecified; never sent. */
   UNSPECIFIED: "RESULT_VIEW_UNSPECIFIED",
   /**
-   * INTENTION_TO_TREAT - All calls of the subjects that are assigned to the variant, also those that a fallback
-   * served. Assignment is random, so differences in this view are caused by the variants.
+   * INTENTION_TO_TREAT - All calls of the subjects that are assigned to the variant, including calls that a
+   * fallback served. Assignment is random, so differences in this view are caused by the
+   * variants.
    */
   INTENTION_TO_TREAT: "RESULT_VIEW_INTENTION_TO_TREAT",
   /**
-   * AS_SERVED - Without the calls that another hop than the first one served. Calls that no hop served
-   * are included. Which calls are left depends on the variant, so this view explains a
+   * AS_SERVED - All calls except those that a fallback served. Calls that no hop served are included.
+   * The variant influences which calls are left out, so this view can explain a
    * difference but does not prove one.
    */
   AS_SERVED: "RESULT_VIEW_AS_SERVED",
@@ -308,11 +311,11 @@ export function resultViewToNumber(object: ResultView): number {
   }
 }
 
-/** What the results say about the primary metric. */
+/** What the results show for the primary metric. */
 export const ExperimentVerdict = {
   /** UNSPECIFIED - Unspecified; never sent. */
   UNSPECIFIED: "EXPERIMENT_VERDICT_UNSPECIFIED",
-  /** TOO_FEW_SUBJECTS - Too few subjects for any statement. */
+  /** TOO_FEW_SUBJECTS - There are too few subjects for a statement. */
   TOO_FEW_SUBJECTS: "EXPERIMENT_VERDICT_TOO_FEW_SUBJECTS",
   /** INCONCLUSIVE - No variant differs from the control with confidence. */
   INCONCLUSIVE: "EXPERIMENT_VERDICT_INCONCLUSIVE",
@@ -391,7 +394,7 @@ export const OutcomeStatus = {
   /** NEW - The outcome is stored. */
   NEW: "OUTCOME_STATUS_NEW",
   /**
-   * KNOWN - An outcome with this id was stored before. Nothing changed, also if its content
+   * KNOWN - An outcome with this id was already stored. Nothing changed, even if the content
    * differs.
    */
   KNOWN: "OUTCOME_STATUS_KNOWN",
@@ -455,21 +458,21 @@ export const OutcomeRejection = {
   INVALID: "OUTCOME_REJECTION_INVALID",
   /** AGENT_NOT_ALLOWED - The caller is restricted to certain agents, and the outcome names another one. */
   AGENT_NOT_ALLOWED: "OUTCOME_REJECTION_AGENT_NOT_ALLOWED",
-  /** IN_FUTURE - The outcome was observed more than 5 minutes after the time of the service. */
+  /** IN_FUTURE - The outcome was observed more than 5 minutes after the current time of the service. */
   IN_FUTURE: "OUTCOME_REJECTION_IN_FUTURE",
-  /** TOO_OLD - The outcome was observed before the oldest time for which attempts are retained. */
+  /** TOO_OLD - The outcome was observed before the time from which attempts are retained. */
   TOO_OLD: "OUTCOME_REJECTION_TOO_OLD",
   /** UNKNOWN_EXPERIMENT - The agent has no experiment with this name, or no agent has this name. */
   UNKNOWN_EXPERIMENT: "OUTCOME_REJECTION_UNKNOWN_EXPERIMENT",
   /**
    * NOT_SEEN - No call of the subject or of the run is recorded in the experiment. The usage of a
    * process can arrive later than an outcome: send the outcome again later, with the same
-   * id. This is the only rejection that is not final.
+   * id. All other rejections are final.
    */
   NOT_SEEN: "OUTCOME_REJECTION_NOT_SEEN",
   /** SEVERAL_SUBJECTS - The run had calls of several subjects; name the subject. */
   SEVERAL_SUBJECTS: "OUTCOME_REJECTION_SEVERAL_SUBJECTS",
-  /** TOO_MANY_NAMES - The experiment already has 20 other names of outcomes. */
+  /** TOO_MANY_NAMES - The experiment already has outcomes with 20 other names. */
   TOO_MANY_NAMES: "OUTCOME_REJECTION_TOO_MANY_NAMES",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
@@ -557,13 +560,13 @@ export interface ExperimentMetric {
   kind: ExperimentMetricKind;
   /**
    * The name of the outcome, as in Outcome: 1 to 100 characters. Required for
-   * EXPERIMENT_METRIC_KIND_OUTCOME, and rejected for another kind.
+   * EXPERIMENT_METRIC_KIND_OUTCOME, and rejected for any other kind.
    */
   outcome: string;
   /**
-   * Which values are better. Required for EXPERIMENT_METRIC_KIND_OUTCOME; for another kind
-   * absent or the direction of the kind. Set in responses, except for the results of an
-   * outcome that neither the primary metric nor a guardrail names.
+   * Which values are better. Required for EXPERIMENT_METRIC_KIND_OUTCOME; for any other
+   * kind, absent or the direction of the kind. Responses contain the direction, except
+   * for results of an outcome that is neither the primary metric nor used by a guardrail.
    */
   direction: MetricDirection;
 }
@@ -577,8 +580,8 @@ export interface ExperimentMetric {
  */
 export interface Guardrail {
   /**
-   * The metric: any kind except EXPERIMENT_METRIC_KIND_SUCCESS_RATE, for which there is
-   * EXPERIMENT_METRIC_KIND_ERROR_RATE. Required.
+   * The metric: any kind except EXPERIMENT_METRIC_KIND_SUCCESS_RATE; use
+   * EXPERIMENT_METRIC_KIND_ERROR_RATE instead. Required.
    */
   metric:
     | ExperimentMetric
@@ -604,21 +607,23 @@ export interface BucketRange {
 
 /**
  * The settings in which a variant differs from its base config. An absent field keeps the
- * value of the base config. If the model of the variant is that of the fallback in its base
- * config, the variant is without this fallback.
+ * value of the base config. If the model of the variant equals the fallback of its base
+ * config, this fallback is left out.
  */
 export interface ExperimentOverrides {
   /**
-   * The provider, as in AgentLLMConfig. If it is another one than that of the base config,
-   * neither an API key nor a credential of the base config is used: the key comes from the
-   * environment. A variant with a key of its own names a config with `config_id`.
+   * The provider, as in AgentLLMConfig. If it differs from the provider of the base
+   * config, neither the API key nor the credential of the base config is used: the key
+   * comes from the environment. For a variant with a stored key, use a config with this
+   * key as `config_id`.
    */
   provider?:
     | string
     | undefined;
   /**
-   * The model, 1 to 100 characters, as in AgentLLMConfig. Required together with
-   * `provider`. A price that the base config gives applies only if the model is its own.
+   * The model, 1 to 100 characters, as in AgentLLMConfig. `provider` and `model_name`
+   * must be set together. The price of the base config applies only if the model is that
+   * of the base config.
    */
   model_name?:
     | string
@@ -636,23 +641,23 @@ export interface ExperimentOverrides {
     | number
     | undefined;
   /**
-   * Parameters without a column of their own. Only those that are present replace the
-   * parameters of the base config.
+   * Further parameters, as in AgentLLMConfig. Only the parameters that are present
+   * replace those of the base config.
    */
   extra_params: ExtraParams | undefined;
 }
 
 /**
  * One alternative of an experiment: a base config of the agent with overrides. The base
- * config with the overrides is the first hop. After it come the fallback of the base
- * config and then the other enabled configs of the agent, all without the overrides: the
+ * config with the overrides is the first hop. The fallback of the base config and then
+ * the other enabled configs of the agent follow, all without the overrides. This is the
  * chain that the agent would have if the base config were its primary config.
  */
 export interface ExperimentVariant {
   /**
-   * The name of the variant, unique in the experiment: 1 to 100 characters without control
-   * characters and without leading or trailing white space. Required. It identifies the
-   * variant in updates and in usage.
+   * The name of the variant, unique in the experiment: 1 to 100 characters without
+   * control characters and without leading or trailing white space. Required. The name
+   * identifies the variant in updates and in usage.
    */
   name: string;
   /** The purpose of the variant, at most 1000 characters. */
@@ -660,8 +665,8 @@ export interface ExperimentVariant {
     | string
     | undefined;
   /**
-   * Whether the variant is the control, with which the others are compared. Exactly one
-   * variant is.
+   * Whether the variant is the control, with which all other variants are compared.
+   * Exactly one variant is the control.
    */
   control: boolean;
   /**
@@ -685,14 +690,15 @@ export interface ExperimentVariant {
     | undefined;
   /**
    * Output only. The buckets of the variant, in ascending order, at most 10000 ranges.
-   * They have as many buckets as the weight has basis points.
+   * The number of buckets equals the weight in basis points.
    */
   buckets: BucketRange[];
 }
 
 /**
- * An experiment: an A/B test of models and settings of one agent. It is configuration: a
- * change takes a store revision, is in the history, and is delivered on the watch.
+ * An experiment: an A/B test of models and settings of one agent. Experiments are
+ * configuration: a change creates a store revision, is in the history, and is delivered
+ * on the watch.
  *
  * Assignment is a pure function, the same in every language: the bucket of a subject is
  * floor(h * 10000 / 2^32), where h is the 32-bit MurmurHash3 (x86, seed 0) of the UTF-8
@@ -700,9 +706,9 @@ export interface ExperimentVariant {
  * subject is assigned to the variant whose `buckets` have this bucket. Test vectors are in
  * `conformance/`.
  *
- * After a change of weights, a variant that grows takes buckets only from variants that
- * shrink, and the number of buckets that move is the smallest possible. All other subjects
- * keep their variants.
+ * When weights change, a variant with a higher weight takes buckets only from variants
+ * with a lower weight. The smallest possible number of buckets moves; the subjects of all
+ * other buckets keep their variants.
  */
 export interface Experiment {
   /** Output only. The experiment's id, 1 to 2147483647, assigned by the store. */
@@ -724,30 +730,31 @@ export interface Experiment {
     | string
     | undefined;
   /**
-   * What a subject is, for people, for example `run`, `user` or `ticker`: 1 to 50
-   * characters. Default `run`. Fixed when the experiment has started.
+   * A word for the kind of subject, for example `run`, `user` or `ticker`: 1 to 50
+   * characters. It is shown to people and has no other effect. Default `run`. Fixed after
+   * the start of the experiment.
    */
   subject_kind?:
     | string
     | undefined;
   /**
    * Output only. The random text that the assignment uses: 32 characters of lower-case
-   * hexadecimal. It is chosen when the experiment is created and never changes.
+   * hexadecimal. The service chooses it when the experiment is created; it never changes.
    */
   salt: string;
   /** Output only. The state. */
   state: ExperimentState;
   /**
    * The variants, 2 to 10, with different names; exactly one is the control. An update
-   * replaces the whole list. When the experiment has started, variants can be added, and
-   * the weights and descriptions can be changed; variants cannot be removed (set the
-   * weight to 0), and their other fields are fixed. At most 10.
+   * replaces the whole list. After the start of the experiment, variants can be added,
+   * and weights and descriptions can be changed. Variants cannot be removed (set the
+   * weight to 0 instead), and their other fields are fixed. At most 10.
    */
   variants: ExperimentVariant[];
   /**
    * The metric that decides: any kind except EXPERIMENT_METRIC_KIND_ERROR_RATE and
-   * EXPERIMENT_METRIC_KIND_LATENCY_P95. Required. Fixed when the experiment has started,
-   * so that it cannot be chosen by its result.
+   * EXPERIMENT_METRIC_KIND_LATENCY_P95. Required. Fixed after the start of the
+   * experiment, so that the metric cannot be chosen to fit the results.
    */
   primary_metric:
     | ExperimentMetric
@@ -755,24 +762,24 @@ export interface Experiment {
   /** Metrics that pause the experiment, at most 10. */
   guardrails: Guardrail[];
   /**
-   * The probability of a false result that is accepted, in basis points, 1 to 5000. It is
-   * that of the whole experiment: for all comparisons of a metric together, and however
-   * often the results are read. Default 500 (5 %). Fixed when the experiment has started.
+   * The accepted probability of a false result, in basis points, 1 to 5000. It applies to
+   * the whole experiment: to all comparisons of a metric together, however often the
+   * results are read. Default 500 (5 %). Fixed after the start of the experiment.
    */
   alpha_basis_points?:
     | number
     | undefined;
   /**
    * The smallest difference of interest of the primary metric, as a part of the value of
-   * the control, in basis points, 1 to 100000. GetResults states how many subjects are
-   * needed to detect it. Default 500 (5 %).
+   * the control, in basis points, 1 to 100000. GetResults estimates how many subjects are
+   * needed to detect this difference. Default 500 (5 %).
    */
   smallest_effect_basis_points?:
     | number
     | undefined;
   /**
-   * Output only. The reason of the last change of the state: that of the request, or of
-   * the guardrail that paused the experiment. Empty if there was none.
+   * Output only. The reason of the last change of the state, from the request or from the
+   * guardrail that paused the experiment. Empty if no reason was given.
    */
   state_reason: string;
   /**
@@ -780,25 +787,28 @@ export interface Experiment {
    * otherwise empty.
    */
   winner: string;
-  /** Output only. The time of the start, by the database's clock; absent before it. */
+  /** Output only. The time of the start, by the database's clock; absent for a draft. */
   started_at:
     | Date
     | undefined;
-  /** Output only. The time of the conclusion, by the database's clock; absent before it. */
+  /**
+   * Output only. The time of the conclusion, by the database's clock; absent before the
+   * conclusion.
+   */
   ended_at:
     | Date
     | undefined;
   /** Output only. The store revision at which the buckets last changed. */
   allocation_revision: bigint;
-  /** Output only. The time of its creation, by the database's clock. */
+  /** Output only. The creation time of the experiment, by the database's clock. */
   created_at:
     | Date
     | undefined;
-  /** Output only. The time of its last change, by the database's clock. */
+  /** Output only. The time of the last change of the experiment, by the database's clock. */
   updated_at:
     | Date
     | undefined;
-  /** Output only. The store revision of its last change. */
+  /** Output only. The store revision of the last change of the experiment. */
   revision: bigint;
   /**
    * The etag of the resource. An update that sends it fails with ABORTED (STALE_ETAG) if
@@ -808,8 +818,9 @@ export interface Experiment {
 }
 
 /**
- * An interval that contains the true value with the confidence of the experiment, at all
- * times together: it may be read after every call, and acted upon.
+ * A confidence interval. With the confidence of the experiment (1 minus alpha), the
+ * intervals at all times contain the true value. Results can therefore be read after
+ * every call, and the experiment can be ended at any time.
  */
 export interface ConfidenceInterval {
   /** The lower bound. */
@@ -820,7 +831,7 @@ export interface ConfidenceInterval {
 
 /** The difference of a variant to the control. */
 export interface MetricDifference {
-  /** The value of the variant less that of the control, in the unit of the metric. */
+  /** The value of the variant minus the value of the control, in the unit of the metric. */
   absolute: number;
   /**
    * The interval of the difference. Absent until both variants have the minimum number of
@@ -829,7 +840,10 @@ export interface MetricDifference {
   interval:
     | ConfidenceInterval
     | undefined;
-  /** The difference as a part of the value of the control. Absent if that value is 0. */
+  /**
+   * The difference as a part of the value of the control. Absent if the value of the
+   * control is 0.
+   */
   relative?:
     | number
     | undefined;
@@ -841,11 +855,14 @@ export interface MetricDifference {
     | ConfidenceInterval
     | undefined;
   /**
-   * Whether the variant is better than the control with confidence: 0 is outside of the
-   * interval, on the worse side of it.
+   * Whether the variant is better than the control with confidence: the whole interval is
+   * on the better side of 0.
    */
   better: boolean;
-  /** Whether the variant is worse than the control with confidence. */
+  /**
+   * Whether the variant is worse than the control with confidence: the whole interval is
+   * on the worse side of 0.
+   */
   worse: boolean;
   /**
    * The always-valid p-value of the hypothesis that there is no difference, corrected for
@@ -860,7 +877,7 @@ export interface MetricResult {
   metric:
     | ExperimentMetric
     | undefined;
-  /** Which calls it includes. Outcomes have only RESULT_VIEW_INTENTION_TO_TREAT. */
+  /** The calls that the value includes. Outcomes have only RESULT_VIEW_INTENTION_TO_TREAT. */
   view: ResultView;
   /** The number of subjects that the value is computed from. */
   subjects: bigint;
@@ -869,16 +886,16 @@ export interface MetricResult {
     | number
     | undefined;
   /**
-   * The difference to the control. Absent for the control, and if one of the two has no
-   * value. The duration of calls is compared by its mean and, for
+   * The difference to the control. Absent for the control, and if the variant or the
+   * control has no value. The duration of calls is compared by its mean and, for
    * RESULT_VIEW_INTENTION_TO_TREAT, by its 95th percentile.
    */
   difference: MetricDifference | undefined;
 }
 
 /**
- * Quantiles of the duration of calls in milliseconds. They come from a histogram whose
- * bins are at most 8 % wide.
+ * Quantiles of the duration of calls in milliseconds. They are computed from a histogram
+ * whose bins are at most 8 % wide.
  */
 export interface LatencyQuantiles {
   /** The median. */
@@ -893,21 +910,21 @@ export interface LatencyQuantiles {
 export interface VariantResults {
   /** The name of the variant. */
   variant: string;
-  /** Whether it is the control. */
+  /** Whether the variant is the control. */
   control: boolean;
   /** The number of subjects with at least one attempt. */
   subjects: bigint;
-  /** The number of calls, also of those that failed or were aborted. */
+  /** The number of calls, including failed and aborted calls. */
   calls: bigint;
-  /** The calls that another hop than the first one served. */
+  /** The number of calls that a fallback served. */
   fallback_calls: bigint;
-  /** The calls that the caller aborted. */
+  /** The number of calls that the caller aborted. */
   aborted_calls: bigint;
   /** The contamination: `fallback_calls` divided by `calls`. Absent without calls. */
   contamination_rate?:
     | number
     | undefined;
-  /** The attempts whose cost is unknown, and which add nothing to the cost. */
+  /** The number of attempts whose cost is unknown. They add no cost. */
   unpriced_attempts: bigint;
   /**
    * The metrics, at most 60: first the primary metric, then the others in the order of
@@ -920,9 +937,9 @@ export interface VariantResults {
 
 /**
  * The check whether subjects were assigned in the ratio of the weights (sample ratio
- * mismatch). A mismatch means that subjects are lost or counted wrongly in one variant,
- * and that the results cannot be trusted. The check stays valid however often it is read.
- * It begins again when the buckets change.
+ * mismatch). A mismatch means that subjects of a variant are lost or counted wrongly, so
+ * the results cannot be trusted. The check is valid however often it is read. It starts
+ * again when the buckets change.
  */
 export interface SampleRatio {
   /** Whether there is a mismatch: `p_value` is below 0.01. */
@@ -936,41 +953,42 @@ export interface SampleRatio {
   counts: SampleRatioCount[];
 }
 
-/** The subjects of one variant in the check of the ratio. */
+/** The subjects of one variant in the check of the sample ratio. */
 export interface SampleRatioCount {
   /** The name of the variant. */
   variant: string;
   /** The number of subjects. */
   subjects: bigint;
-  /** The number that the weights let expect. */
+  /** The number that is expected from the weights. */
   expected: number;
 }
 
 /**
- * How many subjects are still needed to detect `smallest_effect_basis_points` of the
- * primary metric between one variant and the control, at the present spread of the values.
+ * An estimate of how many subjects are still needed to detect a difference of
+ * `smallest_effect_basis_points` in the primary metric between one variant and the
+ * control, with the current variance of the values.
  */
 export interface PowerNote {
   /** The name of the variant. */
   variant: string;
   /**
-   * The subjects of this variant and of the control together that are needed. Absent if
-   * it cannot be computed yet.
+   * The number of subjects that this variant and the control need together. Absent if it
+   * cannot be computed yet.
    */
   needed_subjects?:
     | bigint
     | undefined;
-  /** The subjects of both that are counted. */
+  /** The number of counted subjects of this variant and the control together. */
   subjects: bigint;
   /**
-   * The subjects of both that are counted on average in a day in which the experiment
-   * runs. Absent before the first hour.
+   * The average number of subjects of both variants per day of running time. Absent in
+   * the first hour.
    */
   subjects_per_day?:
     | number
     | undefined;
   /**
-   * The weeks that are left at this rate. 0 if enough subjects are counted. Absent without
+   * The remaining weeks at this rate; 0 if enough subjects are counted. Absent without
    * `needed_subjects` or `subjects_per_day`.
    */
   weeks_left?: number | undefined;
@@ -1010,26 +1028,27 @@ export interface GuardrailResult {
 }
 
 /**
- * An outcome of a subject that an application observed, often long after the calls, for
+ * A value that an application observed for a subject, often long after its calls, for
  * example the return of a recommendation or the rating by a user.
  */
 export interface Outcome {
   /**
-   * The id of the outcome: a UUID that the reporter chooses, with which it counts once.
-   * Required.
+   * The id of the outcome: a UUID that the reporter chooses. An outcome that is sent
+   * again with the same id counts once. Required.
    */
   outcome_id: string;
   /** The agent's name: 1 to 255 characters. Required. */
   agent: string;
   /**
-   * The experiment, by name, at most 100 characters. Empty: that of the agent's
-   * experiments in which the subject or the run had its latest call before the outcome.
+   * The experiment, by name, at most 100 characters. Empty: the experiment of the agent
+   * in which the subject or the run had its latest call before the outcome.
    */
   experiment: string;
   /**
-   * The subject, 1 to 255 characters. Required unless `run_id` is set. It must have had a
-   * call in the experiment. If it changed its variant because the weights changed, the
-   * outcome belongs to the variant of its latest call before the outcome.
+   * The subject, 1 to 255 characters. Required unless `run_id` is set. The subject must
+   * have had a call in the experiment. If the subject changed its variant because the
+   * weights changed, the outcome belongs to the variant of its latest call before the
+   * outcome.
    */
   subject: string;
   /**
@@ -1064,7 +1083,7 @@ export interface OutcomeResult {
   status: OutcomeStatus;
   /** Why the outcome was rejected. */
   rejection: OutcomeRejection;
-  /** One sentence for people that explains the rejection; otherwise empty. */
+  /** The explanation of the rejection, one sentence for people; otherwise empty. */
   message: string;
   /** The experiment that the outcome counts for; only with OUTCOME_STATUS_NEW. */
   experiment: string;

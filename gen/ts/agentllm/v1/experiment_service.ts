@@ -442,13 +442,13 @@ export interface ConcludeExperimentRequest {
    */
   etag: string;
   /**
-   * The name of the variant whose settings become those of the primary config. Empty: none,
-   * only the state changes.
+   * The name of the variant whose settings the primary config gets. Empty: no winner;
+   * only the state of the experiment changes.
    */
   winner: string;
   /**
-   * Delete the API key of the base config, and its reference to a credential, if the winner
-   * has another provider than its base config.
+   * Delete the API key of the base config, and its reference to a credential, if the
+   * provider of the winner differs from that of its base config.
    */
   clear_api_key: boolean;
   /**
@@ -526,14 +526,14 @@ export interface GetResultsResponse {
   sample_ratio:
     | SampleRatio
     | undefined;
-  /** What is still needed, for each variant except the control. */
+  /** The number of subjects that are still needed, for each variant except the control. */
   power: PowerNote[];
   /** The guardrails, for each variant except the control. */
   guardrails: GuardrailResult[];
-  /** What the results say about the primary metric. */
+  /** What the results show for the primary metric. */
   verdict: ExperimentVerdict;
   /**
-   * The variants that are better than the control with confidence in the primary metric,
+   * The variants that are better than the control in the primary metric with confidence,
    * best first.
    */
   better_variants: string[];
@@ -543,8 +543,8 @@ export interface GetResultsResponse {
    */
   min_subjects: bigint;
   /**
-   * The variant that is better than the control and than every other variant with
-   * confidence in the primary metric; empty if there is none.
+   * The variant that is better in the primary metric than the control and all other
+   * variants, with confidence; empty if there is no such variant.
    */
   best_variant: string;
   /** The time at which the results were computed, by the service's clock. */
@@ -3068,21 +3068,21 @@ export const RecordOutcomeResponse: MessageFns<RecordOutcomeResponse> = {
 /**
  * Experiments: A/B tests of models and settings of an agent.
  *
- * The definition of an experiment is configuration. Its assignment is a pure function of
- * the subject (Experiment), so that the service and all clients assign a subject to the
- * same variant without a request. Receipts and reported usage name experiment, variant
- * and subject; the service adds the reported attempts to sums for each subject in the
- * transaction that stores them. Results are computed from these sums.
+ * The definition of an experiment is configuration. The assignment is a pure function of
+ * the subject (see Experiment), so the service and all clients assign a subject to the
+ * same variant without a request. Receipts and reported usage name the experiment, the
+ * variant and the subject. The transaction that stores attempts also adds them to the
+ * sums of their subject. Results are computed from these sums.
  *
- * An agent has at most one experiment that is running or paused.
+ * At most one experiment of an agent is running or paused.
  *
  * Errors are documented as status code (reason). ErrorReason lists the reasons.
  */
 export type ExperimentServiceService = typeof ExperimentServiceService;
 export const ExperimentServiceService = {
   /**
-   * Creates an experiment in EXPERIMENT_STATE_DRAFT, with a new salt and with buckets in the
-   * order of the variants.
+   * Creates an experiment in EXPERIMENT_STATE_DRAFT. The salt is new, and the buckets are
+   * assigned in the order of the variants.
    *
    * Errors: NOT_FOUND (AGENT_NOT_FOUND); ALREADY_EXISTS (EXPERIMENT_NAME_TAKEN);
    * FAILED_PRECONDITION (TOO_MANY_EXPERIMENTS) beyond 100 experiments of one agent.
@@ -3132,9 +3132,9 @@ export const ExperimentServiceService = {
   /**
    * Changes an experiment. Experiment states which fields are fixed in which state.
    *
-   * Errors: NOT_FOUND (AGENT_NOT_FOUND or EXPERIMENT_NOT_FOUND); ABORTED
-   * (STALE_ETAG); FAILED_PRECONDITION (EXPERIMENT_STATE) if the experiment is concluded;
-   * INVALID_ARGUMENT, which lists the fields that are fixed since the start.
+   * Errors: NOT_FOUND (AGENT_NOT_FOUND or EXPERIMENT_NOT_FOUND); ABORTED (STALE_ETAG);
+   * FAILED_PRECONDITION (EXPERIMENT_STATE) if the experiment is concluded;
+   * INVALID_ARGUMENT, with the fields that cannot be changed after the start.
    */
   updateExperiment: {
     path: "/agentllm.v1.ExperimentService/UpdateExperiment" as const,
@@ -3148,7 +3148,7 @@ export const ExperimentServiceService = {
     responseDeserialize: (value: Buffer): UpdateExperimentResponse => UpdateExperimentResponse.decode(value),
   },
   /**
-   * Deletes an experiment that is a draft or concluded, with its results.
+   * Deletes an experiment that is a draft or concluded, and its results.
    *
    * Errors: NOT_FOUND (AGENT_NOT_FOUND or EXPERIMENT_NOT_FOUND); ABORTED
    * (STALE_ETAG); FAILED_PRECONDITION (EXPERIMENT_STATE) if it is running or paused.
@@ -3165,14 +3165,15 @@ export const ExperimentServiceService = {
     responseDeserialize: (value: Buffer): DeleteExperimentResponse => DeleteExperimentResponse.decode(value),
   },
   /**
-   * Starts an experiment that is a draft: subjects are assigned from then on.
+   * Starts an experiment that is a draft. From then on, subjects are assigned to
+   * variants.
    *
-   * Errors: NOT_FOUND (AGENT_NOT_FOUND or EXPERIMENT_NOT_FOUND); ABORTED
-   * (STALE_ETAG); FAILED_PRECONDITION (EXPERIMENT_STATE) if it is not a draft;
-   * FAILED_PRECONDITION (EXPERIMENT_ACTIVE) if another experiment of the agent is running
-   * or paused; NOT_FOUND (NO_ENABLED_CONFIG) if a variant uses the primary config and the
-   * agent has none; INVALID_ARGUMENT, which lists what the variants name and no longer
-   * exists.
+   * Errors: NOT_FOUND (AGENT_NOT_FOUND or EXPERIMENT_NOT_FOUND); ABORTED (STALE_ETAG);
+   * FAILED_PRECONDITION (EXPERIMENT_STATE) if it is not a draft; FAILED_PRECONDITION
+   * (EXPERIMENT_ACTIVE) if another experiment of the agent is running or paused;
+   * NOT_FOUND (NO_ENABLED_CONFIG) if a variant uses the primary config and the agent has
+   * none; INVALID_ARGUMENT, with the fields of variants that name a resource that no
+   * longer exists.
    */
   startExperiment: {
     path: "/agentllm.v1.ExperimentService/StartExperiment" as const,
@@ -3186,7 +3187,8 @@ export const ExperimentServiceService = {
     responseDeserialize: (value: Buffer): StartExperimentResponse => StartExperimentResponse.decode(value),
   },
   /**
-   * Pauses an experiment that is running: every call has the settings of the control.
+   * Pauses an experiment that is running. From then on, every call has the settings of
+   * the control.
    *
    * Errors: NOT_FOUND (AGENT_NOT_FOUND or EXPERIMENT_NOT_FOUND); ABORTED
    * (STALE_ETAG); FAILED_PRECONDITION (EXPERIMENT_STATE) if it is not running.
@@ -3225,18 +3227,18 @@ export const ExperimentServiceService = {
   /**
    * Ends an experiment that is running or paused.
    *
-   * With a winner, the settings of the winner become those of the agent's primary config,
-   * in the same transaction and at the same revision: the overrides of the winner are
-   * applied to its base config, and a base config that is not the primary one is enabled
-   * and moved to the front of the chain. No other config is changed. Without a winner, only
-   * the state changes.
+   * With a winner, the primary config of the agent gets the settings of the winner in the
+   * same transaction and at the same revision. The overrides of the winner are applied to
+   * its base config; if this is not the primary config, it is enabled and moved to the
+   * front of the chain. No other config changes. Without a winner, only the state of the
+   * experiment changes.
    *
-   * Errors: NOT_FOUND (AGENT_NOT_FOUND or EXPERIMENT_NOT_FOUND); ABORTED
-   * (STALE_ETAG); FAILED_PRECONDITION (EXPERIMENT_STATE) if it is neither running nor
-   * paused; NOT_FOUND (NO_ENABLED_CONFIG) if the winner uses the primary config and the
-   * agent has none; FAILED_PRECONDITION (KEY_PROVIDER_MISMATCH) if the winner has another
-   * provider than its base config, which has an API key or a credential; INVALID_ARGUMENT,
-   * which lists the overrides that the catalogue no longer allows.
+   * Errors: NOT_FOUND (AGENT_NOT_FOUND or EXPERIMENT_NOT_FOUND); ABORTED (STALE_ETAG);
+   * FAILED_PRECONDITION (EXPERIMENT_STATE) if it is neither running nor paused; NOT_FOUND
+   * (NO_ENABLED_CONFIG) if the winner uses the primary config and the agent has none;
+   * FAILED_PRECONDITION (KEY_PROVIDER_MISMATCH) if the winner has another provider than
+   * its base config, which has an API key or a credential; INVALID_ARGUMENT, with the
+   * overrides that the catalogue no longer allows.
    */
   concludeExperiment: {
     path: "/agentllm.v1.ExperimentService/ConcludeExperiment" as const,
@@ -3250,13 +3252,14 @@ export const ExperimentServiceService = {
     responseDeserialize: (value: Buffer): ConcludeExperimentResponse => ConcludeExperimentResponse.decode(value),
   },
   /**
-   * Returns the results of an experiment as of now: for each variant the metrics with
-   * intervals of their differences to the control, the check of the sample ratio, the
-   * subjects that are still needed, and the guardrails. All intervals are always valid:
-   * they may be read at any time, and the experiment may be ended because of them.
+   * Returns the current results of an experiment: the metrics of each variant with
+   * confidence intervals of their differences to the control, the check of the sample
+   * ratio, the number of subjects that are still needed, and the guardrails. All
+   * intervals are always valid: the results can be read at any time, and the experiment
+   * can be ended because of them.
    *
-   * The subject, not the call, is the unit of the analysis, because the calls of one
-   * subject depend on each other. Results are computed from sums, so the cost of this
+   * The unit of the analysis is the subject and not the call, because the calls of one
+   * subject are correlated. Results are computed from sums, so the duration of this
    * method does not depend on the number of calls.
    *
    * Errors: NOT_FOUND (AGENT_NOT_FOUND or EXPERIMENT_NOT_FOUND); UNAVAILABLE
@@ -3272,12 +3275,12 @@ export const ExperimentServiceService = {
     responseDeserialize: (value: Buffer): GetResultsResponse => GetResultsResponse.decode(value),
   },
   /**
-   * Stores a batch of outcomes. An outcome counts once: if its id was stored before, it is
-   * reported as known, and nothing changes. An invalid outcome is rejected and does not
-   * affect the others. A caller that is restricted to certain agents can record only
-   * outcomes of these agents. Outcomes can arrive late, also after the experiment is
-   * concluded. When the response arrives, the new outcomes are committed; if it is lost,
-   * send the batch again.
+   * Stores a batch of outcomes. Each outcome counts once: an outcome whose id is already
+   * stored is reported as known, and nothing changes. An invalid outcome is rejected; all
+   * other outcomes of the batch are stored. A caller that is restricted to certain agents
+   * can record only outcomes of these agents. Outcomes can arrive late, even after the
+   * conclusion of the experiment. The new outcomes are committed before the response is
+   * sent; if the response is lost, send the batch again.
    *
    * Errors: UNAVAILABLE (DATABASE_UNAVAILABLE).
    */
@@ -3295,8 +3298,8 @@ export const ExperimentServiceService = {
 
 export interface ExperimentServiceServer extends UntypedServiceImplementation {
   /**
-   * Creates an experiment in EXPERIMENT_STATE_DRAFT, with a new salt and with buckets in the
-   * order of the variants.
+   * Creates an experiment in EXPERIMENT_STATE_DRAFT. The salt is new, and the buckets are
+   * assigned in the order of the variants.
    *
    * Errors: NOT_FOUND (AGENT_NOT_FOUND); ALREADY_EXISTS (EXPERIMENT_NAME_TAKEN);
    * FAILED_PRECONDITION (TOO_MANY_EXPERIMENTS) beyond 100 experiments of one agent.
@@ -3317,31 +3320,33 @@ export interface ExperimentServiceServer extends UntypedServiceImplementation {
   /**
    * Changes an experiment. Experiment states which fields are fixed in which state.
    *
-   * Errors: NOT_FOUND (AGENT_NOT_FOUND or EXPERIMENT_NOT_FOUND); ABORTED
-   * (STALE_ETAG); FAILED_PRECONDITION (EXPERIMENT_STATE) if the experiment is concluded;
-   * INVALID_ARGUMENT, which lists the fields that are fixed since the start.
+   * Errors: NOT_FOUND (AGENT_NOT_FOUND or EXPERIMENT_NOT_FOUND); ABORTED (STALE_ETAG);
+   * FAILED_PRECONDITION (EXPERIMENT_STATE) if the experiment is concluded;
+   * INVALID_ARGUMENT, with the fields that cannot be changed after the start.
    */
   updateExperiment: handleUnaryCall<UpdateExperimentRequest, UpdateExperimentResponse>;
   /**
-   * Deletes an experiment that is a draft or concluded, with its results.
+   * Deletes an experiment that is a draft or concluded, and its results.
    *
    * Errors: NOT_FOUND (AGENT_NOT_FOUND or EXPERIMENT_NOT_FOUND); ABORTED
    * (STALE_ETAG); FAILED_PRECONDITION (EXPERIMENT_STATE) if it is running or paused.
    */
   deleteExperiment: handleUnaryCall<DeleteExperimentRequest, DeleteExperimentResponse>;
   /**
-   * Starts an experiment that is a draft: subjects are assigned from then on.
+   * Starts an experiment that is a draft. From then on, subjects are assigned to
+   * variants.
    *
-   * Errors: NOT_FOUND (AGENT_NOT_FOUND or EXPERIMENT_NOT_FOUND); ABORTED
-   * (STALE_ETAG); FAILED_PRECONDITION (EXPERIMENT_STATE) if it is not a draft;
-   * FAILED_PRECONDITION (EXPERIMENT_ACTIVE) if another experiment of the agent is running
-   * or paused; NOT_FOUND (NO_ENABLED_CONFIG) if a variant uses the primary config and the
-   * agent has none; INVALID_ARGUMENT, which lists what the variants name and no longer
-   * exists.
+   * Errors: NOT_FOUND (AGENT_NOT_FOUND or EXPERIMENT_NOT_FOUND); ABORTED (STALE_ETAG);
+   * FAILED_PRECONDITION (EXPERIMENT_STATE) if it is not a draft; FAILED_PRECONDITION
+   * (EXPERIMENT_ACTIVE) if another experiment of the agent is running or paused;
+   * NOT_FOUND (NO_ENABLED_CONFIG) if a variant uses the primary config and the agent has
+   * none; INVALID_ARGUMENT, with the fields of variants that name a resource that no
+   * longer exists.
    */
   startExperiment: handleUnaryCall<StartExperimentRequest, StartExperimentResponse>;
   /**
-   * Pauses an experiment that is running: every call has the settings of the control.
+   * Pauses an experiment that is running. From then on, every call has the settings of
+   * the control.
    *
    * Errors: NOT_FOUND (AGENT_NOT_FOUND or EXPERIMENT_NOT_FOUND); ABORTED
    * (STALE_ETAG); FAILED_PRECONDITION (EXPERIMENT_STATE) if it is not running.
@@ -3360,28 +3365,29 @@ export interface ExperimentServiceServer extends UntypedServiceImplementation {
   /**
    * Ends an experiment that is running or paused.
    *
-   * With a winner, the settings of the winner become those of the agent's primary config,
-   * in the same transaction and at the same revision: the overrides of the winner are
-   * applied to its base config, and a base config that is not the primary one is enabled
-   * and moved to the front of the chain. No other config is changed. Without a winner, only
-   * the state changes.
+   * With a winner, the primary config of the agent gets the settings of the winner in the
+   * same transaction and at the same revision. The overrides of the winner are applied to
+   * its base config; if this is not the primary config, it is enabled and moved to the
+   * front of the chain. No other config changes. Without a winner, only the state of the
+   * experiment changes.
    *
-   * Errors: NOT_FOUND (AGENT_NOT_FOUND or EXPERIMENT_NOT_FOUND); ABORTED
-   * (STALE_ETAG); FAILED_PRECONDITION (EXPERIMENT_STATE) if it is neither running nor
-   * paused; NOT_FOUND (NO_ENABLED_CONFIG) if the winner uses the primary config and the
-   * agent has none; FAILED_PRECONDITION (KEY_PROVIDER_MISMATCH) if the winner has another
-   * provider than its base config, which has an API key or a credential; INVALID_ARGUMENT,
-   * which lists the overrides that the catalogue no longer allows.
+   * Errors: NOT_FOUND (AGENT_NOT_FOUND or EXPERIMENT_NOT_FOUND); ABORTED (STALE_ETAG);
+   * FAILED_PRECONDITION (EXPERIMENT_STATE) if it is neither running nor paused; NOT_FOUND
+   * (NO_ENABLED_CONFIG) if the winner uses the primary config and the agent has none;
+   * FAILED_PRECONDITION (KEY_PROVIDER_MISMATCH) if the winner has another provider than
+   * its base config, which has an API key or a credential; INVALID_ARGUMENT, with the
+   * overrides that the catalogue no longer allows.
    */
   concludeExperiment: handleUnaryCall<ConcludeExperimentRequest, ConcludeExperimentResponse>;
   /**
-   * Returns the results of an experiment as of now: for each variant the metrics with
-   * intervals of their differences to the control, the check of the sample ratio, the
-   * subjects that are still needed, and the guardrails. All intervals are always valid:
-   * they may be read at any time, and the experiment may be ended because of them.
+   * Returns the current results of an experiment: the metrics of each variant with
+   * confidence intervals of their differences to the control, the check of the sample
+   * ratio, the number of subjects that are still needed, and the guardrails. All
+   * intervals are always valid: the results can be read at any time, and the experiment
+   * can be ended because of them.
    *
-   * The subject, not the call, is the unit of the analysis, because the calls of one
-   * subject depend on each other. Results are computed from sums, so the cost of this
+   * The unit of the analysis is the subject and not the call, because the calls of one
+   * subject are correlated. Results are computed from sums, so the duration of this
    * method does not depend on the number of calls.
    *
    * Errors: NOT_FOUND (AGENT_NOT_FOUND or EXPERIMENT_NOT_FOUND); UNAVAILABLE
@@ -3389,12 +3395,12 @@ export interface ExperimentServiceServer extends UntypedServiceImplementation {
    */
   getResults: handleUnaryCall<GetResultsRequest, GetResultsResponse>;
   /**
-   * Stores a batch of outcomes. An outcome counts once: if its id was stored before, it is
-   * reported as known, and nothing changes. An invalid outcome is rejected and does not
-   * affect the others. A caller that is restricted to certain agents can record only
-   * outcomes of these agents. Outcomes can arrive late, also after the experiment is
-   * concluded. When the response arrives, the new outcomes are committed; if it is lost,
-   * send the batch again.
+   * Stores a batch of outcomes. Each outcome counts once: an outcome whose id is already
+   * stored is reported as known, and nothing changes. An invalid outcome is rejected; all
+   * other outcomes of the batch are stored. A caller that is restricted to certain agents
+   * can record only outcomes of these agents. Outcomes can arrive late, even after the
+   * conclusion of the experiment. The new outcomes are committed before the response is
+   * sent; if the response is lost, send the batch again.
    *
    * Errors: UNAVAILABLE (DATABASE_UNAVAILABLE).
    */
@@ -3403,8 +3409,8 @@ export interface ExperimentServiceServer extends UntypedServiceImplementation {
 
 export interface ExperimentServiceClient extends Client {
   /**
-   * Creates an experiment in EXPERIMENT_STATE_DRAFT, with a new salt and with buckets in the
-   * order of the variants.
+   * Creates an experiment in EXPERIMENT_STATE_DRAFT. The salt is new, and the buckets are
+   * assigned in the order of the variants.
    *
    * Errors: NOT_FOUND (AGENT_NOT_FOUND); ALREADY_EXISTS (EXPERIMENT_NAME_TAKEN);
    * FAILED_PRECONDITION (TOO_MANY_EXPERIMENTS) beyond 100 experiments of one agent.
@@ -3467,9 +3473,9 @@ export interface ExperimentServiceClient extends Client {
   /**
    * Changes an experiment. Experiment states which fields are fixed in which state.
    *
-   * Errors: NOT_FOUND (AGENT_NOT_FOUND or EXPERIMENT_NOT_FOUND); ABORTED
-   * (STALE_ETAG); FAILED_PRECONDITION (EXPERIMENT_STATE) if the experiment is concluded;
-   * INVALID_ARGUMENT, which lists the fields that are fixed since the start.
+   * Errors: NOT_FOUND (AGENT_NOT_FOUND or EXPERIMENT_NOT_FOUND); ABORTED (STALE_ETAG);
+   * FAILED_PRECONDITION (EXPERIMENT_STATE) if the experiment is concluded;
+   * INVALID_ARGUMENT, with the fields that cannot be changed after the start.
    */
   updateExperiment(
     request: UpdateExperimentRequest,
@@ -3487,7 +3493,7 @@ export interface ExperimentServiceClient extends Client {
     callback: (error: ServiceError | null, response: UpdateExperimentResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Deletes an experiment that is a draft or concluded, with its results.
+   * Deletes an experiment that is a draft or concluded, and its results.
    *
    * Errors: NOT_FOUND (AGENT_NOT_FOUND or EXPERIMENT_NOT_FOUND); ABORTED
    * (STALE_ETAG); FAILED_PRECONDITION (EXPERIMENT_STATE) if it is running or paused.
@@ -3508,14 +3514,15 @@ export interface ExperimentServiceClient extends Client {
     callback: (error: ServiceError | null, response: DeleteExperimentResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Starts an experiment that is a draft: subjects are assigned from then on.
+   * Starts an experiment that is a draft. From then on, subjects are assigned to
+   * variants.
    *
-   * Errors: NOT_FOUND (AGENT_NOT_FOUND or EXPERIMENT_NOT_FOUND); ABORTED
-   * (STALE_ETAG); FAILED_PRECONDITION (EXPERIMENT_STATE) if it is not a draft;
-   * FAILED_PRECONDITION (EXPERIMENT_ACTIVE) if another experiment of the agent is running
-   * or paused; NOT_FOUND (NO_ENABLED_CONFIG) if a variant uses the primary config and the
-   * agent has none; INVALID_ARGUMENT, which lists what the variants name and no longer
-   * exists.
+   * Errors: NOT_FOUND (AGENT_NOT_FOUND or EXPERIMENT_NOT_FOUND); ABORTED (STALE_ETAG);
+   * FAILED_PRECONDITION (EXPERIMENT_STATE) if it is not a draft; FAILED_PRECONDITION
+   * (EXPERIMENT_ACTIVE) if another experiment of the agent is running or paused;
+   * NOT_FOUND (NO_ENABLED_CONFIG) if a variant uses the primary config and the agent has
+   * none; INVALID_ARGUMENT, with the fields of variants that name a resource that no
+   * longer exists.
    */
   startExperiment(
     request: StartExperimentRequest,
@@ -3533,7 +3540,8 @@ export interface ExperimentServiceClient extends Client {
     callback: (error: ServiceError | null, response: StartExperimentResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Pauses an experiment that is running: every call has the settings of the control.
+   * Pauses an experiment that is running. From then on, every call has the settings of
+   * the control.
    *
    * Errors: NOT_FOUND (AGENT_NOT_FOUND or EXPERIMENT_NOT_FOUND); ABORTED
    * (STALE_ETAG); FAILED_PRECONDITION (EXPERIMENT_STATE) if it is not running.
@@ -3580,18 +3588,18 @@ export interface ExperimentServiceClient extends Client {
   /**
    * Ends an experiment that is running or paused.
    *
-   * With a winner, the settings of the winner become those of the agent's primary config,
-   * in the same transaction and at the same revision: the overrides of the winner are
-   * applied to its base config, and a base config that is not the primary one is enabled
-   * and moved to the front of the chain. No other config is changed. Without a winner, only
-   * the state changes.
+   * With a winner, the primary config of the agent gets the settings of the winner in the
+   * same transaction and at the same revision. The overrides of the winner are applied to
+   * its base config; if this is not the primary config, it is enabled and moved to the
+   * front of the chain. No other config changes. Without a winner, only the state of the
+   * experiment changes.
    *
-   * Errors: NOT_FOUND (AGENT_NOT_FOUND or EXPERIMENT_NOT_FOUND); ABORTED
-   * (STALE_ETAG); FAILED_PRECONDITION (EXPERIMENT_STATE) if it is neither running nor
-   * paused; NOT_FOUND (NO_ENABLED_CONFIG) if the winner uses the primary config and the
-   * agent has none; FAILED_PRECONDITION (KEY_PROVIDER_MISMATCH) if the winner has another
-   * provider than its base config, which has an API key or a credential; INVALID_ARGUMENT,
-   * which lists the overrides that the catalogue no longer allows.
+   * Errors: NOT_FOUND (AGENT_NOT_FOUND or EXPERIMENT_NOT_FOUND); ABORTED (STALE_ETAG);
+   * FAILED_PRECONDITION (EXPERIMENT_STATE) if it is neither running nor paused; NOT_FOUND
+   * (NO_ENABLED_CONFIG) if the winner uses the primary config and the agent has none;
+   * FAILED_PRECONDITION (KEY_PROVIDER_MISMATCH) if the winner has another provider than
+   * its base config, which has an API key or a credential; INVALID_ARGUMENT, with the
+   * overrides that the catalogue no longer allows.
    */
   concludeExperiment(
     request: ConcludeExperimentRequest,
@@ -3609,13 +3617,14 @@ export interface ExperimentServiceClient extends Client {
     callback: (error: ServiceError | null, response: ConcludeExperimentResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Returns the results of an experiment as of now: for each variant the metrics with
-   * intervals of their differences to the control, the check of the sample ratio, the
-   * subjects that are still needed, and the guardrails. All intervals are always valid:
-   * they may be read at any time, and the experiment may be ended because of them.
+   * Returns the current results of an experiment: the metrics of each variant with
+   * confidence intervals of their differences to the control, the check of the sample
+   * ratio, the number of subjects that are still needed, and the guardrails. All
+   * intervals are always valid: the results can be read at any time, and the experiment
+   * can be ended because of them.
    *
-   * The subject, not the call, is the unit of the analysis, because the calls of one
-   * subject depend on each other. Results are computed from sums, so the cost of this
+   * The unit of the analysis is the subject and not the call, because the calls of one
+   * subject are correlated. Results are computed from sums, so the duration of this
    * method does not depend on the number of calls.
    *
    * Errors: NOT_FOUND (AGENT_NOT_FOUND or EXPERIMENT_NOT_FOUND); UNAVAILABLE
@@ -3637,12 +3646,12 @@ export interface ExperimentServiceClient extends Client {
     callback: (error: ServiceError | null, response: GetResultsResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Stores a batch of outcomes. An outcome counts once: if its id was stored before, it is
-   * reported as known, and nothing changes. An invalid outcome is rejected and does not
-   * affect the others. A caller that is restricted to certain agents can record only
-   * outcomes of these agents. Outcomes can arrive late, also after the experiment is
-   * concluded. When the response arrives, the new outcomes are committed; if it is lost,
-   * send the batch again.
+   * Stores a batch of outcomes. Each outcome counts once: an outcome whose id is already
+   * stored is reported as known, and nothing changes. An invalid outcome is rejected; all
+   * other outcomes of the batch are stored. A caller that is restricted to certain agents
+   * can record only outcomes of these agents. Outcomes can arrive late, even after the
+   * conclusion of the experiment. The new outcomes are committed before the response is
+   * sent; if the response is lost, send the batch again.
    *
    * Errors: UNAVAILABLE (DATABASE_UNAVAILABLE).
    */

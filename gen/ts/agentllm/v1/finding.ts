@@ -138,9 +138,9 @@ export const FindingReason = {
    */
   STEP_DOWN_HOP_MISSING: "FINDING_REASON_STEP_DOWN_HOP_MISSING",
   /**
-   * VARIANT_UNUSABLE - The base config of a variant of the agent's experiment no longer exists. Until it has
-   * one, its calls have the settings that they would have without the experiment, and do
-   * not count.
+   * VARIANT_UNUSABLE - The base config of a variant of the agent's experiment no longer exists. As long as
+   * the variant has no base config, its calls use the settings that they would have
+   * without the experiment, and are not counted.
    */
   VARIANT_UNUSABLE: "FINDING_REASON_VARIANT_UNUSABLE",
   UNRECOGNIZED: "UNRECOGNIZED",

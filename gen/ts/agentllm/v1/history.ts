@@ -215,8 +215,8 @@ export interface ConfigRevision {
    */
   name: string;
   /**
-   * The agent that was changed, or that the config, the budget or the experiment belongs
-   * to; absent for the catalogue, credentials and other budgets.
+   * The agent that was changed, or the agent of the changed config, budget or experiment.
+   * Absent for the catalogue, credentials and budgets that are not for a single agent.
    */
   agent_id?:
     | number

@@ -344,14 +344,14 @@ export interface Provider {
    * WIRE_API_CHAT_COMPLETIONS (default) or WIRE_API_RESPONSES. DIALECT_OPENAI_RESPONSES:
    * WIRE_API_RESPONSES. DIALECT_ANTHROPIC: WIRE_API_MESSAGES. Other combinations are
    * rejected. A `wire_name` in the rules of the provider and its models applies to every
-   * wire API: set it anew when this field changes.
+   * wire API: set it again when this field changes.
    */
   wire_api: WireApi;
 }
 
 /**
- * The rates of one tier or time window of a price, in the unit of ModelPrice. A rate that
- * is absent is the one that applies without the tier or window.
+ * The rates of one tier or time window of a price, in the unit of ModelPrice. An absent
+ * rate means that the rate without the tier or window applies.
  */
 export interface PriceRates {
   /** The rate of input tokens. */
@@ -384,9 +384,9 @@ export interface PriceRates {
  */
 export interface PriceTier {
   /**
-   * The tier applies to a request with more input tokens than this, cached ones included:
-   * 1 to 100000000. A request with exactly this number is below the tier. If several
-   * tiers apply, the one with the highest threshold does.
+   * The threshold: the tier applies to a request with more input tokens than this,
+   * including cached tokens: 1 to 100000000. A request with exactly this number is below
+   * the tier. If several tiers match, the tier with the highest threshold applies.
    */
   above_input_tokens: number;
   /** The rates. At least one is required. */
@@ -394,8 +394,8 @@ export interface PriceTier {
 }
 
 /**
- * A time window in UTC with its own rates, for example the peak hours of a provider. The
- * start of an attempt decides whether it is in the window.
+ * A time window in UTC with different rates, for example the peak hours of a provider. An
+ * attempt belongs to the window in which it starts.
  */
 export interface PriceWindow {
   /** The start of the window in minutes after midnight UTC, inclusive: 0 to 1439. */
@@ -411,13 +411,13 @@ export interface PriceWindow {
     | undefined;
   /**
    * The context tiers within the window, at most 8. They replace the tiers of the price;
-   * a rate that is absent in a tier is that of the window. Empty: the window has no
-   * tiers.
+   * for a rate that is absent in a tier, the rate of the window applies. Empty: the
+   * window has no tiers.
    */
   tiers: PriceTier[];
   /**
-   * The days of the week in UTC on which the window starts, as in ISO 8601: 1 is Monday, 7
-   * is Sunday. At most 7, each once. Empty: every day.
+   * The days of the week in UTC on which the window starts, as in ISO 8601: 1 is Monday,
+   * 7 is Sunday. At most 7, without duplicates. Empty: every day.
    */
   weekdays: number[];
 }
@@ -429,9 +429,10 @@ export interface PriceWindow {
  * book are 0 to 10^12. The rates of a config are given in USD per 1000 tokens; converted,
  * they are 0 to 10^15. usage.proto states how a cost is computed and rounded.
  *
- * The rates that apply to an attempt are those of the time window that it begins in,
- * otherwise those of the price; and of these, those of the tier that its input tokens
- * reach. If an attempt used a kind of tokens that has no rate, its cost is unknown.
+ * The rates for an attempt are selected in two steps. First, the rates of the time window
+ * in which the attempt begins apply, or else the rates of the price. Then the rates of
+ * the tier that matches the number of input tokens replace them. If an attempt used a
+ * kind of tokens that has no rate, its cost is unknown.
  */
 export interface ModelPrice {
   /** The rate of input tokens. */
@@ -472,7 +473,7 @@ export interface ModelPrice {
   cache_write_long_micro_usd_per_million?:
     | bigint
     | undefined;
-  /** The context tiers, at most 8, each with another threshold. */
+  /** The context tiers, at most 8, with different thresholds. */
   tiers: PriceTier[];
   /** The time windows, at most 8. They must not overlap. */
   windows: PriceWindow[];

@@ -80,11 +80,11 @@ export function importFormatToNumber(object: ImportFormat): number {
 export const ProposalKind = {
   /** UNSPECIFIED - Unspecified; never sent. */
   UNSPECIFIED: "PROPOSAL_KIND_UNSPECIFIED",
-  /** CHANGED - The model has another price. */
+  /** CHANGED - The model has a different price. */
   CHANGED: "PROPOSAL_KIND_CHANGED",
   /** NEW_PRICE - The model has no price. */
   NEW_PRICE: "PROPOSAL_KIND_NEW_PRICE",
-  /** NEW_MODEL - The catalogue does not have the model. */
+  /** NEW_MODEL - The model is not in the catalogue of the service. */
   NEW_MODEL: "PROPOSAL_KIND_NEW_MODEL",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
@@ -590,10 +590,10 @@ export interface ValidateApiKeyResponse {
 
 /** The request of ListPrices. */
 export interface ListPricesRequest {
-  /** Only prices of this provider's models, by name or alias. Empty: of all providers. */
+  /** Only prices of this provider's models, by name or alias. Empty: all providers. */
   provider: string;
   /**
-   * Only prices of the model with exactly this name; needs `provider`. Empty: of all
+   * Only prices of the model with exactly this name; requires `provider`. Empty: all
    * models.
    */
   model_name: string;
@@ -632,8 +632,8 @@ export interface PricedModel {
     | ModelPrice
     | undefined;
   /**
-   * The end of its validity: the start of the next price of the model, exclusive. Absent:
-   * there is no next price.
+   * The time until which the price is valid, exclusive: the start of the next price of
+   * the model. Absent: there is no next price.
    */
   valid_until: Date | undefined;
 }
@@ -712,7 +712,7 @@ export interface ImportModelsRequest {
   /** The file: 1 to 3145728 bytes of JSON. Required. */
   content: Buffer;
   /**
-   * Where the file was read, for example its URL: at most 150 characters. It becomes part
+   * The origin of the file, for example its URL: at most 150 characters. It becomes part
    * of the `source` of applied prices. Empty: the name of the format.
    */
   source: string;
@@ -723,23 +723,21 @@ export interface ImportModelsRequest {
   as_of:
     | Date
     | undefined;
-  /**
-   * Only models of these providers, by name or alias. Empty: of all providers. At most
-   * 100.
-   */
+  /** Only models of these providers, by name or alias. Empty: all providers. At most 100. */
   providers: string[];
   /** The models whose proposal is applied, as `provider/model`, at most 1000. Empty: none. */
   accept: string[];
   /**
-   * Proposals whose drift is not above this are applied, in percent, 0 to 1000. Proposals
-   * without a drift are applied only if they are accepted. Absent: none.
+   * The largest drift up to which proposals are applied, in percent, 0 to 1000. Proposals
+   * without a drift are applied only if `accept` names them. Absent: only the proposals
+   * of `accept` are applied.
    */
   apply_up_to_drift_percent?:
     | number
     | undefined;
   /**
-   * Whether models that the catalogue does not have are proposed too. If such a proposal
-   * is applied, the model is created. Default false.
+   * Whether models that are not in the catalogue of the service are proposed too. If such
+   * a proposal is applied, the model is created. Default false.
    */
   new_models: boolean;
   /**
@@ -781,10 +779,10 @@ export interface PriceProposal {
     | ModelPrice
     | undefined;
   /**
-   * The drift: the greatest relative difference between a proposed and a current rate, in
-   * percent of the current rate, rounded up. Rates that the catalogue does not state keep
-   * their value. Absent if there is no current price, or if a rate is 0 or absent on one
-   * side only, so that no relative difference exists.
+   * The drift: the largest relative difference between a proposed and a current rate, in
+   * percent of the current rate, rounded up. Rates that the file does not state keep
+   * their value. Absent if there is no current price, or if a rate is 0 or absent in only
+   * one of the two prices, because such a change has no relative size.
    */
   drift_percent?:
     | number
@@ -796,12 +794,12 @@ export interface PriceProposal {
 /** The response of ImportModels. */
 export interface ImportModelsResponse {
   /**
-   * The proposals, ordered by (provider, model), at most 1000 of them. Applied ones are
-   * listed first if there are more.
+   * The proposals, ordered by (provider, model), at most 1000 of them. If there are more,
+   * applied proposals are listed first.
    */
   proposals: PriceProposal[];
   /**
-   * The store revision that the write produced. If nothing was applied, the current
+   * The store revision that the write produced. If no price was applied, the current
    * revision; with `validate_only`, the revision at which the checks ran.
    */
   revision: bigint;
@@ -809,11 +807,11 @@ export interface ImportModelsResponse {
   proposal_count: number;
   /** The number of applied proposals. */
   applied_count: number;
-  /** The number of models whose price equals that of the catalogue. */
+  /** The number of models whose price equals the price in the file. */
   unchanged_count: number;
   /**
-   * Entries of the file that name a known provider but cannot be read, one sentence each,
-   * at most 50 of them.
+   * The entries of the file that name a known provider but cannot be read, as one
+   * sentence each; at most 50 of them.
    */
   skipped: string[];
   /**
@@ -4122,12 +4120,12 @@ export const ProviderServiceService = {
   },
   /**
    * Adds a price of a model to the price book, valid from a given time until the next
-   * price of the model. Existing prices never change, and neither does the stored cost of
-   * attempts that are recorded already. A price that is valid from a past time applies to
-   * attempts that are recorded later, and to UsageService.RepriceUsage.
+   * price of the model. Existing prices and the cost of recorded attempts never change. A
+   * price that is valid from a past time applies to attempts that are recorded later, and
+   * to UsageService.RepriceUsage.
    *
    * Errors: NOT_FOUND (PROVIDER_NOT_FOUND or MODEL_NOT_FOUND); ALREADY_EXISTS
-   * (PRICE_EXISTS) if the model has a price from exactly this time.
+   * (PRICE_EXISTS) if the model already has a price that is valid from exactly this time.
    */
   setPrice: {
     path: "/agentllm.v1.ProviderService/SetPrice" as const,
@@ -4141,9 +4139,10 @@ export const ProviderServiceService = {
   /**
    * Compares the price book with a public catalogue and returns a proposal for each model
    * whose price differs. A proposal is applied if the request accepts it, or if its drift
-   * is not above `apply_up_to_drift_percent`. Applied prices are valid from now, in one
-   * revision. With `validate_only` nothing is applied, and `applied` states what would
-   * be. The service reads only the bytes of the request; it fetches nothing.
+   * is at most `apply_up_to_drift_percent`. All applied prices are valid from now and
+   * have one revision. With `validate_only` no price is applied, and `applied` marks the
+   * proposals that would be applied. The service reads only the content of the request;
+   * it downloads nothing.
    *
    * Errors: INVALID_ARGUMENT (INVALID_FIELDS) if `content` is not a catalogue of the
    * format, or `accept` names a model without a proposal.
@@ -4250,20 +4249,21 @@ export interface ProviderServiceServer extends UntypedServiceImplementation {
   listPrices: handleUnaryCall<ListPricesRequest, ListPricesResponse>;
   /**
    * Adds a price of a model to the price book, valid from a given time until the next
-   * price of the model. Existing prices never change, and neither does the stored cost of
-   * attempts that are recorded already. A price that is valid from a past time applies to
-   * attempts that are recorded later, and to UsageService.RepriceUsage.
+   * price of the model. Existing prices and the cost of recorded attempts never change. A
+   * price that is valid from a past time applies to attempts that are recorded later, and
+   * to UsageService.RepriceUsage.
    *
    * Errors: NOT_FOUND (PROVIDER_NOT_FOUND or MODEL_NOT_FOUND); ALREADY_EXISTS
-   * (PRICE_EXISTS) if the model has a price from exactly this time.
+   * (PRICE_EXISTS) if the model already has a price that is valid from exactly this time.
    */
   setPrice: handleUnaryCall<SetPriceRequest, SetPriceResponse>;
   /**
    * Compares the price book with a public catalogue and returns a proposal for each model
    * whose price differs. A proposal is applied if the request accepts it, or if its drift
-   * is not above `apply_up_to_drift_percent`. Applied prices are valid from now, in one
-   * revision. With `validate_only` nothing is applied, and `applied` states what would
-   * be. The service reads only the bytes of the request; it fetches nothing.
+   * is at most `apply_up_to_drift_percent`. All applied prices are valid from now and
+   * have one revision. With `validate_only` no price is applied, and `applied` marks the
+   * proposals that would be applied. The service reads only the content of the request;
+   * it downloads nothing.
    *
    * Errors: INVALID_ARGUMENT (INVALID_FIELDS) if `content` is not a catalogue of the
    * format, or `accept` names a model without a proposal.
@@ -4505,12 +4505,12 @@ export interface ProviderServiceClient extends Client {
   ): ClientUnaryCall;
   /**
    * Adds a price of a model to the price book, valid from a given time until the next
-   * price of the model. Existing prices never change, and neither does the stored cost of
-   * attempts that are recorded already. A price that is valid from a past time applies to
-   * attempts that are recorded later, and to UsageService.RepriceUsage.
+   * price of the model. Existing prices and the cost of recorded attempts never change. A
+   * price that is valid from a past time applies to attempts that are recorded later, and
+   * to UsageService.RepriceUsage.
    *
    * Errors: NOT_FOUND (PROVIDER_NOT_FOUND or MODEL_NOT_FOUND); ALREADY_EXISTS
-   * (PRICE_EXISTS) if the model has a price from exactly this time.
+   * (PRICE_EXISTS) if the model already has a price that is valid from exactly this time.
    */
   setPrice(
     request: SetPriceRequest,
@@ -4530,9 +4530,10 @@ export interface ProviderServiceClient extends Client {
   /**
    * Compares the price book with a public catalogue and returns a proposal for each model
    * whose price differs. A proposal is applied if the request accepts it, or if its drift
-   * is not above `apply_up_to_drift_percent`. Applied prices are valid from now, in one
-   * revision. With `validate_only` nothing is applied, and `applied` states what would
-   * be. The service reads only the bytes of the request; it fetches nothing.
+   * is at most `apply_up_to_drift_percent`. All applied prices are valid from now and
+   * have one revision. With `validate_only` no price is applied, and `applied` marks the
+   * proposals that would be applied. The service reads only the content of the request;
+   * it downloads nothing.
    *
    * Errors: INVALID_ARGUMENT (INVALID_FIELDS) if `content` is not a catalogue of the
    * format, or `accept` names a model without a proposal.

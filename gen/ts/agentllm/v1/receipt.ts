@@ -508,7 +508,7 @@ export interface ModelUsage {
   raw_json: string;
   /**
    * The part of `input_cache_write_tokens` that stays in the cache for one hour. Absent:
-   * the provider did not report it, and all of them count as written for a short time.
+   * the provider did not report this part, and all cache writes count as short.
    */
   input_cache_write_long_tokens?: number | undefined;
 }
@@ -601,8 +601,8 @@ export interface Attempt {
     | ModelUsage
     | undefined;
   /**
-   * The reservation that the attempt draws on: a UUID. Empty: none. The cost counts
-   * against every budget that covers the agent, with or without a reservation.
+   * The reservation that covers the attempt: a UUID. Empty: no reservation. The cost
+   * counts in every budget that covers the agent, with or without a reservation.
    */
   reservation_id: string;
 }
@@ -642,7 +642,7 @@ export interface ReceiptParameter {
 
 /**
  * The record of one call of an agent's model through the chain, written when the call
- * ends, also when it is aborted, torn or failed.
+ * ends, even when it is aborted, torn or failed.
  */
 export interface Receipt {
   /** The id of the receipt: a random UUID. */
@@ -661,13 +661,13 @@ export interface Receipt {
   /** The store revision that the call used from its start to its end. */
   revision: bigint;
   /**
-   * The experiment that the call counts for; empty if it counts for none, for example
-   * because the experiment is paused or the call has no subject.
+   * The experiment that the call counts for; empty if the call counts for no experiment,
+   * for example because the experiment is paused or the call has no subject.
    */
   experiment: string;
   /**
-   * The variant that the subject is assigned to, also if another hop than that of the
-   * variant served the call; empty without an experiment.
+   * The variant that the subject is assigned to, even if a fallback served the call;
+   * empty without an experiment.
    */
   variant: string;
   /** The subject of the experiment; empty without an experiment. */
@@ -729,8 +729,8 @@ export interface Receipt {
     | ModelUsage
     | undefined;
   /**
-   * The names of the budgets that were exhausted when the call began and made it start at
-   * a later hop, or fail.
+   * The names of the exhausted budgets because of which the call started at a later hop
+   * or failed.
    */
   exhausted_budgets: string[];
 }

@@ -35,7 +35,7 @@ export const ValueSource = {
   MODEL: "VALUE_SOURCE_MODEL",
   /** CREDENTIAL - The credential that the config names. */
   CREDENTIAL: "VALUE_SOURCE_CREDENTIAL",
-  /** EXPERIMENT - A variant of the agent's experiment: one of its overrides. */
+  /** EXPERIMENT - An override of a variant of the agent's experiment. */
   EXPERIMENT: "VALUE_SOURCE_EXPERIMENT",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
@@ -140,15 +140,15 @@ export const SkipReason = {
   /** NO_KEY - No API key is set for it. Only in receipts. */
   NO_KEY: "SKIP_REASON_NO_KEY",
   /**
-   * BUDGET_EXHAUSTED - A budget that covers the agent is exhausted: with BUDGET_ACTION_BLOCK every hop is
-   * skipped, with BUDGET_ACTION_STEP_DOWN every hop before the one that the budget names.
-   * In a resolution, only budgets for all agents, a type or the agent; those for a run
-   * only in receipts.
+   * BUDGET_EXHAUSTED - A budget that covers the agent is exhausted. BUDGET_ACTION_BLOCK skips every hop;
+   * BUDGET_ACTION_STEP_DOWN skips every hop before the hop that the budget names. A
+   * resolution has this reason only for budgets for all agents, a type or the agent;
+   * budgets for runs appear only in receipts.
    */
   BUDGET_EXHAUSTED: "SKIP_REASON_BUDGET_EXHAUSTED",
   /**
    * NO_PRICE - A budget with BUDGET_ACTION_BLOCK covers the agent, and the price of the hop is
-   * unknown, so that its cost cannot be limited.
+   * unknown, so the cost of the hop cannot be limited.
    */
   NO_PRICE: "SKIP_REASON_NO_PRICE",
   UNRECOGNIZED: "UNRECOGNIZED",
@@ -315,8 +315,8 @@ export interface ResolvedPrice {
   /**
    * The rates per million tokens, with tiers and time windows; unknown rates are absent.
    * A price given in the config (`cost_per_1k_input_tokens`, `cost_per_1k_output_tokens`)
-   * is converted. This price applies to the config's own model; the price of the fallback
-   * comes from the catalogue.
+   * is converted. This price applies only to the model of the config; the price of its
+   * fallback comes from the catalogue.
    */
   price:
     | ModelPrice
@@ -439,17 +439,18 @@ export interface ResolvedExperiment {
   /** The name of the experiment. */
   experiment: string;
   /**
-   * The name of the variant whose settings the first hop has: the one that the subject is
-   * assigned to, or the control if the experiment is paused or no subject is given.
+   * The name of the variant whose settings the first hop has: the variant of the subject,
+   * or the control if the experiment is paused or no subject is given.
    */
   variant: string;
-  /** The subject that is assigned; empty if none is. */
+  /** The subject that is assigned to the variant; empty if no subject is assigned. */
   subject: string;
   /** The state of the experiment: EXPERIMENT_STATE_RUNNING or EXPERIMENT_STATE_PAUSED. */
   state: ExperimentState;
   /**
-   * Whether calls count: the experiment is running and a subject is given. Only then the
-   * receipt and the usage of a call name the experiment.
+   * Whether calls count for the experiment, that is, the experiment is running and a
+   * subject is given. Only then do the receipt and the usage of a call name the
+   * experiment.
    */
   counted: boolean;
   /** The bucket of the subject, 0 to 9999; absent without a subject. */
@@ -476,13 +477,14 @@ export interface ResolvedConfig {
    */
   exhausted_budgets: string[];
   /**
-   * The names of those exhausted budgets because of which hops are skipped
-   * (SKIP_REASON_BUDGET_EXHAUSTED). A budget with BUDGET_ACTION_WARN is never one.
+   * The names of the exhausted budgets because of which hops are skipped
+   * (SKIP_REASON_BUDGET_EXHAUSTED). Budgets with BUDGET_ACTION_WARN skip no hops and are
+   * never listed.
    */
   limiting_budgets: string[];
   /**
-   * The experiment of the agent that is running or paused. Absent if there is none, and if
-   * the variant cannot be used because its base config no longer exists.
+   * The experiment of the agent that is running or paused. Absent if there is no such
+   * experiment, or if the base config of the variant no longer exists.
    */
   experiment: ResolvedExperiment | undefined;
 }

@@ -15,7 +15,7 @@ export const AttemptOutcome = {
   UNSPECIFIED: "ATTEMPT_OUTCOME_UNSPECIFIED",
   /** SUCCEEDED - The attempt succeeded. */
   SUCCEEDED: "ATTEMPT_OUTCOME_SUCCEEDED",
-  /** FAILED - The attempt failed: any class that is not one of the following two. */
+  /** FAILED - The attempt failed with any error class that is not listed below. */
   FAILED: "ATTEMPT_OUTCOME_FAILED",
   /** TORN - The response ended too early (ERROR_CLASS_TORN). */
   TORN: "ATTEMPT_OUTCOME_TORN",
@@ -81,7 +81,10 @@ export function attemptOutcomeToNumber(object: AttemptOutcome): number {
 export const UnpricedReason = {
   /** UNSPECIFIED - The cost is known. */
   UNSPECIFIED: "UNPRICED_REASON_UNSPECIFIED",
-  /** NO_USAGE - The provider did not report the usage, or not the kinds that the cost depends on. */
+  /**
+   * NO_USAGE - The provider did not report the usage, or left out token counts that the cost depends
+   * on.
+   */
   NO_USAGE: "UNPRICED_REASON_NO_USAGE",
   /** UNKNOWN_MODEL - The model is not in the catalogue. */
   UNKNOWN_MODEL: "UNPRICED_REASON_UNKNOWN_MODEL",
@@ -90,7 +93,7 @@ export const UnpricedReason = {
   /** NO_RATE - The price has no rate for a kind of tokens that was used. */
   NO_RATE: "UNPRICED_REASON_NO_RATE",
   /**
-   * TOO_HIGH - The cost is higher than 10^15 nano-USD, one million USD, so that the price must be
+   * TOO_HIGH - The computed cost exceeds 10^15 nano-USD, one million USD, so the price must be
    * wrong.
    */
   TOO_HIGH: "UNPRICED_REASON_TOO_HIGH",
@@ -163,11 +166,14 @@ export const UsageStatus = {
   /** NEW - The attempt is stored. */
   NEW: "USAGE_STATUS_NEW",
   /**
-   * KNOWN - An attempt with this id was stored before. Nothing changed, also if its content
+   * KNOWN - An attempt with this id was already stored. Nothing changed, even if the content
    * differs.
    */
   KNOWN: "USAGE_STATUS_KNOWN",
-  /** REJECTED - The attempt was rejected and is not stored. It is rejected again if it is sent again. */
+  /**
+   * REJECTED - The attempt was rejected and is not stored. It will be rejected again if it is sent
+   * again.
+   */
   REJECTED: "USAGE_STATUS_REJECTED",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
@@ -228,11 +234,11 @@ export const UsageRejection = {
   /** AGENT_NOT_ALLOWED - The caller is restricted to certain agents, and the attempt names another one. */
   AGENT_NOT_ALLOWED: "USAGE_REJECTION_AGENT_NOT_ALLOWED",
   /**
-   * IN_FUTURE - The attempt began more than 5 minutes after the time of the service. The clock of the
-   * reporting process is wrong.
+   * IN_FUTURE - The attempt began more than 5 minutes after the current time of the service, so the
+   * clock of the reporting process must be wrong.
    */
   IN_FUTURE: "USAGE_REJECTION_IN_FUTURE",
-  /** TOO_OLD - The attempt began before the oldest time for which attempts are retained. */
+  /** TOO_OLD - The attempt began before the time from which attempts are retained. */
   TOO_OLD: "USAGE_REJECTION_TOO_OLD",
   UNRECOGNIZED: "UNRECOGNIZED",
 } as const;
@@ -410,8 +416,8 @@ export function usageDimensionToNumber(object: UsageDimension): number {
 }
 
 /**
- * The call that an attempt is part of, with the data of its receipt. Experiments count
- * calls with it.
+ * The call of an attempt, with data of its receipt. The results of experiments count
+ * calls with these data.
  */
 export interface UsageCall {
   /** How the call ended. Required. */
@@ -423,24 +429,28 @@ export interface UsageCall {
   duration_ms: number;
   /**
    * The index of the hop that produced the response, as in the receipt; absent if no hop
-   * did. Above 0, another hop than that of the variant served the call.
+   * did. An index above 0 means that a fallback served the call, not the hop of the
+   * variant.
    */
   hop_index?:
     | number
     | undefined;
   /**
-   * Whether the attempt is the last one of the call. The call is counted with this attempt,
-   * so exactly one attempt of a call has it.
+   * Whether the attempt is the last attempt of the call. The call is counted with this
+   * attempt, so this field is true for exactly one attempt of a call.
    */
   last_attempt: boolean;
 }
 
-/** One attempt that a process reports, with the data of its receipt that reports group by. */
+/**
+ * One attempt that a process reports, with the data of its receipt by which reports are
+ * grouped.
+ */
 export interface UsageRecord {
   /**
    * The attempt, as in the receipt. Required: `attempt_id`, `provider`, `model_name` and
-   * `started_at`. Each count of `usage` is 0 to 100000000, and the kinds of a total are
-   * together not more than the total.
+   * `started_at`. Each count of `usage` is 0 to 100000000; the sum of the kinds of a
+   * total does not exceed the total.
    */
   attempt:
     | Attempt
@@ -452,14 +462,15 @@ export interface UsageRecord {
   /** The id of the receipt: a UUID. Empty: unknown. */
   receipt_id: string;
   /**
-   * The store revision that the call used; 0: unknown. If the config of the attempt gives
-   * a price, the attempt is priced as the config was at this revision.
+   * The store revision that the call used; 0: unknown. If the config of the attempt
+   * states a price at this revision, the attempt is priced with it.
    */
   revision: bigint;
   /**
-   * The experiment that the call counts for, at most 100 characters; empty if it counts for
-   * none. The attempt is added to the results of the agent's experiment with this name. If
-   * there is none, for example because it was deleted, the attempt is only stored.
+   * The experiment that the call counts for, at most 100 characters; empty if the call
+   * counts for no experiment. The attempt is added to the results of the agent's
+   * experiment with this name. If the agent has no such experiment, for example because
+   * it was deleted, the attempt is only stored.
    */
   experiment: string;
   /**
@@ -472,18 +483,21 @@ export interface UsageRecord {
    * only stored.
    */
   subject: string;
-  /** The id of the run, at most 100 characters; empty if the call is part of none. */
+  /** The id of the run, at most 100 characters; empty if the call has no run. */
   run_id: string;
   /**
-   * The call. Required for an attempt to count in the results of an experiment; without it,
-   * the attempt is only stored. Calls without an attempt are not counted.
+   * The call. Required for an attempt that counts in the results of an experiment; an
+   * attempt without a call is only stored. Calls without an attempt are not counted.
    */
   call: UsageCall | undefined;
 }
 
 /** Attempts that a process had to drop because its spool was full. */
 export interface UsageLoss {
-  /** The id of this report: a random UUID, with which it counts once. Required. */
+  /**
+   * The id of this report: a random UUID. A report that is sent again with the same id
+   * counts once. Required.
+   */
   loss_id: string;
   /** The agent's name: 1 to 255 characters. Required. */
   agent: string;
@@ -505,7 +519,7 @@ export interface UsageResult {
   status: UsageStatus;
   /** Why the attempt was rejected. */
   rejection: UsageRejection;
-  /** One sentence for people that explains the rejection; otherwise empty. */
+  /** The explanation of the rejection, one sentence for people; otherwise empty. */
   message: string;
   /** The cost in nano-USD. Absent if it is unknown or the attempt was rejected. */
   cost_nano_usd?: bigint | undefined;
@@ -517,11 +531,11 @@ export interface RecordedAttempt {
   record:
     | UsageRecord
     | undefined;
-  /** The time at which it was stored, by the database's clock. */
+  /** The time at which the attempt was stored, by the database's clock. */
   recorded_at:
     | Date
     | undefined;
-  /** How it ended. */
+  /** How the attempt ended. */
   outcome: AttemptOutcome;
   /**
    * The cost in nano-USD that was computed when the attempt was stored. Absent if it is
@@ -533,15 +547,15 @@ export interface RecordedAttempt {
   /** Why the cost is unknown. */
   unpriced_reason: UnpricedReason;
   /**
-   * The revision of the price: that of the price book's row, or that of the config which
-   * gives the price. 0 if the cost is unknown.
+   * The revision of the price: of the row of the price book, or of the config that states
+   * the price. 0 if the cost is unknown.
    */
   price_revision: bigint;
-  /** Whether the price was given in the config. */
+  /** Whether the price is that of the config. */
   price_from_config: boolean;
   /**
-   * The sum of the adjustments by RepriceUsage in nano-USD; may be negative. Reports use
-   * the cost plus this sum.
+   * The sum of the adjustments by RepriceUsage in nano-USD; may be negative. Reports add
+   * this sum to the cost.
    */
   adjustment_nano_usd: bigint;
   /**
@@ -555,9 +569,9 @@ export interface RecordedAttempt {
 export interface UsageTotals {
   /** The number of attempts. */
   attempts: bigint;
-  /** The attempts that failed, were torn, or were aborted. */
+  /** The number of attempts that failed, were torn, or were aborted. */
   unsuccessful_attempts: bigint;
-  /** The attempts whose cost is unknown. They are not part of `cost_nano_usd`. */
+  /** The number of attempts whose cost is unknown. They are not part of `cost_nano_usd`. */
   unpriced_attempts: bigint;
   /** All input tokens. */
   input_tokens: bigint;
@@ -565,13 +579,13 @@ export interface UsageTotals {
   input_no_cache_tokens: bigint;
   /** The input tokens that were read from the cache. */
   input_cache_read_tokens: bigint;
-  /** The input tokens that were written to the cache, for any lifetime. */
+  /** The input tokens that were written to the cache, with any lifetime. */
   input_cache_write_tokens: bigint;
   /** The part of `input_cache_write_tokens` with a lifetime of one hour. */
   input_cache_write_long_tokens: bigint;
   /** All output tokens. */
   output_tokens: bigint;
-  /** The output tokens of the reasoning. */
+  /** The output tokens that were used for reasoning. */
   output_reasoning_tokens: bigint;
   /**
    * The known cost in nano-USD, with adjustments. Values beyond the range of int64 are
@@ -610,13 +624,14 @@ export interface UsageGroup {
     | Date
     | undefined;
   /**
-   * The agent's id. Of several agents that had one name one after the other, each has its
-   * own group. 0 for an agent that the service does not know; each name has its own group.
+   * The agent's id. If an agent was deleted and another agent was created with its name,
+   * each of them has its own group. 0 for agents that the service does not know; each of
+   * their names has its own group.
    */
   agent_id: number;
   /** The agent's name, as reported with the newest attempt. */
   agent: string;
-  /** The config; absent for the default model of an agent. */
+  /** The config's id; absent for the default model of an agent. */
   config_id?:
     | number
     | undefined;

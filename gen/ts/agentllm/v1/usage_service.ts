@@ -39,7 +39,7 @@ import {
 export interface RecordUsageRequest {
   /** The attempts, in any order, at most 400. */
   records: UsageRecord[];
-  /** What the process had to drop since its last report, at most 100. */
+  /** The attempts that the process had to drop since its last report, at most 100 losses. */
   losses: UsageLoss[];
 }
 
@@ -66,13 +66,13 @@ export interface StreamUsageRequest {
   sequence: bigint;
   /** The attempts, in any order, at most 400. */
   records: UsageRecord[];
-  /** What the process had to drop since its last report, at most 100. */
+  /** The attempts that the process had to drop since its last report, at most 100 losses. */
   losses: UsageLoss[];
 }
 
 /** One message of the service on a stream of StreamUsage: the acknowledgement of a batch. */
 export interface StreamUsageResponse {
-  /** The sequence of the batch, which is committed. */
+  /** The sequence of the committed batch. */
   sequence: bigint;
   /** The store revision at which the attempts were priced. */
   revision: bigint;
@@ -139,8 +139,9 @@ export interface QueryUsageResponse {
     | UsageTotals
     | undefined;
   /**
-   * The attempts of the range that processes reported as dropped, on the first page. They
-   * are not part of the sums. Only the agents of the filter apply to it.
+   * The number of attempts of the range that processes reported as dropped; only on the
+   * first page. These attempts are not part of the sums. Of the filter, only `agents`
+   * applies to this number.
    */
   lost_attempts: bigint;
   /** The page token of the next page; empty on the last page. */
@@ -218,17 +219,17 @@ export interface WhatIfRequest {
   /** The provider of the other model, by name or alias. Required with `model_name`. */
   provider: string;
   /**
-   * The other model. Its price at the start of each attempt applies; before its first
-   * price, the first one. Empty: each attempt keeps its model.
+   * The other model. Its price at the start of each attempt applies. Its first price
+   * applies to attempts that began earlier. Empty: each attempt keeps its model.
    */
   model_name: string;
-  /** The other price, for all attempts. Cannot be combined with `model_name`. */
+  /** The other price, which applies to all attempts. Cannot be combined with `model_name`. */
   price:
     | ModelPrice
     | undefined;
   /**
    * The part of the input that is read from the cache, in percent, 0 to 100. The rest of
-   * the input counts as neither read nor written. Absent: as it was.
+   * the input counts as neither read from nor written to the cache. Absent: as recorded.
    */
   cache_hit_percent?:
     | number
@@ -248,7 +249,7 @@ export interface WhatIfModel {
   provider: string;
   /** The model of the attempts. */
   model_name: string;
-  /** The sums as they are reported by QueryUsage. */
+  /** The recorded sums, as in QueryUsage. */
   actual:
     | UsageTotals
     | undefined;
@@ -257,7 +258,10 @@ export interface WhatIfModel {
    * are reported as its maximum.
    */
   cost_nano_usd: bigint;
-  /** The attempts whose cost would be unknown. They are not part of `cost_nano_usd`. */
+  /**
+   * The number of attempts whose cost would be unknown. They are not part of
+   * `cost_nano_usd`.
+   */
   unpriced_attempts: bigint;
 }
 
@@ -274,7 +278,10 @@ export interface WhatIfResponse {
   totals:
     | WhatIfModel
     | undefined;
-  /** The attempts that were priced from the sums, because they are no longer retained. */
+  /**
+   * The number of attempts that were priced from the sums, because they have been
+   * deleted.
+   */
   approximate_attempts: bigint;
 }
 
@@ -308,9 +315,12 @@ export interface RepriceUsageResponse {
   revision: bigint;
   /** The sum of the adjustments in nano-USD; may be negative. */
   adjustment_nano_usd: bigint;
-  /** The attempts of the range whose cost is still unknown. */
+  /** The number of attempts of the range whose cost is still unknown. */
   unpriced_attempts: bigint;
-  /** Whether the limit of one call was reached: call again with the same request. */
+  /**
+   * Whether there are more attempts to adjust than one request permits. Send the same
+   * request again.
+   */
   more: boolean;
 }
 
@@ -1855,34 +1865,36 @@ export const RepriceUsageResponse: MessageFns<RepriceUsageResponse> = {
 };
 
 /**
- * What the models of agents used and what it cost. Processes report the attempts of their
- * receipts; the service computes the cost of each attempt once, at the price that was
- * valid at the start of the attempt, and stores it. A later change of a price does not
- * change it. usage.proto states the unit of amounts and the rounding rule.
+ * The usage and the cost of the models that agents call. Processes report the attempts of
+ * their receipts. The service computes the cost of each attempt once, at the price that
+ * was valid at the start of the attempt, and stores the attempt with its cost. Later
+ * prices do not change this cost. usage.proto defines the unit of amounts and the
+ * rounding rule.
  *
  * Reports read sums that are kept for each hour, day and month of UTC and are updated in
  * the transaction that stores the attempts, so totals always equal the sum of the
- * attempts. The sums are kept for ever; attempts are deleted after USAGE_RETENTION. Where
- * a report needs a part of an hour of UTC, because its range begins or ends within one or
- * the time zone has an offset of 30 or 45 minutes, that part is read from the attempts. If
- * these are no longer retained, the request fails with OUT_OF_RANGE (USAGE_COMPACTED).
+ * attempts. The sums are kept permanently; attempts are deleted after USAGE_RETENTION. A
+ * report needs a part of an hour of UTC if its range begins or ends within an hour, or if
+ * the offset of its time zone includes 30 or 45 minutes. Such a part is read from the
+ * attempts. If these attempts have been deleted, the request fails with OUT_OF_RANGE
+ * (USAGE_COMPACTED).
  *
- * Usage is not configuration: it takes no store revision. All methods fail with
- * UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is unavailable.
+ * Usage is not configuration: recording it creates no store revision. All methods fail
+ * with UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is unavailable.
  *
  * Errors are documented as status code (reason). ErrorReason lists the reasons.
  */
 export type UsageServiceService = typeof UsageServiceService;
 export const UsageServiceService = {
   /**
-   * Stores a batch of attempts. An attempt counts once: if its id was stored before, it
-   * is reported as known, and nothing changes. An invalid attempt is rejected and does
-   * not affect the others. A caller that is restricted to certain agents can record only
-   * attempts of these agents. When the response arrives, the new attempts are committed;
-   * if it is lost, send the batch again.
+   * Stores a batch of attempts. Each attempt counts once: an attempt whose id is already
+   * stored is reported as known, and nothing changes. An invalid attempt is rejected; all
+   * other attempts of the batch are stored. A caller that is restricted to certain agents
+   * can record only attempts of these agents. The new attempts are committed before the
+   * response is sent; if the response is lost, send the batch again.
    *
-   * Attempts of configs, agents and models that are unknown or were deleted are stored.
-   * Their cost is unknown if no price is found, and reports count them as unpriced.
+   * Attempts of unknown or deleted configs, agents and models are stored too. If no price
+   * is found, their cost is unknown, and reports count them as unpriced.
    *
    * Errors: INVALID_ARGUMENT (INVALID_FIELDS) if a loss is not valid; PERMISSION_DENIED
    * (AGENT_NOT_ALLOWED) if a loss names an agent that the caller may not report. Nothing
@@ -1898,11 +1910,12 @@ export const UsageServiceService = {
     responseDeserialize: (value: Buffer): RecordUsageResponse => RecordUsageResponse.decode(value),
   },
   /**
-   * Stores batches of attempts that arrive on one stream, each like RecordUsage. The
-   * service acknowledges every batch by its sequence, in the order of arrival, when it is
-   * committed. The caller keeps a batch until it is acknowledged and sends the batches
-   * without an acknowledgement again on its next stream. At most 4 batches may be without
-   * an acknowledgement; the service reads no further message before.
+   * Stores batches of attempts that arrive on one stream; each batch is handled as by
+   * RecordUsage. The service acknowledges each batch by its sequence after the commit, in
+   * the order of arrival. The caller keeps a batch until it is acknowledged, and sends
+   * batches without an acknowledgement again on its next stream. At most 4 batches can
+   * wait for their acknowledgement; the service does not read further messages until
+   * then.
    *
    * Errors that end a stream: INVALID_ARGUMENT (INVALID_FIELDS) if a batch is not valid as
    * a whole or its sequence is not greater than the previous one; PERMISSION_DENIED
@@ -1936,8 +1949,8 @@ export const UsageServiceService = {
     responseDeserialize: (value: Buffer): QueryUsageResponse => QueryUsageResponse.decode(value),
   },
   /**
-   * Lists stored attempts, newest first by (start, id), in pages. Attempts that are no
-   * longer retained are not listed.
+   * Lists stored attempts, newest first by (start, id), in pages. Attempts that were
+   * deleted after USAGE_RETENTION are not listed.
    */
   listUsage: {
     path: "/agentllm.v1.UsageService/ListUsage" as const,
@@ -1949,13 +1962,13 @@ export const UsageServiceService = {
     responseDeserialize: (value: Buffer): ListUsageResponse => ListUsageResponse.decode(value),
   },
   /**
-   * Prices the attempts of a past range as if another model or price had been used, or
-   * another part of the input had been read from the cache. Nothing is stored. The counts
-   * of model tokens stay as they were: another model would have used other counts.
+   * Prices the attempts of a past range with another model, another price, or another
+   * share of cached input. Nothing is stored. The calculation uses the recorded token
+   * counts, although another model would have used other counts.
    *
-   * Attempts that are retained are priced one by one, with tiers and time windows. Older
-   * ones are priced from the sums: at the rates of the window that the start of the hour is
-   * in, and without tiers. The response counts them.
+   * Retained attempts are priced one by one, with tiers and time windows. Older attempts
+   * are priced from the sums, without tiers, and at the rates that apply at the start of
+   * the hour. The response states their number.
    *
    * Errors: NOT_FOUND (PROVIDER_NOT_FOUND or MODEL_NOT_FOUND); OUT_OF_RANGE
    * (USAGE_COMPACTED) if the range begins or ends within an hour whose attempts are no
@@ -1971,13 +1984,14 @@ export const UsageServiceService = {
     responseDeserialize: (value: Buffer): WhatIfResponse => WhatIfResponse.decode(value),
   },
   /**
-   * Prices stored attempts again, at the prices of the price book that are valid at their
-   * start as the price book is now. It is meant for attempts that were recorded before
+   * Prices stored attempts again with the current price book, at the price that is valid
+   * at the start of each attempt. Use this method for attempts that were recorded before
    * their price was known, or with a wrong price. The stored cost does not change: for
-   * each attempt with a different cost an adjustment is stored, with the caller and the
-   * reason. Reports include adjustments; budgets do not. A second call with the same
-   * range adjusts nothing. At most 100000 attempts are adjusted by one call; the response
-   * states whether there are more. Attempts whose config gives a price are not changed.
+   * each attempt with a different cost, an adjustment is stored with the caller and the
+   * reason. Reports include adjustments; budgets do not. A second request with the same
+   * range adjusts no attempt. At most 100000 attempts are adjusted by one request; the
+   * response states whether there are more. Attempts that were priced by a config are not
+   * adjusted.
    */
   repriceUsage: {
     path: "/agentllm.v1.UsageService/RepriceUsage" as const,
@@ -1993,14 +2007,14 @@ export const UsageServiceService = {
 
 export interface UsageServiceServer extends UntypedServiceImplementation {
   /**
-   * Stores a batch of attempts. An attempt counts once: if its id was stored before, it
-   * is reported as known, and nothing changes. An invalid attempt is rejected and does
-   * not affect the others. A caller that is restricted to certain agents can record only
-   * attempts of these agents. When the response arrives, the new attempts are committed;
-   * if it is lost, send the batch again.
+   * Stores a batch of attempts. Each attempt counts once: an attempt whose id is already
+   * stored is reported as known, and nothing changes. An invalid attempt is rejected; all
+   * other attempts of the batch are stored. A caller that is restricted to certain agents
+   * can record only attempts of these agents. The new attempts are committed before the
+   * response is sent; if the response is lost, send the batch again.
    *
-   * Attempts of configs, agents and models that are unknown or were deleted are stored.
-   * Their cost is unknown if no price is found, and reports count them as unpriced.
+   * Attempts of unknown or deleted configs, agents and models are stored too. If no price
+   * is found, their cost is unknown, and reports count them as unpriced.
    *
    * Errors: INVALID_ARGUMENT (INVALID_FIELDS) if a loss is not valid; PERMISSION_DENIED
    * (AGENT_NOT_ALLOWED) if a loss names an agent that the caller may not report. Nothing
@@ -2008,11 +2022,12 @@ export interface UsageServiceServer extends UntypedServiceImplementation {
    */
   recordUsage: handleUnaryCall<RecordUsageRequest, RecordUsageResponse>;
   /**
-   * Stores batches of attempts that arrive on one stream, each like RecordUsage. The
-   * service acknowledges every batch by its sequence, in the order of arrival, when it is
-   * committed. The caller keeps a batch until it is acknowledged and sends the batches
-   * without an acknowledgement again on its next stream. At most 4 batches may be without
-   * an acknowledgement; the service reads no further message before.
+   * Stores batches of attempts that arrive on one stream; each batch is handled as by
+   * RecordUsage. The service acknowledges each batch by its sequence after the commit, in
+   * the order of arrival. The caller keeps a batch until it is acknowledged, and sends
+   * batches without an acknowledgement again on its next stream. At most 4 batches can
+   * wait for their acknowledgement; the service does not read further messages until
+   * then.
    *
    * Errors that end a stream: INVALID_ARGUMENT (INVALID_FIELDS) if a batch is not valid as
    * a whole or its sequence is not greater than the previous one; PERMISSION_DENIED
@@ -2030,18 +2045,18 @@ export interface UsageServiceServer extends UntypedServiceImplementation {
    */
   queryUsage: handleUnaryCall<QueryUsageRequest, QueryUsageResponse>;
   /**
-   * Lists stored attempts, newest first by (start, id), in pages. Attempts that are no
-   * longer retained are not listed.
+   * Lists stored attempts, newest first by (start, id), in pages. Attempts that were
+   * deleted after USAGE_RETENTION are not listed.
    */
   listUsage: handleUnaryCall<ListUsageRequest, ListUsageResponse>;
   /**
-   * Prices the attempts of a past range as if another model or price had been used, or
-   * another part of the input had been read from the cache. Nothing is stored. The counts
-   * of model tokens stay as they were: another model would have used other counts.
+   * Prices the attempts of a past range with another model, another price, or another
+   * share of cached input. Nothing is stored. The calculation uses the recorded token
+   * counts, although another model would have used other counts.
    *
-   * Attempts that are retained are priced one by one, with tiers and time windows. Older
-   * ones are priced from the sums: at the rates of the window that the start of the hour is
-   * in, and without tiers. The response counts them.
+   * Retained attempts are priced one by one, with tiers and time windows. Older attempts
+   * are priced from the sums, without tiers, and at the rates that apply at the start of
+   * the hour. The response states their number.
    *
    * Errors: NOT_FOUND (PROVIDER_NOT_FOUND or MODEL_NOT_FOUND); OUT_OF_RANGE
    * (USAGE_COMPACTED) if the range begins or ends within an hour whose attempts are no
@@ -2049,27 +2064,28 @@ export interface UsageServiceServer extends UntypedServiceImplementation {
    */
   whatIf: handleUnaryCall<WhatIfRequest, WhatIfResponse>;
   /**
-   * Prices stored attempts again, at the prices of the price book that are valid at their
-   * start as the price book is now. It is meant for attempts that were recorded before
+   * Prices stored attempts again with the current price book, at the price that is valid
+   * at the start of each attempt. Use this method for attempts that were recorded before
    * their price was known, or with a wrong price. The stored cost does not change: for
-   * each attempt with a different cost an adjustment is stored, with the caller and the
-   * reason. Reports include adjustments; budgets do not. A second call with the same
-   * range adjusts nothing. At most 100000 attempts are adjusted by one call; the response
-   * states whether there are more. Attempts whose config gives a price are not changed.
+   * each attempt with a different cost, an adjustment is stored with the caller and the
+   * reason. Reports include adjustments; budgets do not. A second request with the same
+   * range adjusts no attempt. At most 100000 attempts are adjusted by one request; the
+   * response states whether there are more. Attempts that were priced by a config are not
+   * adjusted.
    */
   repriceUsage: handleUnaryCall<RepriceUsageRequest, RepriceUsageResponse>;
 }
 
 export interface UsageServiceClient extends Client {
   /**
-   * Stores a batch of attempts. An attempt counts once: if its id was stored before, it
-   * is reported as known, and nothing changes. An invalid attempt is rejected and does
-   * not affect the others. A caller that is restricted to certain agents can record only
-   * attempts of these agents. When the response arrives, the new attempts are committed;
-   * if it is lost, send the batch again.
+   * Stores a batch of attempts. Each attempt counts once: an attempt whose id is already
+   * stored is reported as known, and nothing changes. An invalid attempt is rejected; all
+   * other attempts of the batch are stored. A caller that is restricted to certain agents
+   * can record only attempts of these agents. The new attempts are committed before the
+   * response is sent; if the response is lost, send the batch again.
    *
-   * Attempts of configs, agents and models that are unknown or were deleted are stored.
-   * Their cost is unknown if no price is found, and reports count them as unpriced.
+   * Attempts of unknown or deleted configs, agents and models are stored too. If no price
+   * is found, their cost is unknown, and reports count them as unpriced.
    *
    * Errors: INVALID_ARGUMENT (INVALID_FIELDS) if a loss is not valid; PERMISSION_DENIED
    * (AGENT_NOT_ALLOWED) if a loss names an agent that the caller may not report. Nothing
@@ -2091,11 +2107,12 @@ export interface UsageServiceClient extends Client {
     callback: (error: ServiceError | null, response: RecordUsageResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Stores batches of attempts that arrive on one stream, each like RecordUsage. The
-   * service acknowledges every batch by its sequence, in the order of arrival, when it is
-   * committed. The caller keeps a batch until it is acknowledged and sends the batches
-   * without an acknowledgement again on its next stream. At most 4 batches may be without
-   * an acknowledgement; the service reads no further message before.
+   * Stores batches of attempts that arrive on one stream; each batch is handled as by
+   * RecordUsage. The service acknowledges each batch by its sequence after the commit, in
+   * the order of arrival. The caller keeps a batch until it is acknowledged, and sends
+   * batches without an acknowledgement again on its next stream. At most 4 batches can
+   * wait for their acknowledgement; the service does not read further messages until
+   * then.
    *
    * Errors that end a stream: INVALID_ARGUMENT (INVALID_FIELDS) if a batch is not valid as
    * a whole or its sequence is not greater than the previous one; PERMISSION_DENIED
@@ -2132,8 +2149,8 @@ export interface UsageServiceClient extends Client {
     callback: (error: ServiceError | null, response: QueryUsageResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Lists stored attempts, newest first by (start, id), in pages. Attempts that are no
-   * longer retained are not listed.
+   * Lists stored attempts, newest first by (start, id), in pages. Attempts that were
+   * deleted after USAGE_RETENTION are not listed.
    */
   listUsage(
     request: ListUsageRequest,
@@ -2151,13 +2168,13 @@ export interface UsageServiceClient extends Client {
     callback: (error: ServiceError | null, response: ListUsageResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Prices the attempts of a past range as if another model or price had been used, or
-   * another part of the input had been read from the cache. Nothing is stored. The counts
-   * of model tokens stay as they were: another model would have used other counts.
+   * Prices the attempts of a past range with another model, another price, or another
+   * share of cached input. Nothing is stored. The calculation uses the recorded token
+   * counts, although another model would have used other counts.
    *
-   * Attempts that are retained are priced one by one, with tiers and time windows. Older
-   * ones are priced from the sums: at the rates of the window that the start of the hour is
-   * in, and without tiers. The response counts them.
+   * Retained attempts are priced one by one, with tiers and time windows. Older attempts
+   * are priced from the sums, without tiers, and at the rates that apply at the start of
+   * the hour. The response states their number.
    *
    * Errors: NOT_FOUND (PROVIDER_NOT_FOUND or MODEL_NOT_FOUND); OUT_OF_RANGE
    * (USAGE_COMPACTED) if the range begins or ends within an hour whose attempts are no
@@ -2179,13 +2196,14 @@ export interface UsageServiceClient extends Client {
     callback: (error: ServiceError | null, response: WhatIfResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Prices stored attempts again, at the prices of the price book that are valid at their
-   * start as the price book is now. It is meant for attempts that were recorded before
+   * Prices stored attempts again with the current price book, at the price that is valid
+   * at the start of each attempt. Use this method for attempts that were recorded before
    * their price was known, or with a wrong price. The stored cost does not change: for
-   * each attempt with a different cost an adjustment is stored, with the caller and the
-   * reason. Reports include adjustments; budgets do not. A second call with the same
-   * range adjusts nothing. At most 100000 attempts are adjusted by one call; the response
-   * states whether there are more. Attempts whose config gives a price are not changed.
+   * each attempt with a different cost, an adjustment is stored with the caller and the
+   * reason. Reports include adjustments; budgets do not. A second request with the same
+   * range adjusts no attempt. At most 100000 attempts are adjusted by one request; the
+   * response states whether there are more. Attempts that were priced by a config are not
+   * adjusted.
    */
   repriceUsage(
     request: RepriceUsageRequest,

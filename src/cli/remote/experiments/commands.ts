@@ -45,9 +45,12 @@ const list: RemoteCommand = {
   ],
   examples: [
     ['agentllm experiments list', 'all experiments'],
-    ['agentllm experiments list --agent trader --state running --json', 'filtered, for a program'],
+    [
+      'agentllm experiments list --agent trader --state running --json',
+      'the running experiments of one agent, as JSON',
+    ],
   ],
-  next: 'agentllm experiments results <name> shows what one has measured',
+  next: 'agentllm experiments results <name> shows the results of an experiment',
   run: (call) => printList(call, experimentList),
 };
 
@@ -59,7 +62,7 @@ const show: RemoteCommand = {
     [EXAMPLE, 'create one'],
     ['agentllm experiments show model', 'show it'],
   ],
-  next: 'agentllm experiments results <name> shows what it has measured',
+  next: 'agentllm experiments results <name> shows the results',
   async run(call) {
     const { name } = call.inputs.message as { name: string };
     const response = await call.api.experiments.getExperiment(call.request(await agentOf(call, name)));
@@ -67,16 +70,16 @@ const show: RemoteCommand = {
   },
 };
 
-const SYNTAX = `A variant is NAME=SETTINGS@WEIGHT%. Its settings are separated by commas: provider/model, primary or the id of a config
-(its base), and temperature=, max-tokens=, top-p=, reasoning-effort=, thinking-budget=, seed= and request-timeout= with a
-value. Variants without a weight share what is left.`;
+const SYNTAX = `A variant has the form NAME=SETTINGS@WEIGHT%. SETTINGS are separated by commas: provider/model, the base config (primary
+or the id of a config), and temperature=, max-tokens=, top-p=, reasoning-effort=, thinking-budget=, seed= and
+request-timeout= with a value. Variants without a weight share the remaining weight equally.`;
 
-const GUARDRAILS = `A guardrail is a metric with a margin: "error rate +2pp" (percentage points), "cost +10%" (of the control's value),
-"p95 latency +500ms", "outcome:NAME -5%". The sign is the direction in which the metric becomes worse.`;
+const GUARDRAILS = `A guardrail is a metric with a margin: "error rate +2pp" (percentage points), "cost +10%" (relative to the control),
+"p95 latency +500ms", "outcome:NAME -5%". The sign states the direction in which the metric becomes worse.`;
 
 const create: RemoteCommand = {
   name: 'create',
-  description: 'create an experiment as a draft, which has no effect until it is started',
+  description: 'create an experiment as a draft; it has no effect until it is started',
   more: `${SYNTAX}\n\n${GUARDRAILS}`,
   inputs: [
     { ...nameArgument('experiment.name'), kind: word('name'), help: 'the name, 1 to 100 characters' },
@@ -84,9 +87,9 @@ const create: RemoteCommand = {
     {
       name: 'control',
       kind: control,
-      help: 'what the agent uses today, with which variants are compared (default: primary, the primary config)',
+      help: 'the current settings, with which the variants are compared (default: primary, the primary config)',
     },
-    { name: 'variant', kind: listOf(variant), help: 'an alternative, NAME=SETTINGS@WEIGHT%; can be repeated' },
+    { name: 'variant', kind: listOf(variant), help: 'a variant, NAME=SETTINGS@WEIGHT%; can be repeated' },
     ...fields,
     allowUnknownModel,
     ...writeInputs,
@@ -96,10 +99,10 @@ const create: RemoteCommand = {
     [`${EXAMPLE} --guardrail "error rate +2pp"`, 'another model for half of the runs'],
     [
       'agentllm experiments create style --agent trader --control primary --variant cool=temperature=0.2 --variant warm=temperature=1 --metric outcome:accuracy:higher --subject ticker',
-      'three temperatures, compared by an outcome that the application reports',
+      'three temperatures, compared by an outcome that the application records',
     ],
   ],
-  next: 'agentllm experiments start <name> starts it',
+  next: 'agentllm experiments start <name> starts the experiment',
   prepare: completeCreate,
   async run(call) {
     const response = await call.api.experiments.createExperiment(call.request());
@@ -111,15 +114,15 @@ const create: RemoteCommand = {
   },
 };
 
-/** Collects the variants of the options. Without any, those of the file are used. */
+/** Collects the variants of the options. If the options have none, the variants of the file are used. */
 function completeCreate(parsed: ParsedInputs): ParsedInputs {
   const typedControl = parsed.local.get('control') as TypedVariant | undefined;
   const others = (parsed.local.get('variant') ?? []) as readonly TypedVariant[];
-  const given = parsed.message['experiment'] as Partial<Experiment>;
+  const typedFields = parsed.message['experiment'] as Partial<Experiment>;
   const problems = [
     ...('agent' in parsed.message ? [] : ['--agent']),
-    ...(given.primary_metric ? [] : ['--metric']),
-    ...(others.length > 0 || (given.variants ?? []).length > 0 ? [] : ['--variant']),
+    ...(typedFields.primary_metric ? [] : ['--metric']),
+    ...(others.length > 0 || (typedFields.variants ?? []).length > 0 ? [] : ['--variant']),
   ];
   if (problems.length > 0) throw UsageError.of(problems.map((typed) => ({ typed, description: 'is required' })));
   if (typedControl === undefined && others.length === 0) return parsed;
@@ -127,7 +130,7 @@ function completeCreate(parsed: ParsedInputs): ParsedInputs {
   const path = 'experiment.variants';
   return {
     ...parsed,
-    message: { ...parsed.message, experiment: { ...given, variants } },
+    message: { ...parsed.message, experiment: { ...typedFields, variants } },
     causes: [
       ...parsed.causes,
       { path: `${path}[0]`, typed: `--control ${typedControl?.typed ?? 'primary'}` },
@@ -136,7 +139,7 @@ function completeCreate(parsed: ParsedInputs): ParsedInputs {
   };
 }
 
-/** What an experiment does, in one line for each variant. */
+/** A description of an experiment, with one line for each variant. */
 function describe({ variants, primary_metric, subject_kind }: Experiment): string[] {
   const shares = variants.map(
     (one) =>
@@ -149,7 +152,7 @@ const variantInputs: readonly Input[] = [
   {
     name: 'weight',
     kind: listOf(weight),
-    help: 'the part of the subjects that a variant gets, NAME=30%; the control takes the difference; can be repeated',
+    help: 'the new weight of a variant, NAME=30%; the weight of the control changes by the difference; can be repeated',
   },
   {
     name: 'variant',
@@ -162,8 +165,8 @@ const variantInputs: readonly Input[] = [
 const update: RemoteCommand = {
   name: 'update',
   description:
-    'change an experiment; when it has started, its metric, subject, alpha and the settings of its variants are fixed',
-  more: 'A change of weights moves as few subjects as possible: a variant that grows takes subjects only from variants that\nshrink. The output states how many move.',
+    'change an experiment; after its start, the metric, subject, alpha and the settings of its variants are fixed',
+  more: 'A change of weights moves the smallest possible number of subjects: a variant with a higher weight takes subjects only\nfrom variants with a lower weight. The output states which part of the subjects moves.',
   inputs: [
     nameArgument('experiment.name'),
     agentOption,
@@ -177,7 +180,7 @@ const update: RemoteCommand = {
   patches: true,
   examples: [
     [EXAMPLE, 'create one'],
-    ['agentllm experiments update model --weight cheap=20%', 'fewer subjects for a variant'],
+    ['agentllm experiments update model --weight cheap=20%', 'another weight of a variant'],
     ['agentllm experiments update model --guardrail "error rate +2pp" --guardrail "cost +10%"', 'other guardrails'],
   ],
   run: runUpdate,
@@ -198,7 +201,7 @@ async function runUpdate(call: Call): Promise<undefined> {
   const before = (await call.api.experiments.getExperiment({ ...owner, name })).experiment as Experiment;
   const changed = hasVariants
     ? {
-        // The weights are relative to those that were read, so another change in between must not be overwritten.
+        // The new weights are computed from the weights that were read. The etag rejects the update if they have changed since.
         experiment: { etag: before.etag, ...request.experiment, variants: updatedVariants(before.variants, changes) },
         update_mask: [...(request.update_mask ?? []), 'variants'],
       }
@@ -218,7 +221,7 @@ const moveLines = (before: readonly ExperimentVariant[], after: readonly Experim
 
 const remove: RemoteCommand = {
   name: 'delete',
-  description: 'delete an experiment that is a draft or concluded, with its results',
+  description: 'delete an experiment that is a draft or concluded, and its results',
   inputs: [{ ...nameArgument('name'), kind: experiment }, agentOption, etagInput('etag'), ...writeInputs],
   examples: [
     [EXAMPLE, 'create one'],
@@ -235,7 +238,7 @@ const remove: RemoteCommand = {
 export function experimentsCommand(): Command {
   return remoteGroup(
     'experiments',
-    'compare models and settings of an agent on real calls, and adopt the better one',
+    'compare models and settings on the real calls of an agent, and apply the better ones',
     `Start with: ${EXAMPLE}`,
     [list, show, create, update, remove, start, pause, resume, status, results, conclude, recordOutcome],
   );

@@ -4,7 +4,7 @@ import { counted, visible } from '../../kit/print.js';
 import { digits, guardrailText, isSame, metricName } from './metrics.js';
 import { type ShownDifference, shownDifference, signed } from './shown_difference.js';
 
-/* What the results of an experiment say, in sentences. */
+/* Explains the results of an experiment in sentences. */
 
 type Results = GetResultsResponse;
 
@@ -15,7 +15,7 @@ interface Compared {
   readonly shown: ShownDifference | undefined;
 }
 
-/** Which variant is better, how certain that is, what is still missing, and what limits the result. */
+/** Which variant is better, with which confidence, how many subjects are still needed, and what limits the result. */
 export function conclusion(results: Results): string[] {
   const { experiment } = results;
   if (!experiment) return [];
@@ -23,7 +23,7 @@ export function conclusion(results: Results): string[] {
   return [
     ...verdictLines(results, experiment),
     ...otherMetricLines(results),
-    ...(missing.length > 0 ? ['Still missing:', ...missing.map((line) => `  ${line}`)] : []),
+    ...(missing.length > 0 ? ['Still needed:', ...missing.map((line) => `  ${line}`)] : []),
     ...limitingLines(results),
     ...nextLines(results, experiment),
   ].map(visible);
@@ -55,34 +55,32 @@ const confidenceOf = ({ alpha_basis_points: alpha = 0 }: Experiment) => `${(10_0
 function verdictLines(results: Results, experiment: Experiment): string[] {
   const metric = experiment.primary_metric ? metricName(experiment.primary_metric) : 'the primary metric';
   const control = nameOfControl(results);
-  const certainty = `with ${confidenceOf(experiment)} confidence, however often the results are read`;
+  const confidence = `with ${confidenceOf(experiment)} confidence, however often the results are read`;
   const compared = comparedIn(results);
   const each = compared.filter(({ shown }) => shown?.low !== undefined).map((one) => `  ${sentenceOf(one, control)}`);
   switch (results.verdict) {
     case 'EXPERIMENT_VERDICT_SAMPLE_RATIO_MISMATCH':
-      return [
-        'The results cannot be trusted: the variants do not have the numbers of subjects that their weights give.',
-      ];
+      return ['The results cannot be trusted: the numbers of subjects do not match the weights of the variants.'];
     case 'EXPERIMENT_VERDICT_VARIANT_BETTER': {
       const [best = '', ...others] = results.better_variants;
       const also = others.length > 0 ? [`Also better than ${control}: ${others.join(', ')}. ${NOT_COMPARED}`] : [];
-      return [`${best} is better than ${control} in ${metric}, ${certainty}:`, ...each, ...also];
+      return [`${best} is better than ${control} in ${metric}, ${confidence}:`, ...each, ...also];
     }
     case 'EXPERIMENT_VERDICT_CONTROL_BETTER':
-      return [`${control}, the control, is better than every other variant in ${metric}, ${certainty}:`, ...each];
+      return [`${control}, the control, is better than every other variant in ${metric}, ${confidence}:`, ...each];
     case 'EXPERIMENT_VERDICT_INCONCLUSIVE':
-      return [`No variant is better than ${control} in ${metric} ${certainty}:`, ...each];
+      return [`No variant is better than ${control} in ${metric} ${confidence}:`, ...each];
     default:
-      if (experiment.state === 'EXPERIMENT_STATE_DRAFT') return ['It has no effect until it is started.'];
+      if (experiment.state === 'EXPERIMENT_STATE_DRAFT') return ['The experiment has no effect until it is started.'];
       if (results.variants.every(({ subjects }) => subjects === 0n)) return [NO_SUBJECTS];
       return [
-        `There are too few subjects to say anything about ${metric}: a variant and ${control} need ${results.min_subjects} each.`,
+        `There are too few subjects to compare ${metric}: a variant and ${control} need ${results.min_subjects} subjects each.`,
       ];
   }
 }
 
 const NO_SUBJECTS =
-  'No call with a subject is recorded yet. A call counts if the agent passes its subject: languageModel({ subject }).';
+  'No call with a subject is recorded yet. A call counts if the agent passes a subject: languageModel({ subject }).';
 const NOT_COMPARED = 'Variants are compared with the control, not with each other.';
 
 /** `cheap: 60 % lower than control (56 % to 64 % lower)` */
@@ -113,7 +111,7 @@ function otherMetricLines({ variants, experiment, verdict }: Results): string[] 
   });
 }
 
-/** What variants need that are neither better nor worse yet. */
+/** The number of subjects that are still needed by variants that are neither better nor worse with confidence. */
 function missingLines(results: Results): string[] {
   const { power, experiment, verdict } = results;
   if (verdict === 'EXPERIMENT_VERDICT_SAMPLE_RATIO_MISMATCH') return [];
@@ -133,12 +131,12 @@ function missingLines(results: Results): string[] {
 
 function missingFor({ variant, needed_subjects, subjects, subjects_per_day, weeks_left }: PowerNote, effect: string) {
   if (needed_subjects === undefined)
-    return `${variant}: how many subjects are needed to see ${effect} is not known yet`;
+    return `${variant}: the number of subjects that are needed to detect ${effect} is not known yet`;
   if (needed_subjects <= subjects)
-    return `${variant}: nothing; with ${subjects} subjects, ${effect} would very likely be visible`;
-  const count = `${variant}: ${needed_subjects - subjects} more subjects to see ${effect} (${subjects} of ${needed_subjects} are counted)`;
+    return `${variant}: nothing; with ${subjects} subjects, ${effect} would very likely be detected`;
+  const count = `${variant}: ${needed_subjects - subjects} more subjects to detect ${effect} (${subjects} of ${needed_subjects} are counted)`;
   if (subjects_per_day === undefined || weeks_left === undefined)
-    return `${count}; how long this takes is not known before the first hour`;
+    return `${count}; the time that this takes can be estimated after the first hour`;
   return `${count}: ${durationText(weeks_left)} at ${digits(subjects_per_day, 3)} subjects a day`;
 }
 
@@ -159,7 +157,7 @@ const limitingLines = (results: Results): string[] => [
     .filter(({ unpriced_attempts }) => unpriced_attempts > 0n)
     .map(({ variant, unpriced_attempts }) => {
       const attempts = counted(Number(unpriced_attempts), 'attempt');
-      return `Cost: ${attempts} of ${variant} without a known cost add nothing to it.`;
+      return `Cost: ${attempts} of ${variant} without a known cost are not included.`;
     }),
 ];
 
@@ -179,7 +177,7 @@ function ratioLines({ sample_ratio: ratio }: Results): string[] {
   if (!ratio.mismatch) return [`Sample ratio: matches the weights (${p}).`];
   const counts = ratio.counts.map((one) => `${one.variant} ${one.subjects} instead of ${digits(one.expected)}`);
   return [
-    `Sample ratio: mismatch (${p}): ${counts.join(', ')} subjects. Calls of one variant are lost or counted wrongly; find the cause before you use the results.`,
+    `Sample ratio: mismatch (${p}): ${counts.join(', ')} subjects. Calls of a variant are lost or counted wrongly; find the cause before you use the results.`,
   ];
 }
 

@@ -24,10 +24,10 @@ export const agentOption: Input = {
   name: 'agent',
   to: 'agent',
   kind: agent,
-  help: 'the agent, by name or id; needed if several agents have an experiment with this name',
+  help: 'the agent, by name or id; required if several agents have an experiment with this name',
 };
 
-/** The fields that have an option of their own; variants.ts has the options of the variants. */
+/** The fields with a separate option; variants.ts has the options of the variants. */
 export const fields: readonly Input[] = [
   {
     name: 'metric',
@@ -40,21 +40,21 @@ export const fields: readonly Input[] = [
     to: 'experiment.guardrails',
     kind: list(guardrail),
     clears: true,
-    help: 'pause if a variant is worse than the control by more, with confidence, such as "error rate +2pp"; can be repeated',
+    help: 'pause if a variant is worse than the control by more than a margin, with confidence: "error rate +2pp"; can be repeated',
   },
   {
     name: 'hypothesis',
     to: 'experiment.hypothesis',
     kind: text,
     clears: true,
-    help: 'what it is expected to show, at most 1000 characters',
+    help: 'the expected result of the experiment, at most 1000 characters',
   },
   {
     name: 'subject',
     to: 'experiment.subject_kind',
     kind: word('kind'),
     clears: true,
-    help: 'what a subject is, for people, such as user or ticker (default: run)',
+    help: 'a word for the kind of subject, such as user or ticker (default: run)',
   },
   {
     name: 'alpha',
@@ -137,10 +137,12 @@ function bucketsText({ buckets }: ExperimentVariant): string {
   return `${ranges.join(', ')}${more > 0 ? ` and ${more} more ranges` : ''}`;
 }
 
-/** The agent of an experiment: that of the command line, else the only one that has an experiment with this name. */
+/**
+ * The agent of an experiment: the agent of the command line, or the only agent that has an experiment with this name.
+ */
 export async function agentOf(call: Call, name: string): Promise<{ readonly agent: object }> {
-  const { agent: given } = call.inputs.message as { agent?: object };
-  if (given) return { agent: given };
+  const { agent: typedAgent } = call.inputs.message as { agent?: object };
+  if (typedAgent) return { agent: typedAgent };
   const listed = await readAll<Experiment>(call, {
     ...experimentList,
     fetchPage: (api, { page_size, page_token }: { page_size?: number; page_token?: string }) =>
@@ -151,7 +153,7 @@ export async function agentOf(call: Call, name: string): Promise<{ readonly agen
   if (only && found.length === 1) return { agent: { id: only.agent_id } };
   const names = found.map(({ agent_name }) => agent_name);
   const description = only
-    ? `is an experiment of ${names.length} agents (${names.slice(0, 5).join(', ')}): name one with --agent`
-    : 'is no experiment; agentllm experiments list shows the experiments';
+    ? `is an experiment of ${names.length} agents (${names.slice(0, 5).join(', ')}): choose one with --agent`
+    : 'is not an experiment; agentllm experiments list shows the experiments';
   throw UsageError.of([{ typed: name, description }]);
 }

@@ -14,15 +14,15 @@ const MIDDLE = (WIDTH - 1) / 2;
 /** The heading of a column of charts. */
 export const CHART_HEAD = `lower${'0'.padStart(MIDDLE - 4)}${'higher'.padStart(WIDTH - MIDDLE - 1)}`;
 
-/** The largest distance from 0, which the charts of one metric have as their common scale. */
+/** The largest distance from 0, which is the common scale of the charts of one metric. */
 export function extentOf(intervals: readonly Interval[]): number {
   const ends = intervals.flatMap(({ value, low, high }) => [value, low, high]);
-  const known = ends.filter((end): end is number => end !== undefined && Number.isFinite(end));
-  return Math.max(0, ...known.map(Math.abs)) || 1;
+  const finite = ends.filter((end): end is number => end !== undefined && Number.isFinite(end));
+  return Math.max(0, ...finite.map(Math.abs)) || 1;
 }
 
 /**
- * `   ├──●──┤  │      `: the interval, the value and 0. Without bounds, `○` is the value.
+ * `   ├──●──┤  │      `: the interval, the value and 0. If there is no interval, `○` marks the value.
  * @param extent the distance from 0 of both ends of the line.
  */
 export function intervalChart(interval: Interval | undefined, extent: number): string {

@@ -6,7 +6,7 @@ import type {
 } from '../../../../gen/ts/agentllm/v1/experiment.js';
 import { BadValue, type Kind } from '../../kit/values.js';
 
-/* Metrics and guardrails: how they are typed, and how their values are printed. */
+/* Metrics and guardrails: their syntax on the command line, and the output of their values. */
 
 type Facts = {
   readonly name: string;
@@ -38,7 +38,7 @@ const METRICS: Readonly<Partial<Record<ExperimentMetricKind, Facts>>> = {
 const OUTCOME_UNITS: Facts['units'] = { '': 1 };
 const ONLY_GUARDRAIL: readonly string[] = ['EXPERIMENT_METRIC_KIND_ERROR_RATE', 'EXPERIMENT_METRIC_KIND_LATENCY_P95'];
 
-/** The kind of a metric by the name that was typed; spaces, dashes and underscores are the same. */
+/** The kind of a metric by its name on the command line; spaces, dashes and underscores are equivalent. */
 function kindOf(typed: string): ExperimentMetricKind | undefined {
   const name = typed
     .trim()
@@ -48,7 +48,7 @@ function kindOf(typed: string): ExperimentMetricKind | undefined {
   return found?.[0] as ExperimentMetricKind | undefined;
 }
 
-const OUTCOME_FORM = 'outcome:NAME:higher or outcome:NAME:lower, which state the better values';
+const OUTCOME_FORM = 'outcome:NAME:higher or outcome:NAME:lower, where higher or lower states which values are better';
 
 /** A metric: `cost`, `success rate`, `outcome:accuracy:higher`. */
 export const metric: Kind = {
@@ -94,7 +94,7 @@ function guardedCalls(name: string, worseIsHigher: boolean): ExperimentMetric {
   const kind = kindOf(name);
   if (!kind) throw new BadValue(GUARDRAIL_FORM);
   if (kind === 'EXPERIMENT_METRIC_KIND_SUCCESS_RATE')
-    throw new BadValue('must be a guardrail of the error rate, such as "error rate +2pp"');
+    throw new BadValue('cannot be a guardrail; use the error rate, such as "error rate +2pp"');
   if (!worseIsHigher) throw new BadValue(`must have a +, because a higher ${METRICS[kind]?.name} is worse`);
   return { kind, outcome: '', direction: 'METRIC_DIRECTION_UNSPECIFIED' };
 }
@@ -157,6 +157,6 @@ export function amountText(one: ExperimentMetric, amount: number): string {
   return isCost(one) ? `${digits(amount / NANO, 3)} USD` : digits(amount, 3);
 }
 
-/** Whether differences of this metric are shown as a part of the control; others are shown in their unit. */
+/** Whether differences of this metric are shown relative to the control and not in the unit of the metric. */
 export const isRelative = (one: ExperimentMetric): boolean =>
   !isRate(one) && one.kind !== 'EXPERIMENT_METRIC_KIND_OUTCOME';

@@ -28,22 +28,22 @@ export const outcomeValue: Kind = {
 
 export const recordOutcome: RemoteCommand = {
   name: 'record-outcome',
-  description: 'record what came of the calls of a subject, such as whether a recommendation was right',
-  more: `The subject, or the run, must have had a call in an experiment of the agent; the outcome counts for the variant of that
-call. An outcome can be recorded late, also after the experiment is concluded. It counts once: a repetition with the
-same id changes nothing. A file has one JSON object in each line, or a JSON array, with the fields outcome_id (a UUID),
-agent, subject or run_id, name, and number or boolean. Exit code 1: an outcome was rejected.`,
+  description: 'record outcomes of a subject, such as whether a recommendation was right',
+  more: `The subject or the run must have had a call in an experiment of the agent; the outcome counts for the variant of that
+call. An outcome can be recorded late, even after the conclusion of the experiment. It counts once: repeating it with the
+same id changes nothing. A file has one JSON object per line, or a JSON array, with the fields outcome_id (a UUID),
+agent, subject or run_id, name, and number or boolean. The exit code is 1 if an outcome was rejected.`,
   inputs: [
     { name: '[outcomes...]', kind: outcomeValue, help: 'NAME=NUMBER, NAME=true or NAME=false' },
     { name: 'agent', kind: word('name', 'agents'), help: 'the name of the agent; required unless a file is read' },
     { name: 'subject', kind: word('subject'), help: 'the subject' },
-    { name: 'run', kind: word('id'), help: 'the run, instead of the subject' },
-    { name: 'experiment', kind: experiment, help: 'the experiment (default: that of the latest call)' },
+    { name: 'run', kind: word('id'), help: 'the run, if the subject is not given' },
+    { name: 'experiment', kind: experiment, help: 'the experiment (default: the experiment of the latest call)' },
     { name: 'observed-at', kind: time, help: 'the time of the observation (default: now)' },
     {
       name: 'id',
       kind: list(word('uuid')),
-      help: 'the id of the outcome (default: a random one); can be repeated, one for each outcome',
+      help: 'the id of the outcome, a UUID (default: random); can be repeated, once for each outcome',
     },
     { name: 'from-file', short: 'f', kind: file, help: 'JSON file with outcomes; - is standard input' },
   ],
@@ -51,7 +51,7 @@ agent, subject or run_id, name, and number or boolean. Exit code 1: an outcome w
     ['agentllm experiments record-outcome hit=true return=0.031 --agent trader --subject run-17', 'two outcomes'],
     [
       `echo '{"outcome_id":"6f9619ff-8b86-4d01-b42d-00cf4fc964ff","agent":"trader","subject":"run-17","name":"hit","boolean":true}' | agentllm experiments record-outcome --from-file -`,
-      'one JSON object for each line',
+      'outcomes as JSON objects, one per line',
     ],
   ],
   next: 'agentllm experiments results <name> shows the outcomes of each variant',
@@ -88,7 +88,7 @@ async function outcomesOf(call: Call): Promise<Partial<Outcome>[]> {
   ];
   const ids = call.local<readonly string[]>('id') ?? [];
   if (ids.length > 0 && ids.length !== values.length)
-    missing.push({ typed: '--id', description: `is needed once for each of the ${values.length} outcomes` });
+    missing.push({ typed: '--id', description: `must be set once for each of the ${values.length} outcomes` });
   if (missing.length > 0) throw UsageError.of(missing);
   return values.map((value, at) => ({
     ...value,
@@ -141,10 +141,10 @@ function textOf(
     .slice(0, MAX_REJECTIONS)
     .map(({ outcome_id, rejection, message }) => [outcome_id, small(rejection, 'OUTCOME_REJECTION_'), message]);
   const more = rejected.length > shown.length ? [`and ${rejected.length - shown.length} more`] : [];
-  const known = known_count ? `, ${known_count} known before` : '';
-  const refused = rejected_count ? `, ${rejected_count} rejected` : '';
+  const known = known_count ? `, ${known_count} already recorded` : '';
+  const rejections = rejected_count ? `, ${rejected_count} rejected` : '';
   return [
-    `recorded ${counted(new_count ?? 0, 'outcome')}${known}${refused}`,
+    `recorded ${counted(new_count ?? 0, 'outcome')}${known}${rejections}`,
     ...variantCounts(results),
     ...(shown.length > 0 ? [table(['OUTCOME', 'REJECTED', 'WHY'], shown), ...more] : []),
   ].join('\n');

@@ -15,10 +15,11 @@ const CREATE = 'agentllm experiments create model --agent trader --variant cheap
 /** `agentllm experiments results`: the metrics of each variant, with intervals. */
 export const results: RemoteCommand = {
   name: 'results',
-  description: 'show the metrics of each variant with intervals, which variant is better, and what is still missing',
-  more: `An interval contains the true difference to the control with the confidence of the experiment, at all times together: it
-may be read after every call, and the experiment may be ended because of it. The chart of a metric has one scale.
-All calls of the subjects of a variant count, also those that a fallback served; "as served" is without these calls.`,
+  description:
+    'show the metrics of each variant with intervals, the better variant, and the subjects that are still needed',
+  more: `The intervals contain the true difference to the control with the confidence of the experiment, however often and
+whenever they are read, so the experiment may be ended at any time. All charts of a metric have the same scale.
+All calls of the subjects of a variant count, even if a fallback served them; rows "as served" leave these calls out.`,
   inputs: [
     nameArgument('name'),
     agentOption,
@@ -28,9 +29,9 @@ All calls of the subjects of a variant count, also those that a fallback served;
   examples: [
     [CREATE, 'create one'],
     ['agentllm experiments start model', 'start it'],
-    ['agentllm experiments results model', 'what it has measured'],
+    ['agentllm experiments results model', 'show its results'],
   ],
-  next: 'agentllm experiments conclude <name> --winner <variant> adopts a variant',
+  next: 'agentllm experiments conclude <name> --winner <variant> applies a variant',
   async run(call) {
     if (call.json && call.local('csv'))
       throw UsageError.of([{ typed: '--csv', description: 'cannot be combined with --json' }]);
@@ -100,10 +101,10 @@ function verdictOf({ results: { verdict, better_variants } }: Row): string {
 
 const DEFAULT_LIMIT = 50;
 
-/** `agentllm experiments status`: one experiment in short, or all that are running or paused. */
+/** `agentllm experiments status`: a summary of one experiment, or of all running and paused experiments. */
 export const status: RemoteCommand = {
   name: 'status',
-  description: 'show in short how an experiment is going; without a name, all that are running or paused',
+  description: 'show a summary of an experiment, or of all running and paused experiments',
   inputs: [
     { ...nameArgument('name'), name: '[name]' },
     agentOption,
@@ -112,7 +113,7 @@ export const status: RemoteCommand = {
   ],
   examples: [
     [`${CREATE} && agentllm experiments start model`, 'create and start one'],
-    ['agentllm experiments status', 'all that are running or paused'],
+    ['agentllm experiments status', 'all running and paused experiments'],
     ['agentllm experiments status model', 'one of them'],
   ],
   next: 'agentllm experiments results <name> shows the metrics with their intervals',

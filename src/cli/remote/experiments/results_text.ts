@@ -11,13 +11,13 @@ import { percentText } from './variants.js';
 
 export type Results = GetResultsResponse;
 
-/** The results in full: variants, metrics with intervals, guardrails, and what they say. */
+/** The complete results: variants, metrics with intervals, guardrails, and the explanation. */
 export const resultsText = (results: Results): string =>
   [head(results), variantTable(results), metricTable(results), guardrailTable(results), conclusion(results).join('\n')]
     .filter(Boolean)
     .join('\n\n');
 
-/** The results in short: variants, and what they say. */
+/** The short results: variants and the explanation. */
 export const statusText = (results: Results): string =>
   [head(results), variantTable(results), conclusion(results).join('\n')].join('\n\n');
 
@@ -32,7 +32,7 @@ function head({ experiment }: Results): string {
   return [
     `experiment ${name} of ${agent_name} is ${small(state, 'EXPERIMENT_STATE_')}${since ?? ''}; a subject is a ${subject_kind}`,
     hypothesis && `hypothesis: ${hypothesis}`,
-    state_reason && `reason of the last change of the state: ${state_reason}`,
+    state_reason && `reason of the last state change: ${state_reason}`,
     isConcluded && (winner ? `winner: ${winner}` : 'concluded without a winner'),
   ]
     .filter((line): line is string => Boolean(line))
@@ -67,7 +67,7 @@ interface MetricRows {
   readonly results: readonly (readonly [VariantResults, MetricResult])[];
 }
 
-/** The metrics in the order of the response, the view of the intention to treat first. */
+/** The metrics in the order of the response, which lists the intention-to-treat view first. */
 function metricsOf({ variants, experiment }: Results): MetricRows[] {
   const hasFallbacks = variants.some(({ fallback_calls }) => fallback_calls > 0n);
   const primary = experiment?.primary_metric;
@@ -104,11 +104,11 @@ function metricTable(results: Results): string {
   return rows.length === 0 ? '' : table(METRIC_HEADS, rows);
 }
 
-/** Whether a variant and the control have the subjects that an interval needs. */
+/** Whether a variant and the control have enough subjects for an interval. */
 const hasEnough = ({ variants, min_subjects }: Results, { subjects }: VariantResults) =>
   variants.filter(({ control }) => control).every((one) => one.subjects >= min_subjects && subjects >= min_subjects);
 
-/** The difference, its interval, and what they say. */
+/** The cells of the difference, its interval and its result. */
 function differenceCells(
   { control }: VariantResults,
   { difference }: MetricResult,

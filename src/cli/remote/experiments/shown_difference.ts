@@ -7,7 +7,7 @@ export interface ShownDifference extends Interval {
   text(value: number): string;
 }
 
-/** A difference as a part of the control, or in the unit of the metric. */
+/** A difference, relative to the control or in the unit of the metric. */
 export function shownDifference(
   metric: ExperimentMetric,
   { absolute, relative, interval, relative_interval }: MetricDifference,

@@ -14,7 +14,7 @@ const inputs = [nameArgument('name'), agentOption, etagInput('etag'), ...writeIn
 
 const nameIn = (call: Call) => (call.inputs.message as { name: string }).name;
 
-/** Prints the summary of a change of the state, and what it means for calls. */
+/** Prints the summary of a state change and its effect on calls. */
 function printChange(
   call: Call,
   response: { readonly experiment: Experiment | undefined; readonly revision: bigint },
@@ -32,14 +32,14 @@ const sharesOf = ({ variants }: Experiment) =>
 
 export const start: RemoteCommand = {
   name: 'start',
-  description: 'start an experiment: its subjects are assigned to variants from now on',
-  more: 'When it has started, its variants, its metric, its subject and alpha are fixed; weights can change.',
+  description: 'start an experiment: from now on, subjects are assigned to variants',
+  more: 'After the start, the variants, the metric, the subject and alpha are fixed; weights can be changed.',
   inputs,
   examples: [
     [CREATE, 'create one'],
     ['agentllm experiments start model --reason "the cheaper model may do"', 'start it'],
   ],
-  next: 'agentllm experiments results <name> shows what it measures; only calls with a subject count',
+  next: 'agentllm experiments results <name> shows the results; only calls with a subject count',
   async run(call) {
     const response = await call.api.experiments.startExperiment(call.request(await agentOf(call, nameIn(call))));
     return printChange(call, response, 'started', sharesOf);
@@ -48,14 +48,14 @@ export const start: RemoteCommand = {
 
 export const pause: RemoteCommand = {
   name: 'pause',
-  description: 'pause an experiment: every call has the settings of the control, and none is counted',
+  description: 'pause an experiment: every call uses the settings of the control, and no call is counted',
   inputs,
   examples: [
     [CREATE, 'create one'],
     ['agentllm experiments start model', 'start it'],
     ['agentllm experiments pause model --reason "release day"', 'pause it'],
   ],
-  next: 'agentllm experiments resume <name> gives every subject the variant that it had',
+  next: 'agentllm experiments resume <name> resumes it; every subject gets its variant again',
   async run(call) {
     const response = await call.api.experiments.pauseExperiment(call.request(await agentOf(call, nameIn(call))));
     return printChange(call, response, 'paused', () => []);
@@ -80,8 +80,8 @@ export const resume: RemoteCommand = {
 
 export const conclude: RemoteCommand = {
   name: 'conclude',
-  description: 'end an experiment; the settings of a winner become those of the primary config of the agent',
-  more: 'The change of the config and the end of the experiment are one revision. Its results can still be read.',
+  description: 'end an experiment, and apply the settings of a winner to the primary config of the agent',
+  more: 'The change of the config and the end of the experiment are one revision. The results can still be read.',
   inputs: [
     nameArgument('name'),
     agentOption,
@@ -89,14 +89,14 @@ export const conclude: RemoteCommand = {
       name: 'winner',
       to: 'winner',
       kind: word('variant'),
-      help: 'the variant whose settings the agent uses from now on',
+      help: 'the variant whose settings the primary config gets',
     },
-    { name: 'without-winner', kind: flag, help: 'end it without a change of any config' },
+    { name: 'without-winner', kind: flag, help: 'end the experiment without changing a config' },
     {
       name: 'clear-api-key',
       to: 'clear_api_key',
       kind: flag,
-      help: 'remove the API key and the credential of the base config if the winner has another provider',
+      help: 'remove the API key and the credential of the base config if the provider of the winner is different',
     },
     etagInput('etag'),
     ...writeInputs,
@@ -106,7 +106,7 @@ export const conclude: RemoteCommand = {
     ['agentllm experiments start model', 'start it'],
     ['agentllm experiments conclude model --winner cheap --reason "as good, and cheaper"', 'end it with a winner'],
   ],
-  next: 'agentllm resolve <agent> shows what the agent uses now',
+  next: 'agentllm resolve <agent> shows the new settings of the agent',
   prepare: requireDecision,
   async run(call) {
     const response = await call.api.experiments.concludeExperiment(call.request(await agentOf(call, nameIn(call))));

@@ -3,9 +3,9 @@ import { limits } from '../../../limits.js';
 import { type Problem, UsageError } from '../../kit/inputs.js';
 import { BadValue, configId, int64, integer, type Kind, model, number, percent } from '../../kit/values.js';
 
-/* Variants and weights: how they are typed, and how an update changes them. */
+/* Variants and weights: their syntax on the command line, and their changes by an update. */
 
-/** A variant as typed. Without a weight it shares with others what is left. */
+/** A variant of the command line. Variants without a weight share the remaining weight. */
 export interface TypedVariant {
   readonly typed: string;
   readonly name: string;
@@ -88,14 +88,14 @@ function readSetting(part: string, read: { config_id?: number; overrides: Record
   } else throw new BadValue(FORM);
 }
 
-/** What a variant has apart from its weight. */
+/** A variant without its weight. */
 const definitionOf = ({ name, config_id, overrides }: TypedVariant) => ({
   name,
   config_id,
   overrides: overrides as ExperimentOverrides | undefined,
 });
 
-/** The variants of a new experiment, the control first. The control of an experiment without one is the primary config. */
+/** The variants of a new experiment, the control first. The default control is the primary config. */
 export function createdVariants(
   typedControl: TypedVariant | undefined,
   others: readonly TypedVariant[],
@@ -104,16 +104,16 @@ export function createdVariants(
   const left = limits.buckets - all.reduce((sum, one) => sum + (one.weight ?? 0), 0);
   const open = all.filter(({ weight: share }) => share === undefined).length;
   if (left < 0 || (open === 0 && left !== 0)) throw new UsageError(wrongSum(limits.buckets - left));
-  // The first ones get the basis points that are left over by the division.
+  // The first variants get the basis points that remain after the division.
   let leftOver = open > 0 ? left % open : 0;
   const shareOf = (one: TypedVariant) => one.weight ?? Math.floor(left / open) + (leftOver-- > 0 ? 1 : 0);
   return all.map((one, at) => ({ ...definitionOf(one), control: at === 0, weight_basis_points: shareOf(one) }));
 }
 
 const wrongSum = (sum: number) =>
-  `the weights add up to ${sum / 100} % instead of 100 %; a variant without a weight gets what is left`;
+  `the weights add up to ${sum / 100} % instead of 100 %; a variant without a weight gets the remaining weight`;
 
-/** What an update changes about the variants. */
+/** The changes of an update to the variants. */
 export interface VariantChanges {
   readonly set: readonly TypedVariant[];
   readonly weights: readonly (Pick<TypedVariant, 'typed' | 'name'> & { readonly weight: number })[];
@@ -121,8 +121,8 @@ export interface VariantChanges {
 }
 
 /**
- * The variants after an update. Variants that are not named keep their weights, and the control takes the difference
- * unless it is named.
+ * The variants after an update. Variants that the update does not name keep their weights. The weight of the control
+ * changes by the difference unless the update names the control.
  */
 export function updatedVariants(
   before: readonly ExperimentVariant[],
@@ -131,7 +131,8 @@ export function updatedVariants(
   const problems: Problem[] = [];
   const known = (name: string) => before.some((one) => one.name === name) || set.some((one) => one.name === name);
   const names = before.map(({ name }) => name).join(', ');
-  const unknown = (typed: string) => problems.push({ typed, description: `is no variant; the variants are ${names}` });
+  const unknown = (typed: string) =>
+    problems.push({ typed, description: `is not a variant; the variants are ${names}` });
   for (const { name, typed } of weights) if (!known(name)) unknown(`--weight ${typed}`);
   for (const name of removed) if (!before.some((one) => one.name === name)) unknown(`--remove-variant ${name}`);
   const shares = new Map<string, number>();
@@ -167,7 +168,7 @@ function weighed(
   });
 }
 
-/** What a variant uses: `primary config, openai/gpt-5.4-mini, temperature 0.2`. */
+/** The settings of a variant: `primary config, openai/gpt-5.4-mini, temperature 0.2`. */
 export function settingsText({ config_id, overrides }: ExperimentVariant): string {
   const { provider, model_name, extra_params, ...rest } = overrides ?? {};
   const parameters = Object.entries({ ...rest, ...extra_params }).filter(
@@ -183,14 +184,14 @@ export function settingsText({ config_id, overrides }: ExperimentVariant): strin
 /** Basis points as a percentage: `33.34 %`. */
 export const percentText = (basisPoints: number | undefined): string => `${(basisPoints ?? 0) / 100} %`;
 
-/** Subjects that have another variant after a change of weights, in basis points of all subjects. */
+/** The subjects that a change of weights moves to another variant, in basis points of all subjects. */
 export interface Move {
   readonly from: string;
   readonly to: string;
   readonly basisPoints: number;
 }
 
-/** What a change of weights moves. A bucket is one basis point of the subjects. */
+/** The subjects that a change of weights moves. A bucket is one basis point of the subjects. */
 export function movesBetween(before: readonly ExperimentVariant[], after: readonly ExperimentVariant[]): Move[] {
   const [earlier, now] = [ownersIn(before), ownersIn(after)];
   const moves = new Map<string, { from: string; to: string; basisPoints: number }>();

@@ -57,7 +57,7 @@ describe('agentllm experiments', () => {
     expect(shown.stdout).toMatch(/state +concluded[\s\S]*guardrails +error rate \+2 pp[\s\S]*winner +cheap/);
   });
 
-  it('creates an experiment from a file, which show --json has written', async () => {
+  it('creates an experiment from a file, written by show --json', async () => {
     const { agent, name } = await newExperiment();
     const file = `${directory()}/experiment.json`;
     await writeFile(file, (await cli(['experiments', 'show', name, '--json'])).stdout);
@@ -96,7 +96,7 @@ describe('agentllm experiments', () => {
     const other = await newAgent();
     await cli.json(['experiments', 'create', name, '--agent', other, '--variant', CHEAP, '--metric', 'cost']);
     const { code, stderr } = await cli(['experiments', 'show', name]);
-    expect([code, stderr]).toEqual([2, expect.stringContaining(`(${agent}, ${other}): name one with --agent`)]);
+    expect([code, stderr]).toEqual([2, expect.stringContaining(`(${agent}, ${other}): choose one with --agent`)]);
     expect((await cli.json(['experiments', 'show', name, '--agent', other])).experiment.agent_name).toBe(other);
   });
 
@@ -119,7 +119,7 @@ describe('agentllm experiments', () => {
     [['update', 'x'], ['nothing to change']],
     [['results', 'x', '--csv', '--json'], ['--csv']],
     [['record-outcome'], ['[outcomes...]', '--agent', '--subject']],
-  ])('rejects %j and names what is missing', async (args, texts) => {
+  ])('rejects %j and names the missing options', async (args, texts) => {
     const { code, stderr } = await cli(['experiments', ...args]);
     expect(code).toBe(2);
     for (const text of texts) expect(stderr).toContain(text);
@@ -171,7 +171,7 @@ describe('agentllm experiments', () => {
     expect(first.code).toBe(1);
     expect(first.stdout).toMatch(/^recorded 2 outcomes, 1 rejected\n[\s\S]*not-seen/);
     const again = await cli(['experiments', 'record-outcome', '--from-file', '-'], { stdin });
-    expect(again.stdout).toMatch(/^recorded 0 outcomes, 2 known before, 1 rejected\n/);
+    expect(again.stdout).toMatch(/^recorded 0 outcomes, 2 already recorded, 1 rejected\n/);
     const broken = await cli(['experiments', 'record-outcome', '--from-file', '-'], { stdin: `${line('run-1')}\n{` });
     expect([broken.code, broken.stderr]).toEqual([2, expect.stringContaining('--from-file - line 2')]);
   });

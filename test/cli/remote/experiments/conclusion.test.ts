@@ -37,7 +37,7 @@ describe('conclusion', () => {
     expect(lines.at(-1)).toMatch(/--winner control$/);
   });
 
-  it('states the subjects and the time that are missing', () => {
+  it('states the subjects and the time that are still needed', () => {
     const power = [
       { variant: 'cheap', needed_subjects: 2050n, subjects: 810n, subjects_per_day: 40, weeks_left: 4.43 },
     ];
@@ -45,8 +45,8 @@ describe('conclusion', () => {
     expect(lines.slice(0, 4)).toEqual([
       'No variant is better than control in cost per call with 95 % confidence, however often the results are read:',
       '  cheap: 10 % lower than control; the true difference is between 30 % lower and 10 % higher',
-      'Still missing:',
-      '  cheap: 1240 more subjects to see a difference of 5 % (810 of 2050 are counted): about 4.4 weeks at 40 subjects a day',
+      'Still needed:',
+      '  cheap: 1240 more subjects to detect a difference of 5 % (810 of 2050 are counted): about 4.4 weeks at 40 subjects a day',
     ]);
     expect(lines.at(-1)).not.toMatch(/^Next/);
   });
@@ -75,19 +75,19 @@ describe('conclusion', () => {
     [
       'an unknown rate',
       { needed_subjects: 900n, subjects: 810n },
-      /90 more subjects .*; how long this takes is not known before the first hour/,
+      /90 more subjects .*; the time that this takes can be estimated after the first hour/,
     ],
     [
-      'minutes that are left',
+      'remaining minutes',
       { needed_subjects: 900n, subjects: 810n, subjects_per_day: 9000, weeks_left: 0.00142 },
       /counted\): less than an hour at 9000 subjects a day/,
     ],
     [
-      'days that are left',
+      'remaining days',
       { needed_subjects: 900n, subjects: 810n, subjects_per_day: 60, weeks_left: 0.214 },
       /about 1\.5 days at 60/,
     ],
-  ])('says what %s means', (_, note, expected) => {
+  ])('explains %s', (_, note, expected) => {
     const power = [{ variant: 'cheap', ...note }];
     const lines = conclusion(resultsOf([CONTROL, variant('cheap', -0.1, -0.3, 0.1)], { power }));
     expect(lines[3]).toMatch(expected);
@@ -97,7 +97,7 @@ describe('conclusion', () => {
     const verdict = 'EXPERIMENT_VERDICT_TOO_FEW_SUBJECTS';
     const [line] = conclusion(resultsOf([CONTROL, { name: 'cheap', metrics: [] }], { verdict }));
     expect(line).toBe(
-      'There are too few subjects to say anything about cost per call: a variant and control need 100 each.',
+      'There are too few subjects to compare cost per call: a variant and control need 100 subjects each.',
     );
   });
 

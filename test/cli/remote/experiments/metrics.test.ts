@@ -77,7 +77,7 @@ describe('a guardrail', () => {
     ['error rate', /must have the form "error rate \+2%"/],
     ['speed +2%', /must have the form/],
     ['cost -2%', /must have a \+, because a higher cost per call is worse/],
-    ['success rate -2%', /must be a guardrail of the error rate/],
+    ['success rate -2%', /cannot be a guardrail; use the error rate/],
     ['cost +2ms', /in % of the control, or in usd/],
     ['latency +2', /in ms or s/],
     ['tokens +2pp', /in no unit/],

@@ -47,12 +47,12 @@ describe('resultsText', () => {
     expect(mixed).toContain('0.00007 USD');
   });
 
-  it('says which values have no interval because of too few subjects', () => {
+  it('shows values without an interval because of too few subjects', () => {
     const text = resultsText(resultsOf([CONTROL, CHEAP], { min_subjects: 500n }));
     expect(text).toMatch(/ pp +- +too few subjects +○/);
   });
 
-  it('lists guardrails with what they permit and what is observed', () => {
+  it('lists guardrails with the permitted and the observed difference', () => {
     const guardrail = { metric: ERRORS, absolute_margin: 0.02 };
     const text = resultsText(
       resultsOf([CONTROL, CHEAP], {

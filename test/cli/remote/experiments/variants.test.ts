@@ -88,14 +88,14 @@ describe('createdVariants', () => {
   const weightsOf = (...args: Parameters<typeof createdVariants>) =>
     createdVariants(...args).map(({ name, weight_basis_points }) => [name, weight_basis_points]);
 
-  it('gives the control what is left', () => {
+  it('gives the control the remaining weight', () => {
     expect(weightsOf(undefined, typed('cheap=a/b@20%'))).toEqual([
       ['control', 8000],
       ['cheap', 2000],
     ]);
   });
 
-  it('shares what is left among all variants without a weight', () => {
+  it('shares the remaining weight among all variants without a weight', () => {
     expect(weightsOf(undefined, typed('a=a/b', 'b=a/b'))).toEqual([
       ['control', 3334],
       ['a', 3333],
@@ -142,8 +142,8 @@ describe('updatedVariants', () => {
   });
 
   it.each([
-    [{ weights: weights('z=10%') }, '--weight z=10%', /is no variant; the variants are control, a, b/],
-    [{ removed: ['z'] }, '--remove-variant z', /is no variant/],
+    [{ weights: weights('z=10%') }, '--weight z=10%', /is not a variant; the variants are control, a, b/],
+    [{ removed: ['z'] }, '--remove-variant z', /is not a variant/],
     [{ set: typed('z=a/b') }, '--variant z=a/b', /needs a weight/],
   ])('rejects %j', (changes, option, description) => {
     const problems = [{ typed: option, description: expect.stringMatching(description) }];
