@@ -58,14 +58,14 @@ describe('conclusion', () => {
       { name: 'cheap', weight_basis_points: 0 },
     ];
     const results = resultsOf([CONTROL, variant('cheap', -0.1, -0.3, 0.1)], { power, experiment: { variants } });
-    expect(conclusion(results)).not.toContain('Still missing:');
+    expect(conclusion(results)).not.toContain('Still needed:');
   });
 
   it('states nothing that is missing when the experiment is concluded', () => {
     const power = [{ variant: 'cheap', needed_subjects: 2050n, subjects: 810n }];
     const experiment = { state: 'EXPERIMENT_STATE_CONCLUDED' as const };
     const lines = conclusion(resultsOf([CONTROL, variant('cheap', -0.1, -0.3, 0.1)], { power, experiment }));
-    expect(lines).not.toContain('Still missing:');
+    expect(lines).not.toContain('Still needed:');
     expect(lines.join(' ')).not.toContain('more subjects');
   });
 
