@@ -81,7 +81,7 @@ const END_TO_END = [
   'test/{bench,bootstrap_token,docs}.test.ts',
   'test/cli/help.test.ts',
   'test/cli/local/{doctor,serve}.test.ts',
-  'test/cli/remote/completion.test.ts',
+  'test/cli/remote/{completion,rotation,tls}.test.ts',
   'test/client/{ai/graders,ai/request_types,package,sdk_packages}.test.ts',
   'test/domain/experiments/independent_statistics.test.ts',
   'test/http/openapi_clients.test.ts',
