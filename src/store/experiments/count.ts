@@ -137,7 +137,7 @@ export async function countAttempts(tx: Knex, state: State, attempts: readonly N
 
 async function addChanges(tx: Knex, { subjects, bins, runs }: ExperimentChanges): Promise<void> {
   const bindings = INPUT.map(([, , values]) => values(subjects));
-  await prepared(tx.raw(COUNT, bindings));
+  await prepared(tx.raw(COUNT, bindings), true);
   if (bins.length > 0) await addBins(tx, bins);
   if (runs.length > 0) await addRuns(tx, runs);
 }
