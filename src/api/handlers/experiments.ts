@@ -122,12 +122,12 @@ function planCreate(
   const patch = readPatch({ body, mask: [], specs: newExperimentFields, outputOnly, at: 'experiment' });
   checkRef(problems, request.agent);
   problems.addAll(patch.violations);
-  const found = problems.any ? undefined : findAgent(state, request.agent ?? {});
+  const isReadable = !problems.any;
+  const found = isReadable ? findAgent(state, request.agent ?? {}) : undefined;
   const row = patchExperiment(state, newExperiment(found?.id ?? 0, salt), patch);
-  const options = { allowUnknownModel: request.allow_unknown_model };
-  problems.addAll(checkExperiment(state, row, patch, options));
-  if (found) problems.throwIfAny();
-  else if (patch.violations.length > 0) problems.throwIfAny();
+  problems.addAll(checkExperiment(state, row, patch, { allowUnknownModel: request.allow_unknown_model }));
+  // Without the agent of a valid reference, what depends on it cannot be checked. The missing agent is reported then.
+  if (found || !isReadable) problems.throwIfAny();
   const agent = agentOf(state, request.agent);
   refuseTakenName(state, agent, row.name);
   const { experimentsPerAgent: max } = limits;

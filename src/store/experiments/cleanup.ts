@@ -26,14 +26,14 @@ export async function deleteOldExperimentRows(
   for (const id of await orphans(db)) await deleteData(db, id, options);
 }
 
-/** Without assignments, no outcome is stored any more by a replica that does not know of the deletion yet. */
+/** Deleted first: a replica that has not applied the deletion yet stores no outcome without an assignment. */
 const OF_SUBJECTS = [
   'llm_experiment_assignments',
   'llm_experiment_runs',
   'llm_experiment_outcomes',
   'llm_experiment_subject_outcomes',
 ];
-/** An experiment without sums of variants is not found again. */
+/** Deleted last: deleted experiments are found by their sums of variants. */
 const SUMS = [
   'llm_experiment_outcome_sums',
   'llm_experiment_latency',
@@ -42,8 +42,8 @@ const SUMS = [
 ];
 
 /**
- * A rollback can restore the experiment meanwhile. Its sums are therefore deleted last and together: until then they are
- * complete, and what is left of the subjects agrees with them.
+ * A rollback can restore the experiment while its rows are deleted. The sums are therefore deleted last, in one
+ * transaction: until then they are complete, and the remaining rows of subjects agree with them.
  */
 async function deleteData(db: Knex, id: number, options: BatchOptions): Promise<void> {
   const condition = [

@@ -11,9 +11,9 @@ import { readSums } from './read_sums.js';
 export const GUARDRAIL_METHOD = 'guardrail/pause';
 
 /**
- * Pauses the running experiments in which a variant violates a guardrail. Any number of replicas may run it at the same
- * time: the plan of a second pause finds the experiment paused, and writes nothing.
- * @param onFailure is called with the error of one experiment; the others are still checked. An outage ends the check.
+ * Pauses running experiments in which a variant violates a guardrail. Replicas may do this at the same time: the second
+ * plan finds the experiment paused and writes nothing.
+ * @param onFailure receives the error of one experiment; the check continues with the next one. An outage ends the check.
  * @returns the experiments that were paused.
  */
 export async function pauseViolated(
@@ -38,7 +38,7 @@ export async function pauseViolated(
 const isOutage = (error: unknown): boolean => error instanceof ServiceError && error.reason === 'DATABASE_UNAVAILABLE';
 
 /**
- * A variant without weight has no more calls, so its past ones are no reason to pause.
+ * A variant whose weight is 0 gets no further calls, so its past calls are no reason for a pause.
  * @returns whether this call paused the experiment.
  */
 async function pauseIfViolated(store: Store, experiment: Experiment): Promise<boolean> {

@@ -4,9 +4,9 @@ import { limits } from '../../limits.js';
 export type MetricNames = (experimentId: number) => ReadonlySet<string>;
 
 /**
- * The names of outcomes by experiment, up to their limit. The names that its metrics use have their places, also before
- * the first outcome: other names must not keep the primary metric from being recorded. They have a limit too, because a
- * guardrail can be replaced.
+ * The names of outcomes by experiment, up to their limit. The names that the metrics of an experiment use are reserved
+ * before their first outcome, so that other names cannot prevent the primary metric from being recorded. Names of metrics
+ * have a limit too, because guardrails can be replaced.
  */
 export class OutcomeNames {
   private readonly byExperiment = new Map<number, Set<string>>();
@@ -18,7 +18,7 @@ export class OutcomeNames {
     for (const [id, name] of known) this.of(id).add(name);
   }
 
-  /** @returns whether the experiment has the name now. */
+  /** @returns false: the limit of names is reached. */
   add(experimentId: number, name: string): boolean {
     const names = this.of(experimentId);
     const reserved = this.metricNames(experimentId);

@@ -74,7 +74,7 @@ async function knownIds(tx: Knex, outcomes: readonly NewOutcome[]): Promise<Read
 /** Marks a run that has several subjects. */
 const SEVERAL = Symbol('several subjects');
 
-/** The only subject of a run in the experiment that it had its latest call in. */
+/** The only subject of a run, in the experiment of the latest call of the run. */
 interface RunSubject {
   readonly experiment_id: number;
   readonly subject: string;
@@ -82,7 +82,7 @@ interface RunSubject {
 }
 type Run = RunSubject | typeof SEVERAL;
 
-/** The subject of the run of each outcome that names none, by the id of the outcome. */
+/** The subject of the run of each outcome without a subject, by the id of the outcome. */
 async function subjectsOfRuns(tx: Knex, outcomes: readonly NewOutcome[]): Promise<ReadonlyMap<string, Run>> {
   const pairs = outcomes
     .filter(({ subject }) => subject === '')
@@ -90,7 +90,7 @@ async function subjectsOfRuns(tx: Knex, outcomes: readonly NewOutcome[]): Promis
       experiments.map((experiment_id) => ({ outcome_id, run_id, experiment_id })),
     );
   if (pairs.length === 0) return new Map();
-  // A run can have any number of subjects; whether it has a second one is enough.
+  // A run can have any number of subjects. Two are read, because only a second one makes the run ambiguous.
   const { rows } = await tx.raw<{ rows: (RunSubject & { outcome_id: string; subjects: number })[] }>(
     `select distinct on (outcome_id) v.outcome_id, v.experiment_id, r.subjects, r.subject, r.last_at
        from unnest(?::uuid[], ?::text[], ?::int[]) as v (outcome_id, run_id, experiment_id)
@@ -109,16 +109,19 @@ async function subjectsOfRuns(tx: Knex, outcomes: readonly NewOutcome[]): Promis
   return new Map(rows.map(({ outcome_id, subjects, ...run }) => [outcome_id, subjects > 1 ? SEVERAL : run]));
 }
 
-/** Where and before when the calls of an outcome are looked for. */
-interface Sought {
+/** The subject and the time for which the variant of an outcome is read. */
+interface OwnerQuery {
   readonly outcome_id: string;
   readonly experiment_id: number;
   readonly subject: string;
   readonly at: Date;
 }
 
-/** An outcome of a run belongs to the calls of the run, although its subject may have had others since. */
-function soughtFor({ outcome_id, experiments, subject, observed_at }: NewOutcome, run: Run | undefined): Sought[] {
+/** An outcome of a run belongs to the calls of the run, even if its subject has had other calls since. */
+function ownerQueries(
+  { outcome_id, experiments, subject, observed_at }: NewOutcome,
+  run: Run | undefined,
+): OwnerQuery[] {
   if (subject !== '')
     return experiments.map((experiment_id) => ({ outcome_id, experiment_id, subject, at: observed_at }));
   if (run === undefined || run === SEVERAL) return [];
@@ -127,17 +130,18 @@ function soughtFor({ outcome_id, experiments, subject, observed_at }: NewOutcome
 }
 
 /**
- * The variant of each outcome, by its id: that in which the subject had its latest call before the outcome. The first and
- * the last call in each variant are known: if a variant has calls before and after the outcome, the one that the subject
- * came to last counts. If the clock of the reporter is behind and no call was before the outcome, it is the first variant.
+ * The variant of each outcome, by the id of the outcome: the variant of the latest call of the subject before the outcome.
+ * Only the times of the first and the last call in each variant are stored. If a variant has calls before and after the
+ * outcome, the variant with the latest first call before the outcome is used. If no call was before the outcome, because
+ * the clock of the reporter is behind, the first variant of the subject is used.
  */
 async function ownersOf(
   tx: Knex,
   outcomes: readonly NewOutcome[],
   runs: ReadonlyMap<string, Run>,
 ): Promise<ReadonlyMap<string, Owner>> {
-  const sought = outcomes.flatMap((outcome) => soughtFor(outcome, runs.get(outcome.outcome_id)));
-  if (sought.length === 0) return new Map();
+  const queries = outcomes.flatMap((outcome) => ownerQueries(outcome, runs.get(outcome.outcome_id)));
+  if (queries.length === 0) return new Map();
   const { rows } = await tx.raw<{ rows: (Owner & { outcome_id: string })[] }>(
     `select distinct on (outcome_id) outcome_id, experiment_id, a.variant, a.subject
        from unnest(?::uuid[], ?::int[], ?::text[], ?::timestamptz[]) as v (outcome_id, experiment_id, subject, at)
@@ -147,10 +151,10 @@ async function ownersOf(
                     then a.last_at end desc nulls last,
                case when a.first_at <= v.at then a.first_at end desc, a.first_at, experiment_id desc, a.variant`,
     [
-      textArray(sought.map(({ outcome_id }) => outcome_id)),
-      numberArray(sought.map(({ experiment_id }) => experiment_id)),
-      textArray(sought.map(({ subject }) => subject)),
-      timeArray(sought.map(({ at }) => at)),
+      textArray(queries.map(({ outcome_id }) => outcome_id)),
+      numberArray(queries.map(({ experiment_id }) => experiment_id)),
+      textArray(queries.map(({ subject }) => subject)),
+      timeArray(queries.map(({ at }) => at)),
     ],
   );
   return new Map(rows.map(({ outcome_id, ...owner }) => [outcome_id, owner]));

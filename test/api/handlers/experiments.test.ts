@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import type { Agent } from '../../../gen/ts/agentllm/v1/agent.js';
 import { bucketCount } from '../../../src/domain/experiments/allocation.js';
 import { generateKey } from '../../../src/domain/fernet.js';
-import { unique, useService } from '../../support/service.js';
+import { failure, unique, useService } from '../../support/service.js';
 import {
   alreadyExists,
   configsOf,
@@ -47,6 +47,22 @@ describe.each(['embedded', 'postgres'] as const)('ExperimentService on %s', (eng
     const { experiment } = await service().experiments.startExperiment(named(agent, name));
     return present(experiment);
   };
+
+  it.each([
+    ['with id and name', (agent: Agent) => ({ id: agent.id, name: agent.name })],
+    ['without id and name', () => ({})],
+    ['with an invalid id', () => ({ id: -1 })],
+    ['that is absent', () => undefined],
+  ])('rejects a reference to the agent %s, whether or not the experiment is valid', async (_, reference) => {
+    const agent = await agentWithConfig();
+    const ref = reference(agent);
+    for (const experiment of [fields(), fields({ variants: [A] }), undefined]) {
+      const { violations } = await failure(service().experiments.createExperiment({ agent: ref, experiment }));
+      expect(violations.map(({ field }) => field)).toContainEqual(expect.stringMatching(/^agent(\.id)?$/));
+    }
+    const { experiments } = await service().experiments.listExperiments({ agent: { id: agent.id } });
+    expect(experiments).toEqual([]);
+  });
 
   it('creates, returns, lists, changes and deletes an experiment, with history', async () => {
     const { experiments, configs } = service();

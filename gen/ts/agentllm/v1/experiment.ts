@@ -107,7 +107,7 @@ export const ExperimentMetricKind = {
   /**
    * COST_PER_CALL - The known cost of all attempts divided by the calls, in nano-USD, as priced when the
    * attempts were recorded; RepriceUsage does not change it. Attempts whose cost is unknown
-   * add nothing; VariantResults counts them.
+   * add no cost; VariantResults states their number.
    */
   COST_PER_CALL: "EXPERIMENT_METRIC_KIND_COST_PER_CALL",
   /** LATENCY_MEAN - The mean duration of a call with all its attempts and waits, in milliseconds. */
@@ -573,10 +573,10 @@ export interface ExperimentMetric {
 
 /**
  * A metric that must not become much worse. While the experiment is running, the service
- * compares every variant that has a weight with the control. If a variant is worse by more
- * than the margin with confidence, that is, if the whole interval of the difference is
- * beyond the margin, the experiment is paused, with a revision and a reason that names the
- * guardrail and the variant. Exactly one of the two margins is required.
+ * compares every variant whose weight is not 0 with the control. The experiment is paused
+ * when a variant is worse by more than the margin with confidence: the whole confidence
+ * interval of the difference is beyond the margin. The pause is a revision whose reason
+ * names the guardrail and the variant. Exactly one of the two margins is required.
  */
 export interface Guardrail {
   /**
@@ -927,8 +927,9 @@ export interface VariantResults {
   /** The number of attempts whose cost is unknown. They add no cost. */
   unpriced_attempts: bigint;
   /**
-   * The metrics, at most 60: first the primary metric, then the others in the order of
-   * their kinds, outcomes by name. Metrics of calls are listed for both views.
+   * The metrics, at most 60: first the primary metric, then all other metrics in the order
+   * of their kinds; outcomes are ordered by name. Metrics of calls are listed for both
+   * views.
    */
   metrics: MetricResult[];
   /** The duration of calls. Absent without calls. */
@@ -1052,15 +1053,16 @@ export interface Outcome {
    */
   subject: string;
   /**
-   * The run, at most 100 characters. Without a subject, the outcome belongs to the
-   * experiment, the subject and the variant of the latest call of this run. With one, it is
-   * only stored.
+   * The run, at most 100 characters. If `subject` is empty, the outcome belongs to the
+   * experiment, the subject and the variant of the latest call of this run. Otherwise the
+   * run is only stored.
    */
   run_id: string;
   /**
    * The name of the outcome, as in ExperimentMetric: 1 to 100 characters. Required. An
-   * experiment has at most 20 different names, including those that its metrics use; names
-   * of metrics that are added when there are 20 are accepted up to 40.
+   * experiment accepts at most 20 different names, including the names that its metrics
+   * use. The names of metrics that are added later are accepted even then, up to 40 names
+   * in total.
    */
   name: string;
   /** A number, -1000000000000 to 1000000000000. It is rounded to 9 decimal places. */

@@ -3205,9 +3205,9 @@ export const ExperimentServiceService = {
     responseDeserialize: (value: Buffer): PauseExperimentResponse => PauseExperimentResponse.decode(value),
   },
   /**
-   * Resumes an experiment that is paused: every subject gets the variant that it had. If a
-   * guardrail that is still violated paused the experiment, it pauses it again, so change
-   * the guardrail, or set the weight of the variant to 0, before.
+   * Resumes an experiment that is paused: every subject gets the variant that it had
+   * before the pause. If a guardrail is still violated, the service pauses the experiment
+   * again; first change the guardrail, or set the weight of the variant to 0.
    *
    * Errors: NOT_FOUND (AGENT_NOT_FOUND or EXPERIMENT_NOT_FOUND); ABORTED
    * (STALE_ETAG); FAILED_PRECONDITION (EXPERIMENT_STATE) if it is not paused; NOT_FOUND
@@ -3353,9 +3353,9 @@ export interface ExperimentServiceServer extends UntypedServiceImplementation {
    */
   pauseExperiment: handleUnaryCall<PauseExperimentRequest, PauseExperimentResponse>;
   /**
-   * Resumes an experiment that is paused: every subject gets the variant that it had. If a
-   * guardrail that is still violated paused the experiment, it pauses it again, so change
-   * the guardrail, or set the weight of the variant to 0, before.
+   * Resumes an experiment that is paused: every subject gets the variant that it had
+   * before the pause. If a guardrail is still violated, the service pauses the experiment
+   * again; first change the guardrail, or set the weight of the variant to 0.
    *
    * Errors: NOT_FOUND (AGENT_NOT_FOUND or EXPERIMENT_NOT_FOUND); ABORTED
    * (STALE_ETAG); FAILED_PRECONDITION (EXPERIMENT_STATE) if it is not paused; NOT_FOUND
@@ -3562,9 +3562,9 @@ export interface ExperimentServiceClient extends Client {
     callback: (error: ServiceError | null, response: PauseExperimentResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Resumes an experiment that is paused: every subject gets the variant that it had. If a
-   * guardrail that is still violated paused the experiment, it pauses it again, so change
-   * the guardrail, or set the weight of the variant to 0, before.
+   * Resumes an experiment that is paused: every subject gets the variant that it had
+   * before the pause. If a guardrail is still violated, the service pauses the experiment
+   * again; first change the guardrail, or set the weight of the variant to 0.
    *
    * Errors: NOT_FOUND (AGENT_NOT_FOUND or EXPERIMENT_NOT_FOUND); ABORTED
    * (STALE_ETAG); FAILED_PRECONDITION (EXPERIMENT_STATE) if it is not paused; NOT_FOUND
