@@ -64,7 +64,7 @@ it('a call and its outcome count for the variant of the subject', async () => {
   expect(await agent.recordOutcome({ name: 'return', value: -0.5 })).toMatchObject({ variant: 'mini' });
   expect(await results()).toMatchObject({ subjects: 1n, calls: 1n, fallback_calls: 0n });
   await expect(
-    client.agent(name).recordOutcome({ name: 'hit', value: 1, subject: 'nobody' }, { deadlineMs: 500 }),
+    client.agent(name).recordOutcome({ name: 'hit', value: 1, subject: 'unseen' }, { deadlineMs: 500 }),
   ).rejects.toMatchObject({ code: 'FAILED_PRECONDITION', message: expect.stringContaining('NOT_SEEN') });
 });
 

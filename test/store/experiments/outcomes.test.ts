@@ -125,7 +125,7 @@ describe.each(['embedded', 'postgres'] as const)('outcomes on %s', (engine) => {
     ]);
     const ofRun = (run_id: string) => outcomeOf(experiment, { run_id, subject: '' });
     expect(
-      await store(ofRun('one'), ofRun('two'), ofRun('three'), outcomeOf(experiment, { subject: 'nobody' })),
+      await store(ofRun('one'), ofRun('two'), ofRun('three'), outcomeOf(experiment, { subject: 'unseen' })),
     ).toEqual([
       { status: 'new', experiment_id: experiment.id, variant: 'b' },
       { status: 'several subjects' },
